@@ -1,0 +1,82 @@
+# make demo    set up .venv, convert a shipped model to an .img, run every stage on one picture
+# make test    set up .venv, check style and types, run the tests
+# make lint    style and types only
+# make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
+# make clean   remove everything that these targets made
+#
+# Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x".
+
+PYTHON ?= python3
+JOBS ?= 2
+PYTEST_ARGS ?=
+SOC ?= pcupid
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+
+MODEL := onnx_mobilenet_v2_digits
+MODEL_DIR := SGS_Models/onnx/$(MODEL)
+PICTURES := SGS_Models/resource/digits
+DEMO := build/demo
+PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
+
+export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
+
+.PHONY: demo test lint bench clean
+.DELETE_ON_ERROR:
+
+# The simulator writes its result files into the working directory, so it runs inside $(DEMO).
+demo: $(VENV)/.core
+	mkdir -p $(DEMO)
+	$(PY) Scripts/ConvertTool/SGS_converter.py onnx \
+	    --model_file $(MODEL_DIR)/$(MODEL).onnx \
+	    --input_config $(MODEL_DIR)/input_config.ini \
+	    -i $(PICTURES)/calibration \
+	    -n $(MODEL_DIR)/$(MODEL).py \
+	    --output_file $(DEMO)/$(MODEL).img \
+	    --export_models \
+	    --soc_version $(SOC)
+	@cd $(DEMO) && for stage in _float.sim _fixed.sim .img; do \
+	    echo "== simulator.py, $(MODEL)$$stage, $(PICTURE)" && \
+	    ../../$(PY) ../../Scripts/calibrator/simulator.py \
+	        -i ../../$(PICTURE) \
+	        -m $(MODEL)$$stage \
+	        -c Classification \
+	        -n ../../$(MODEL_DIR)/$(MODEL).py \
+	        --soc_version $(SOC) || exit; \
+	done
+	@echo "== $(DEMO)" && ls -l $(DEMO)
+
+test: lint
+	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+bench: $(VENV)/.core
+	$(PY) bench/main_job.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps inside .venv: packages are installed again only when pyproject.toml has changed.
+$(VENV)/.core: pyproject.toml | $(VENV)/.created
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.test: pyproject.toml | $(VENV)/.created
+	$(PIP) --editable '.[test]'
+	touch $(VENV)/.core $@
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "error: Python 3.10 or newer is needed, and PYTHON=$(PYTHON) is not; try make PYTHON=/path/to/python3" >&2; \
+	    exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "error: $(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv" >&2; \
+	    exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@

@@ -1,0 +1,66 @@
+"""ConvertTool: a source model → float .sim, and the untouched import beside it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from sgs.cli.names import check_outputs, debug_path, float_path
+from sgs.cli.options import LATER_PLATFORMS, add_common, add_source, check_arrays, check_platform, start_log
+from sgs.cli.program import Parser, run
+from sgs.config.chips import load_chip
+from sgs.config.input_config import InputConfig
+from sgs.ir import Graph
+from sgs.ir.text import dump
+from sgs.pipelines import convert_onnx, load_config
+from sgs.sim import write_sim
+
+_log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return run(_body, argv)
+
+
+def platform_parser(program: str, description: str) -> tuple[Parser, Parser]:
+    """The parser of a program whose first argument is the platform, and that of the onnx platform."""
+    later = f"not available in this version: {', '.join(LATER_PLATFORMS)}"
+    parser = Parser(prog=program, description=description, epilog=later)
+    platforms = parser.add_subparsers(dest="platform", metavar="PLATFORM", required=True)
+    return parser, platforms.add_parser("onnx", help="ONNX models", description=description)
+
+
+def _body(argv: list[str]) -> int:
+    parser, onnx = platform_parser("ConvertTool.py", "Convert a source model to a float .sim.")
+    add_source(onnx)
+    text = "the .sim to write, or a folder; Debug_<name> is written beside it"
+    onnx.add_argument("--output_file", metavar="PATH", required=True, help=text)
+    add_common(onnx)
+    check_platform(parser.prog, argv)
+    options = parser.parse_args(argv)
+    start_log(options.show_log)
+    load_chip(options.soc_version)
+    target = float_path(options.output_file)
+    debug = debug_path(target)
+    check_outputs([target, debug], [options.model_file, options.input_config])
+    _, imported, graph = convert(options)
+    write_sim(imported, debug, stage="debug")
+    write_sim(graph, target, stage="float")
+    print(f"Float model at: {target}")
+    return 0
+
+
+def convert(options: argparse.Namespace) -> tuple[InputConfig, Graph, Graph]:
+    """(configuration, untouched import, float graph) that the source options ask for."""
+    config = load_config(Path(options.input_config))
+    check_arrays(config, options.input_arrays, "input")
+    check_arrays(config, options.output_arrays, "output")
+    imported, graph = convert_onnx(
+        Path(options.model_file), config, input_shapes=options.input_shapes, skip_simplify=options.skip_simplify
+    )
+    _log.info("imported\n%s", dump(imported))
+    _log.info("optimised\n%s", dump(graph))
+    return config, imported, graph

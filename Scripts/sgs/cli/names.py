@@ -1,0 +1,70 @@
+"""What output files are called when `-o` names a folder or nothing, and what may not be overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sgs.data.files import STAGE, check_output
+from sgs.errors import UserError
+
+DEFAULT_FLOAT = "Converted_Net_float.sim"
+
+
+def float_path(output: str) -> Path:
+    """ConvertTool's --output_file: a folder gets the default name."""
+    return _named(Path(output), DEFAULT_FLOAT, ".sim")
+
+
+def debug_path(float_sim: Path) -> Path:
+    """The untouched import beside a float .sim."""
+    return float_sim.with_name(f"Debug_{float_sim.name}")
+
+
+def fixed_path(model: Path, output: str | None) -> Path:
+    """`x_float.sim` → `x_fixed.sim`, `x.sim` → `x_fixed.sim`, beside the model or in the folder that `output` names."""
+    stem = model.name.removesuffix(".sim").removesuffix("_float")
+    default = f"{stem}_fixed.sim"
+    return model.with_name(default) if output is None else _named(Path(output), default, ".sim")
+
+
+def quant_info_path(fixed_sim: Path) -> Path:
+    """The plan record beside a fixed .sim."""
+    return fixed_sim.with_name(fixed_sim.name.removesuffix(".sim") + "_quant_info.json")
+
+
+def image_path(model: Path, output: str | None) -> Path:
+    """`x_fixed.sim` → `x_fixed.sim_sgsimg.img`, beside the model or in the folder that `output` names."""
+    default = f"{model.name}_sgsimg.img"
+    return model.with_name(default) if output is None else _named(Path(output), default, ".img")
+
+
+def single_image_path(output: str) -> Path:
+    """SGS_converter's --output_file, which must be a file."""
+    return _named(Path(output), None, ".img")
+
+
+def exported_paths(image: Path) -> tuple[Path, Path, Path]:
+    """(debug, float, fixed) .sim beside an .img, for --export_models."""
+    stem = image.name.removesuffix(".img")
+    float_sim = image.with_name(f"{stem}_float.sim")
+    return debug_path(float_sim), float_sim, image.with_name(f"{stem}_fixed.sim")
+
+
+def _named(output: Path, default: str | None, extension: str) -> Path:
+    if output.is_dir() and default is not None:
+        return output / default
+    if output.suffix != extension and not output.is_dir():
+        folder = "" if default is None else "an existing folder or "
+        remedy = f"name {folder}a file that ends in {extension}"
+        raise UserError(f"is not a name for {extension[1:]} files", stage=STAGE, file=output, remedy=remedy)
+    return output
+
+
+def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
+    """Raise UserError where an output cannot be written or is one of the inputs; for tools to call before long work."""
+    read = {Path(path).resolve() for path in inputs}
+    for output in outputs:
+        if check_output(output) in read:
+            reason = "is both an input and an output"
+            raise UserError(reason, stage=STAGE, file=output, remedy="choose another output name")

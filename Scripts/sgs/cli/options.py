@@ -1,0 +1,182 @@
+"""Options that several programs share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sgs.cli.program import Parser
+from sgs.config.input_config import InputConfig
+from sgs.config.nearest import did_you_mean
+from sgs.errors import UserError
+from sgs.img.image import CATEGORIES
+from sgs.quant.levels import LEVELS
+
+PLATFORMS = ("onnx",)
+LATER_PLATFORMS = ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
+
+
+# -- values ------------------------------------------------------------------------------------------------------------
+def shapes(text: str) -> list[list[int]]:
+    """`1,3,224,224:1,10` → [[1, 3, 224, 224], [1, 10]]."""
+    try:
+        result = [[int(extent) for extent in shape.split(",")] for shape in text.split(":")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not like 1,3,224,224 or 1,3,224,224:1,10") from None
+    if any(extent < 1 for shape in result for extent in shape):
+        raise argparse.ArgumentTypeError(f"'{text}' has an extent below 1")
+    return result
+
+
+def batches(text: str) -> tuple[int, ...]:
+    """`4` or `1,2,4`."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number, nor a list of numbers like 1,2,4") from None
+
+
+def count(text: str) -> int:
+    """A whole number above 0."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number above 0")
+    return int(text)
+
+
+def threshold(text: str) -> float:
+    """A number from 0 on."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 on")
+    return value
+
+
+def one_of(known: Sequence[str]) -> Callable[[str], str]:
+    """A reader that takes one of the words in any case."""
+
+    def read(text: str) -> str:
+        for word in known:
+            if word.casefold() == text.casefold():
+                return word
+        raise argparse.ArgumentTypeError(f"'{text}' is not one of {', '.join(known)}")
+
+    return read
+
+
+# -- groups of options -------------------------------------------------------------------------------------------------
+class _Later(argparse.Action):
+    """An option of the interface whose feature this version lacks: refused, never ignored."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
+        reason = f"{option} is not available in this version"
+        raise UserError(reason, stage=parser.prog, remedy="run without it")
+
+
+def add_later(parser: Parser, *names: str) -> None:
+    """Options to refuse by name."""
+    for name in names:
+        parser.add_argument(name, action=_Later, nargs="*", help=argparse.SUPPRESS)
+
+
+def add_common(parser: Parser, *, chip_required: bool = True) -> None:
+    """--soc_version and --show_log."""
+    text = "chip to work for; DumpDebug/show_sdk_info.py lists them"
+    parser.add_argument("--soc_version", metavar="CHIP", required=chip_required, help=text)
+    parser.add_argument("--show_log", action="store_true", help="tell on stderr what is being done")
+
+
+def add_source(parser: Parser) -> None:
+    """What is converted, for the onnx platform."""
+    parser.add_argument("--model_file", metavar="FILE", required=True, help="the .onnx file")
+    parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
+    text = (
+        "shapes of the inputs, in the order of the ini and the model's layout, like 1,3,224,224:1,10; for dynamic ones"
+    )
+    parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
+    parser.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
+    for side in ("input", "output"):
+        text = f"names of the {side}s, which must be those of the ini; may be left out"
+        parser.add_argument(f"--{side}_arrays", metavar="NAMES", help=text)
+    add_later(parser, "--quant_file", "--postprocess", "--postprocess_input_config")
+
+
+def add_samples(parser: Parser, *, purpose: str) -> None:
+    """-i, -n and --num_process."""
+    text = f"{purpose}: a file, a folder, a list file with one sample a line, or PREFIX:LIST"
+    parser.add_argument("-i", "--image", metavar="PATH", required=True, help=text)
+    text = "Python files with image_preprocess(path, norm=True), one for each input, separated by commas"
+    parser.add_argument("-n", "--preprocess", metavar="PY", required=True, help=text)
+    text = "processes at most; never more than processors, nor than the samples are worth (default: 10)"
+    parser.add_argument("--num_process", metavar="N", type=count, default=10, help=text)
+
+
+def add_calibration(parser: Parser) -> None:
+    """How ranges and precisions are chosen."""
+    text = f"{LEVELS[0]} (quick) to {LEVELS[-1]} (accurate, the default)"
+    parser.add_argument("--quant_level", metavar="LEVEL", type=one_of(LEVELS), default=LEVELS[-1], help=text)
+    text = "from L4 on: convolutions with a larger relative error are promoted to 16 bit (default: 0.002)"
+    parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, default=0.002, help=text)
+    text = "keep fewer samples in memory for comparing plans"
+    parser.add_argument("--memory_saving", action="store_true", help=text)
+
+
+def add_batches(parser: Parser) -> None:
+    """-b and --batch_mode."""
+    text = "n_buf: the largest number of frames; one_buf: up to 10 numbers, separated by commas (default: 1)"
+    parser.add_argument("-b", "--batch", metavar="N", type=batches, default=(1,), help=text)
+    text = "n_buf: every frame has its own buffers; one_buf: frames are stacked in one buffer (default: n_buf)"
+    parser.add_argument("--batch_mode", choices=("n_buf", "one_buf"), default="n_buf", help=text)
+
+
+def add_category(parser: Parser, *, default: str | None, purpose: str) -> None:
+    """-c."""
+    text = f"{', '.join(CATEGORIES)}: {purpose}"
+    parser.add_argument("-c", "--category", metavar="KIND", type=one_of(CATEGORIES), default=default, help=text)
+
+
+def check_category(category: str, outputs: Sequence[str], *, file: object) -> str:
+    """The category. Raises UserError where the model's outputs cannot be of it."""
+    needed = {"Classification": (1,), "Detection": (4, 5)}.get(category)
+    if needed and len(outputs) not in needed:
+        kind = "one output" if needed == (1,) else "4 or 5 outputs, those of a detection operator"
+        reason = f"-c {category} needs a model with {kind}, this one has {len(outputs)}"
+        raise UserError(reason, stage="category", file=file, remedy="use -c Unknown")
+    return category
+
+
+# -- behaviour that goes with them -------------------------------------------------------------------------------------
+def start_log(show: bool) -> None:
+    """Log to stderr: warnings, and with `show` what is being done as well."""
+    logging.basicConfig(
+        level=logging.INFO if show else logging.WARNING, stream=sys.stderr, format="%(message)s", force=True
+    )
+    for level in (logging.WARNING, logging.INFO):
+        logging.addLevelName(level, logging.getLevelName(level).lower())
+    logging.getLogger().handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+
+
+def check_arrays(config: InputConfig, given: str | None, side: str) -> None:
+    """Raise UserError where --input_arrays or --output_arrays (`side`) names other tensors than the ini."""
+    names = [spec.name for spec in (config.inputs if side == "input" else config.outputs)]
+    if given is not None and {name.strip() for name in given.split(",")} != set(names):
+        reason = f"--{side}_arrays names {given}, [{side.upper()}_CONFIG] {side}s names {','.join(names)}"
+        remedy = f"names come from the ini: correct one of the two, or leave --{side}_arrays out"
+        raise UserError(reason, stage="input_config", file=config.path, remedy=remedy)
+
+
+def check_platform(program: str, argv: Sequence[str]) -> None:
+    """Raise UserError for a source platform that this version does not convert from, or that nobody knows."""
+    if not argv or argv[0].startswith("-"):
+        return
+    remedy = f"available: {', '.join(PLATFORMS)}"
+    if argv[0] in LATER_PLATFORMS:
+        raise UserError(f"platform {argv[0]} is not available in this version", stage=program, remedy=remedy)
+    if argv[0] not in PLATFORMS:
+        guess = did_you_mean(argv[0], (*PLATFORMS, *LATER_PLATFORMS))
+        raise UserError(f"there is no platform '{argv[0]}'", stage=program, remedy=guess)

@@ -1,0 +1,17 @@
+"""Progress bars: on the terminal's error stream, and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+def progress(items: Iterable[Item], title: str) -> Iterable[Item]:
+    """The items, with a bar that vanishes at the end; nothing is shown where stderr is not a terminal."""
+    shown: Iterable[Item] = tqdm(items, desc=title, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True)
+    return shown

@@ -1,0 +1,80 @@
+"""SGS_converter: a source model → offline .img in one process, by the functions that the three programs call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sgs.cli.calibrator_tool import calibrate_files, summary
+from sgs.cli.convert_tool import convert, platform_parser
+from sgs.cli.names import check_outputs, exported_paths, single_image_path
+from sgs.cli.options import (
+    add_batches,
+    add_calibration,
+    add_category,
+    add_common,
+    add_later,
+    add_samples,
+    add_source,
+    check_category,
+    check_platform,
+    start_log,
+)
+from sgs.cli.program import Parser, run
+from sgs.compile import summarise
+from sgs.compile.batches import checked_batches
+from sgs.config.chips import load_chip
+from sgs.img import write_image
+from sgs.pipelines import compile_fixed
+from sgs.sim import write_sim
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return run(_body, argv)
+
+
+def _parser() -> Parser:
+    parser, onnx = platform_parser(
+        "SGS_converter.py", "Convert, calibrate and compile a source model to an offline .img."
+    )
+    add_source(onnx)
+    add_samples(onnx, purpose="calibration samples")
+    onnx.add_argument("--output_file", metavar="IMG", required=True, help="the .img to write")
+    text = "also keep Debug_<name>_float.sim, <name>_float.sim and <name>_fixed.sim beside it"
+    onnx.add_argument("--export_models", action="store_true", help=text)
+    add_calibration(onnx)
+    add_batches(onnx)
+    add_category(onnx, default="Unknown", purpose="kept in the file (default: Unknown)")
+    add_common(onnx)
+    add_later(onnx, "-q", "--q_mode", "--quant_config", "--cal_batchsize", "--inplace_input_buf")
+    return parser
+
+
+def _body(argv: list[str]) -> int:
+    parser = _parser()
+    check_platform(parser.prog, argv)
+    options = parser.parse_args(argv)
+    start_log(options.show_log)
+    chip = load_chip(options.soc_version)
+    target = single_image_path(options.output_file)
+    exported = exported_paths(target) if options.export_models else ()
+    check_outputs([*exported, target], [options.model_file, options.input_config])
+    checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
+    config, imported, graph = convert(options)
+    check_category(options.category, graph.outputs, file=options.model_file)
+    calibrated = calibrate_files(graph, config, options)
+    image = compile_fixed(
+        calibrated.graph, chip, batch_mode=options.batch_mode, batches=options.batch, category=options.category
+    )
+    if exported:
+        for step, path, stage in zip(
+            (imported, graph, calibrated.graph), exported, ("debug", "float", "fixed"), strict=True
+        ):
+            write_sim(step, path, stage=stage)  # type: ignore[arg-type]
+    write_image(image, target)
+    print(summary(calibrated))
+    print(summarise(image, chip).text())
+    if exported:
+        print(f"Float model at: {exported[1]}\nFixed model at: {exported[2]}")
+    print(f"Offline model at: {target}")
+    return 0

@@ -1,0 +1,104 @@
+"""show_sdk_info: versions, and the chips with their figures."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib import metadata
+from typing import Any
+
+from sgs import __version__
+from sgs.cli.program import Parser, run
+from sgs.config.chips import Chip, all_chips, load_chip
+
+# What users call it → distributions that may provide it.
+PACKAGES = {
+    "numpy": ("numpy",),
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "opencv": ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python"),
+}
+# Heading of a column of the table → field of Chip, its unit, decimals.
+COLUMNS: dict[str, tuple[str, float, int]] = {
+    "cores": ("cores", 1, 0),
+    "MAC/cycle": ("macs_per_cycle", 1, 0),
+    "MHz": ("clock_hz", 1e6, 0),
+    "SRAM KiB": ("sram_bytes", 1024, 0),
+    "DRAM GB/s": ("dram_bytes_per_second", 1e9, 1),
+}
+NOTE = (
+    "* modelled: MAC arrays, memories and bandwidths of these chips are unpublished; the machine model uses these\n"
+    "  figures. TOPS = 2 x MAC/cycle x clock of the model, for 8-bit operands."
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    return run(_body, argv)
+
+
+def _body(argv: list[str]) -> int:
+    parser = Parser(prog="show_sdk_info.py", description="Show versions of the toolchain and the chips it knows.")
+    parser.add_argument("--soc_version", metavar="NAME", help="show one chip in full (name or family, any case)")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    options = parser.parse_args(argv)
+    chips = all_chips() if options.soc_version is None else (load_chip(options.soc_version),)
+    if options.json:
+        facts = {**versions(), "chips": [chip_facts(chip) for chip in chips]}
+        print(json.dumps(facts, indent=4, ensure_ascii=False))
+        return 0
+    for name, version in versions().items():
+        print(f"{name:12} {version}")
+    print()
+    print(chip_text(chips[0]) if options.soc_version is not None else chip_table(chips))
+    return 0
+
+
+def versions() -> dict[str, str]:
+    """Versions of the toolchain, of Python and of what it is built on."""
+    found = {"toolchain": __version__, "python": platform.python_version()}
+    return found | {name: _version(candidates) for name, candidates in PACKAGES.items()}
+
+
+def _version(distributions: tuple[str, ...]) -> str:
+    for distribution in distributions:
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def chip_facts(chip: Chip) -> dict[str, Any]:
+    """A chip as JSON-like values; each figure with its provenance."""
+    figures = {name: {"value": getattr(chip, name), "provenance": chip.provenance[name]} for name in chip.figures}
+    return {"name": chip.name, "tops": round(chip.tops, 3), **figures}
+
+
+def chip_table(chips: tuple[Chip, ...]) -> str:
+    """One line a chip, columns aligned; modelled figures carry a `*`."""
+    rows = [["chip", "family", "aliases", "public figure", "TOPS", *COLUMNS, "number formats"]]
+    for chip in chips:
+        columns = COLUMNS.values()
+        figures = [f"{getattr(chip, key) / unit:.{places}f}{_mark(chip, key)}" for key, unit, places in columns]
+        tops = f"{chip.tops:.2f}{_mark(chip, 'macs_per_cycle')}"
+        formats = ",".join(chip.number_formats) + _mark(chip, "number_formats")
+        words = [chip.name, chip.family or "-", ",".join(chip.aliases) or "-", chip.public_figure or "-"]
+        rows.append([*words, tops, *figures, formats])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", NOTE])
+
+
+def _mark(chip: Chip, field: str) -> str:
+    return "*" if chip.provenance[field] == "modelled" else ""
+
+
+def chip_text(chip: Chip) -> str:
+    """One figure a line, with its provenance."""
+    lines = [f"{'chip':24}{chip.name}", f"{'tops':24}{chip.tops:<28.3f}derived"]
+    for name in chip.figures:
+        value = getattr(chip, name)
+        shown = ",".join(value) if isinstance(value, tuple) else str(value) or "-"
+        lines.append(f"{name:24}{shown:27} {chip.provenance[name]}")
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""May this graph run on this chip? Every limit is a predicate whose docstring is what the user reads.
+
+Limits of an operator stand in its file; those of a chip stand here, and their docstrings are filled with the chip's
+figures.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+
+from sgs.config.chips import Chip
+from sgs.errors import UserError, raise_all
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.types import DType
+from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, OPERATOR, QUANTISE, TILE
+
+STAGE = "compile"
+
+Operands = list[Tensor | None]
+ChipLimit = Callable[[Chip, Node, Operands, list[Tensor]], bool]
+
+
+def check_legal(graph: Graph, chip: Chip) -> None:
+    """Raise UserError naming every node that the toolchain or the chip cannot run, and why."""
+    raise_all(list(_problems(graph, chip)), stage=STAGE)
+
+
+def _problems(graph: Graph, chip: Chip) -> Iterator[UserError]:
+    if not graph.outputs:
+        yield UserError("the network has no output", stage=STAGE)
+    for name in dict.fromkeys(name for name in graph.outputs if graph.outputs.count(name) > 1):
+        yield UserError("is an output more than once", stage=STAGE, node=f"tensor '{name}'", remedy="list it once")
+    for tensor in graph.activations():
+        if not tensor.elements:
+            yield UserError(f"shape {list(tensor.shape)} holds nothing", stage=STAGE, node=f"tensor '{tensor.name}'")
+    for node in graph.nodes:
+        for reason, remedy in _reasons(graph, node, chip):
+            yield UserError(reason, stage=STAGE, node=node.label, remedy=remedy)
+
+
+def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | None]]:
+    operands, results = graph.operands(node), graph.results(node)
+    if node.op not in OPERATOR:
+        yield f"operator {node.op} is unknown", None
+        return
+    if computes_in_float(graph, node):
+        yield "computes in floating point", "calibrate the float model and compile its fixed .sim"
+        return
+    if node.op not in TILE or node.op not in COST or (node.op not in FIXED and node.op not in HOST):
+        yield f"operator {node.op} has no integer form", None
+        return
+    for limit in CONSTRAINTS[node.op]:
+        if not limit(node, operands, results):
+            yield f"breaks a limit: {_message(limit)}", None
+    for chip_limit in CHIP_LIMITS:
+        if not chip_limit(chip, node, operands, results):
+            yield f"breaks a limit of {chip.name}: {_message(chip_limit).format_map(vars(chip))}", None
+
+
+def computes_in_float(graph: Graph, node: Node) -> bool:
+    """True for a node that a calibrated network does not hold: it reads or writes real numbers, neither only moving
+    them nor converting them from or to codes."""
+    if OPERATOR[node.op].stage == "float":
+        return True
+    rule = QUANTISE.get(node.op)
+    if OPERATOR[node.op].stage == "fixed" or (rule is not None and rule.kind == "move"):
+        return False
+    return any(tensor is not None and tensor.dtype.is_float for tensor in (*graph.operands(node), *graph.results(node)))
+
+
+def _message(limit: Callable[..., bool]) -> str:
+    """First sentence of the docstring, without its full stop."""
+    return (inspect.getdoc(limit) or limit.__name__).split("\n")[0].rstrip(".")
+
+
+# -- limits of a chip --------------------------------------------------------------------------------------------------
+def _window(node: Node, operands: Operands) -> tuple[int, ...]:
+    """Extents of a node's window, () for a node without one."""
+    if "strides" not in node.attrs:
+        return ()
+    if "kernel" in node.attrs:
+        return tuple(node.attrs["kernel"])
+    weight = operands[1] if len(operands) > 1 else None
+    return () if weight is None else weight.shape[1:3]
+
+
+def kernel_fits(chip: Chip, node: Node, operands: Operands, results: list[Tensor]) -> bool:
+    """A window is at most {max_kernel} high and wide."""
+    return all(extent <= chip.max_kernel for extent in _window(node, operands))
+
+
+def stride_fits(chip: Chip, node: Node, operands: Operands, results: list[Tensor]) -> bool:
+    """Strides are at most {max_stride}."""
+    return all(stride <= chip.max_stride for stride in node.attrs.get("strides", ()))
+
+
+def dilation_fits(chip: Chip, node: Node, operands: Operands, results: list[Tensor]) -> bool:
+    """Dilations are at most {max_dilation}."""
+    return all(dilation <= chip.max_dilation for dilation in node.attrs.get("dilations", ()))
+
+
+def formats_fit(chip: Chip, node: Node, operands: Operands, results: list[Tensor]) -> bool:
+    """Sums of products take these number formats: {number_formats}."""
+    rule = QUANTISE.get(node.op)
+    if rule is None or rule.kind != "mac" or len(operands) <= rule.weight:
+        return True
+    used = {tensor.dtype for tensor in (operands[0], operands[rule.weight]) if tensor is not None}
+    return all(dtype.name.lower() in chip.number_formats for dtype in used - {DType.INT8})
+
+
+CHIP_LIMITS: tuple[ChipLimit, ...] = (kernel_fits, stride_fits, dilation_fits, formats_fit)

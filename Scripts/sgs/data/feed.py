@@ -1,0 +1,163 @@
+"""One sample → the arrays that float models, and fixed and offline models, are fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sgs.config.input_config import CHANNELS, InputConfig, InputSpec, refuse_unsupported_formats
+from sgs.data.images import Sample
+from sgs.data.preprocess import Preprocessor
+from sgs.numeric.quantise import Array
+
+MEAN_TOLERANCE = 1.0  # grey levels of 0..255, mean over a channel
+TAIL_TOLERANCE = 0.02 * 255  # grey levels, 99th percentile of a channel
+
+Shape = Sequence[int]
+
+
+def float_inputs(
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, shapes: Mapping[str, Shape]
+) -> dict[str, Array]:
+    """What the float model reads: input name → float32 of the model's shape, in the order of the ini (norm=True).
+
+    `shapes` are in the layout that the ini asks for; scripts return that layout. Raises UserError.
+    """
+    result: dict[str, Array] = {}
+    for spec, script, image in zip(config.inputs, preprocessors, sample, strict=True):
+        array = script.check(script(image, True), shapes[spec.name], "fiub", image=image, norm=True)
+        with np.errstate(over="ignore"):
+            result[spec.name] = np.ascontiguousarray(array, np.float32)
+        if not np.isfinite(result[spec.name]).all():  # float64 beyond float32
+            raise script.wrong(image, True, "returned values that float32 cannot hold")
+    return result
+
+
+def fixed_inputs(
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, shapes: Mapping[str, Shape]
+) -> dict[str, Array]:
+    """What fixed and offline models are fed: input name → array in the order of the ini (norm=False).
+
+    Pictures are uint8 in the channel order of `input_formats`; RAWDATA_F32 is float32, RAWDATA_S16 int16. `shapes` are
+    in the layout that the ini asks for; scripts return that layout, with the channel order of the training format.
+
+    Raises:
+        UserError: a format not supported yet; what the script returns is not what the format needs.
+    """
+    refuse_unsupported_formats(config)
+    result: dict[str, Array] = {}
+    for spec, script, image in zip(config.inputs, preprocessors, sample, strict=True):
+        result[spec.name] = _FIXED[spec.input_format](spec, script, image, shapes[spec.name])
+    return result
+
+
+def _picture(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
+    """uint8; floats are taken where they hold exact integers 0..255."""
+    array = script.check(script(image, False), shape, "fiu", image=image, norm=False, expected="uint8")
+    pixels = _exactly(array, np.uint8, script, image, "whole numbers 0..255 for pictures")
+    swapped = CHANNELS[spec.training_format] != CHANNELS[spec.input_format]
+    return np.ascontiguousarray(np.flip(pixels, spec.channel_axis)) if swapped else pixels
+
+
+def _raw_float32(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
+    array = script.check(script(image, False), shape, "f", image=image, norm=False, expected="float32")
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _raw_int16(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
+    array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected="int16")
+    return _exactly(array, np.int16, script, image, "values of int16 for RAWDATA_S16_NHWC")
+
+
+_FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
+    "RGB": _picture,
+    "BGR": _picture,
+    "GRAY": _picture,
+    "RAWDATA_F32_NHWC": _raw_float32,
+    "RAWDATA_S16_NHWC": _raw_int16,
+}
+
+
+def _exactly(array: Array, dtype: type[np.integer], script: Preprocessor, image: Path, needed: str) -> Array:
+    """The array as `dtype`, when that changes no value. Raises UserError."""
+    limits = np.iinfo(dtype)
+    # Compared as int64 or float64: where the array's type is narrower, numpy would refuse the limits.
+    wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+    outside = (wide < limits.min) | (wide > limits.max)
+    if outside.any():
+        reason = f"returned values {wide.min():g}..{wide.max():g}, needed are {needed}"
+        raise script.wrong(image, False, reason, "with norm=False the script must not normalise")
+    result = np.ascontiguousarray(wide.astype(dtype))
+    if (result != wide).any():
+        odd = wide[result != wide].flat[0]
+        raise script.wrong(image, False, f"returned {odd:g}, needed are {needed}", "round them and use astype")
+    return result
+
+
+# ---- does the ini say what the script does? --------------------------------------------------------------------------
+
+
+def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str | None:
+    """How mean and std of the ini disagree with the script; None where they agree, and for RAWDATA.
+
+    (fixed - mean) / std must be `floats`. The difference is measured in grey levels, that is times std. Scripts may
+    resize in float for one and in uint8 for the other, which rounds (half a level) and clips (a few pixels, by more);
+    so up to 1 level in the mean over a channel and 5.1 levels (2 % of the range) at the 99th percentile are let pass.
+
+    Args:
+        fixed: uint8 as `fixed_inputs` gives it, rank 4 in the spec's layout, channels in the order of input_format.
+        floats: the same picture as `float_inputs` gives it.
+
+    Returns:
+        A sentence for each channel at fault, with the numbers, and the mean and std that the script seems to use.
+    """
+    if not spec.is_picture:
+        return None
+    if fixed.shape != floats.shape:
+        return f"norm=False gives shape {list(fixed.shape)}, norm=True {list(floats.shape)}"
+    order = CHANNELS[spec.training_format]
+    if order != CHANNELS[spec.input_format]:
+        fixed = np.flip(fixed, spec.channel_axis)
+    pixels = np.moveaxis(fixed, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
+    values = np.moveaxis(floats, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
+    mean, std = (spec.in_order(numbers, spec.training_format) for numbers in (spec.mean, spec.std))
+    faults = [
+        _channel_fault(_channel_name(spec, index), pixels[:, i], values[:, i], mean[i], std[i])
+        for i, index in enumerate(order)
+        if not _agrees(pixels[:, i], values[:, i], mean[i], std[i])
+    ]
+    if not faults:
+        return None
+    hint = ""
+    reverse = range(len(order) - 1, -1, -1)
+    if len(order) == 3 and all(_agrees(pixels[:, i], values[:, i], mean[j], std[j]) for i, j in enumerate(reverse)):
+        hint = "; they agree with R and B exchanged: mean and std_value are in the order R:G:B"
+    return "; ".join(faults) + hint
+
+
+def _agrees(pixels: Array, values: Array, mean: float, std: float) -> bool:
+    """Whether one channel's values are (pixels - mean) / std, within the tolerances. All are float64 [pixels]."""
+    levels = np.abs((pixels - mean) / std - values) * std
+    return bool(levels.mean() <= MEAN_TOLERANCE and np.percentile(levels, 99) <= TAIL_TOLERANCE)
+
+
+def _channel_name(spec: InputSpec, index: int) -> str:
+    return "gray" if spec.channels == 1 else "RGB"[index]
+
+
+def _channel_fault(name: str, pixels: Array, values: Array, mean: float, std: float) -> str:
+    expected = (pixels - mean) / std
+    worst = int(np.abs(expected - values).argmax())
+    text = (
+        f"channel {name}: (pixel - mean {mean:g}) / std {std:g} is {expected[worst]:.4g} for pixel {pixels[worst]:g}, "
+        f"the script gives {values[worst]:.4g}"
+    )
+    # Least squares of values = slope * pixel + offset, where mean = -offset / slope and std = 1 / slope.
+    centred = pixels - pixels.mean()
+    slope = float(centred @ values / (centred @ centred)) if centred.any() else 0.0
+    if slope > 0:
+        offset = float(values.mean() - slope * pixels.mean())
+        text += f" and seems to use mean {-offset / slope:.4g}, std {1 / slope:.4g}"
+    return text

@@ -1,0 +1,213 @@
+"""A fixed graph as a short list of steps: onnxruntime sessions, as large as possible, with host kernels between them.
+
+Each node is given a stage: one more than the latest host kernel before it. All session nodes of a stage form one
+session; the host kernels of a stage run after it. Values pass between steps in buffers that are allocated once and
+bound.
+
+Sessions are short (a tenth of a millisecond), so threads inside a session gain nothing: waking them costs what they
+save. Whole pictures are spread over threads instead: a lane is one set of buffers, sessions are shared (`map`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sgs.engine.lowering import SessionBuilder, first_shape, session_options
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array
+from sgs.registry import COST, FIXED, HOST, Layout
+
+LARGE_SESSION = 100_000_000  # multiply-accumulates from which a session gets all threads
+Step = Callable[[], None]
+Key = tuple[str, Layout]
+
+
+@dataclass
+class _Stage:
+    session_nodes: list[Node] = field(default_factory=list)
+    host_nodes: list[Node] = field(default_factory=list)
+
+
+def stages(graph: Graph) -> list[_Stage]:
+    """Split the nodes: stage k's session may read what host kernels of stages < k and sessions of stages ≤ k
+    produced.
+    """
+    ready: dict[str, int] = dict.fromkeys(graph.inputs, 0)
+    result: list[_Stage] = []
+    for node in graph.nodes:
+        stage = max((ready[n] for n in node.inputs if n is not None and n in ready), default=0)
+        while len(result) <= stage:
+            result.append(_Stage())
+        host = node.op in HOST
+        (result[stage].host_nodes if host else result[stage].session_nodes).append(node)
+        for name in node.outputs:
+            ready[name] = stage + host
+    return result
+
+
+class _Lane:
+    """Buffers of one picture in flight, and the steps bound to them."""
+
+    def __init__(self, graph: Graph, keys: Iterable[Key], makers: Iterable[Callable[[_Lane], Step]]) -> None:
+        self.buffers: dict[Key, Array] = {}
+        for name, layout in keys:
+            tensor = graph[name]
+            shape = first_shape(tensor.shape) if layout == "first" else tensor.shape
+            self.buffers[(name, layout)] = np.zeros(shape, tensor.dtype.numpy)
+        self.steps = [make(self) for make in makers]
+
+
+class FixedEngine:
+    """Runs a fixed graph. `extra` names inner tensors to return beside the graph's outputs.
+
+    `threads`: how many pictures `map` runs at a time, and threads of a large session; 0 for all processors. `run`
+    must not be called from several threads at a time.
+    """
+
+    def __init__(self, graph: Graph, *, threads: int = 0, extra: Iterable[str] = ()) -> None:
+        self.graph = graph
+        self.threads = threads or len(os.sched_getaffinity(0))
+        self.results = list(dict.fromkeys([*graph.outputs, *extra]))
+        self._keys: dict[Key, None] = {}
+        self._makers: list[Callable[[_Lane], Step]] = []
+        self._plan()
+        self._lanes = [_Lane(graph, self._keys, self._makers)]
+
+    # -- planning --------------------------------------------------------------------------------------------------
+    def _plan(self) -> None:
+        split = stages(self.graph)
+        last_read: dict[str, int] = {}  # tensor → last stage whose session reads it from a buffer
+        host_read: dict[str, bool] = {}  # tensor → whether all host kernels that read it take any layout
+        for index, stage in enumerate(split):
+            for node in stage.session_nodes:
+                last_read.update({n: index for n in node.inputs if n is not None})
+            for node in stage.host_nodes:
+                for name in node.inputs:
+                    if name is not None:
+                        host_read[name] = host_read.get(name, True) and HOST[node.op].any_layout
+        for name in self.graph.inputs:
+            self._keys[(name, "native")] = None
+        for index, stage in enumerate(split):
+            if stage.session_nodes:
+                needed = {n for n, last in last_read.items() if last > index} | set(host_read)
+                self._add_session(stage.session_nodes, needed, host_read)
+            for node in stage.host_nodes:
+                self._add_host(node)
+        for name in self.results:
+            if (name, "native") not in self._keys:
+                self._add_conversion(name, "native")
+
+    def _held(self, name: str) -> Layout | None:
+        """The layout in which a buffer holds the tensor, if any does."""
+        layouts: tuple[Layout, Layout] = ("native", "first")
+        return next((layout for layout in layouts if (name, layout) in self._keys), None)
+
+    def _add_session(self, nodes: list[Node], needed: set[str], host_read: Mapping[str, bool]) -> None:
+        builder = SessionBuilder(self.graph)
+        for node in nodes:
+            for name in node.inputs:
+                if name is None or self.graph[name].is_constant or builder.has(name):
+                    continue
+                held = self._held(name)
+                assert held is not None, name
+                builder.feed(name, held)
+            FIXED[node.op](builder, node)
+        wanted: dict[str, Layout] = {}
+        for name in (name for node in nodes for name in node.outputs):
+            if name in self.results or not host_read.get(name, True):
+                wanted[name] = "native"
+            elif name in needed:
+                wanted[name] = builder.layouts(name)[0]
+        macs = sum(COST[n.op](n, self.graph.operands(n), self.graph.results(n)).macs for n in nodes)
+        session = builder.finish(wanted, session_options(self.threads if macs > LARGE_SESSION else 1))
+        reads = dict(builder.feeds)
+        self._keys.update(dict.fromkeys(wanted.items()))
+
+        def make(lane: _Lane) -> Step:
+            binding: Any = session.io_binding()
+            for bind, prefix, tensors in ((binding.bind_input, "in", reads), (binding.bind_output, "out", wanted)):
+                for key in tensors.items():
+                    array = lane.buffers[key]
+                    bind(f"{prefix}:{key[0]}", "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            return lambda: session.run_with_iobinding(binding)
+
+        self._makers.append(make)
+
+    def _add_host(self, node: Node) -> None:
+        row = HOST[node.op]
+        layout: Layout = "native"
+        names = [name for name in node.inputs if name is not None and not self.graph[name].is_constant]
+        if row.any_layout and len(self.graph[node.outputs[0]].shape) == 4:
+            layout = self._held(names[0]) or "native"
+        for name in names:
+            if (name, layout) not in self._keys:
+                self._add_conversion(name, layout)
+        self._keys.update(((name, layout), None) for name in node.outputs)
+        kernel = row.make(self.graph, node)
+
+        def make(lane: _Lane) -> Step:
+            inputs = [lane.buffers[(name, layout)] for name in names]
+            outputs = [lane.buffers[(name, layout)] for name in node.outputs]
+            return lambda: kernel(inputs, outputs)
+
+        self._makers.append(make)
+
+    def _add_conversion(self, name: str, layout: Layout) -> None:
+        """A step that copies a buffer into the other layout."""
+        other: Layout = "native" if layout == "first" else "first"
+        perm = (0, 3, 1, 2) if layout == "first" else (0, 2, 3, 1)
+        self._keys[(name, layout)] = None
+
+        def make(lane: _Lane) -> Step:
+            source, target = lane.buffers[(name, other)].transpose(perm), lane.buffers[(name, layout)]
+            return lambda: np.copyto(target, source)
+
+        self._makers.append(make)
+
+    # -- running ---------------------------------------------------------------------------------------------------
+    def _run(self, lane: _Lane, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        for name in self.graph.inputs:
+            np.copyto(lane.buffers[(name, "native")], feeds[name], casting="no")
+        for step in lane.steps:
+            step()
+        return {name: lane.buffers[(name, "native")].copy() for name in self.results}
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run on arrays keyed by input name (codes, or float32 where the input is float); returns copies keyed by
+        name.
+        """
+        return self._run(self._lanes[0], feeds)
+
+    def map(self, samples: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """Results for many samples, in order, `threads` of them at a time; at most twice as many are held in memory."""
+        while len(self._lanes) < self.threads:
+            self._lanes.append(_Lane(self.graph, self._keys, self._makers))
+        free = deque(self._lanes)
+
+        def work(feeds: Mapping[str, Array]) -> dict[str, Array]:
+            lane = free.popleft()  # as many lanes as workers: there is always one
+            try:
+                return self._run(lane, feeds)
+            finally:
+                free.append(lane)
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            pending: deque[Future[dict[str, Array]]] = deque()
+            for feeds in samples:
+                pending.append(pool.submit(work, feeds))
+                if len(pending) >= 2 * self.threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+
+    @property
+    def step_count(self) -> int:
+        """Number of sessions and host kernels of one run."""
+        return len(self._makers)

@@ -1,0 +1,41 @@
+"""One fixed node at a time: the kernel of a single operator on arrays in the graph's own layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sgs.engine.lowering import SessionBuilder, session_options
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array
+from sgs.registry import FIXED, HOST
+
+
+class NodeKernel:
+    """Runs one node. Operands are its activations in order, without constants and absent ones."""
+
+    def __init__(self, graph: Graph, node: Node, *, threads: int = 0) -> None:
+        self.operands = list(dict.fromkeys(n for n in node.inputs if n is not None and not graph[n].is_constant))
+        self._reads = [n for n in node.inputs if n is not None and not graph[n].is_constant]
+        self._results = graph.results(node)
+        if node.op in HOST:
+            self._host = HOST[node.op].make(graph, node)
+            self._session = None
+            return
+        builder = SessionBuilder(graph)
+        for name in self.operands:
+            builder.feed(name, "native")
+        FIXED[node.op](builder, node)
+        self._session = builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
+        self._names = [f"out:{name}" for name in node.outputs]
+
+    def __call__(self, operands: Sequence[Array]) -> list[Array]:
+        """Results for arrays keyed in the order of `operands`."""
+        if self._session is not None:
+            feeds = {f"in:{name}": value for name, value in zip(self.operands, operands, strict=True)}
+            return list(self._session.run(self._names, feeds))
+        by_name = dict(zip(self.operands, operands, strict=True))
+        results = [np.empty(t.shape, t.dtype.numpy) for t in self._results]
+        self._host([by_name[name] for name in self._reads], results)
+        return results

@@ -1,0 +1,78 @@
+"""The one exception root of the toolchain.
+
+Every error that a user can cause is a `UserError`: it is built from facts (what stage, which file, which node, why, and
+what to do) and renders as one line. Anything else that escapes is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class SgsError(Exception):
+    """Root of all errors raised on purpose. `exit_code` is what a program that stops for it returns."""
+
+    exit_code = 1
+
+
+class UserError(SgsError):
+    """The user's input is at fault.
+
+    Args:
+        reason: what is wrong, without a trailing full stop.
+        stage: the step of the toolchain that noticed ("convert", "calibrate", "input_config" ...).
+        file: the file at fault.
+        node: the node, tensor, key or line at fault.
+        remedy: what the user can do about it.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        stage: str | None = None,
+        file: object | None = None,
+        node: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.reason = reason
+        self.stage = stage
+        self.file = None if file is None else str(file)
+        self.node = node
+        self.remedy = remedy
+        super().__init__(self.render())
+
+    def render(self) -> str:
+        """The facts as one line: `stage: file: node: reason (remedy)`."""
+        where = [part for part in (self.stage, self.file, self.node) if part]
+        tail = f" ({self.remedy})" if self.remedy else ""
+        return ": ".join([*where, self.reason]) + tail
+
+
+class Problems(UserError):
+    """Several problems of one file, reported together. `problems` holds them in the order found."""
+
+    def __init__(self, problems: Iterable[UserError], *, stage: str | None = None, file: object | None = None) -> None:
+        self.problems = tuple(problems)
+        if not self.problems:
+            raise ValueError("Problems needs at least one problem")
+        count = len(self.problems)
+        head = f"{count} problems" if count > 1 else "1 problem"
+        super().__init__(f"{head}\n" + "\n".join(f"  - {p.render()}" for p in self.problems), stage=stage, file=file)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problems,), self.__dict__
+
+
+class UnsupportedOperator(UserError):
+    """An operator, or one of its forms, that a table of the toolchain has no row for."""
+
+
+def raise_all(problems: list[UserError], *, stage: str | None = None, file: object | None = None) -> None:
+    """Raise nothing for an empty list, the error itself for one, `Problems` for several."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise Problems(problems, stage=stage, file=file)

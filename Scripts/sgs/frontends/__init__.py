@@ -1,0 +1,1 @@
+"""Readers of other frameworks' networks: each turns a model file into a graph."""

@@ -1,0 +1,149 @@
+"""What an import row sees of one ONNX node: `sgs.registry.ImportContext`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
+
+from sgs.builder import GraphBuilder
+from sgs.errors import UnsupportedOperator, UserError
+from sgs.ir.graph import Node, Tensor
+from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+
+_TURNING = "TRANSPOSE"
+
+
+def as_graph_data(value: Array) -> Array:
+    """A source value in an element type that graphs hold.
+
+    Floats of every width become float32; integers wider than 32 bits int32, saturated (the huge ends of slices mean "to
+    the end"). Raises ValueError for types that have no place in a graph, such as strings.
+    """
+    kind = value.dtype
+    if kind.kind == "f" or kind.name.startswith(("bfloat", "float")):
+        return value.astype(np.float32)
+    if kind in (np.int64, np.uint32, np.uint64):
+        return np.clip(value, -(2**31), 2**31 - 1).astype(np.int32)
+    DType.of(kind)  # raises ValueError
+    return value
+
+
+class NodeContext:
+    """One ONNX node at import. Operands arrive in the source's layout; see `sgs.registry.ImportContext`."""
+
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        node: NodeProto,
+        inputs: Sequence[Tensor | None],
+        values: Mapping[str, Array],
+        *,
+        opset: int,
+        path: Path,
+    ) -> None:
+        self.builder = builder
+        self.op = node.op_type
+        self.inputs = inputs
+        self.opset = opset
+        self.output_count = len(node.output)
+        self.attrs: dict[str, Any] = {a.name: _attribute(a) for a in node.attribute}
+        self._node = node
+        self._values = values
+        self._path = path
+        self._stems = [name or f"{self.op.lower()}_unused" for name in node.output]
+        self.name = node.name or self._stems[0]
+
+    @property
+    def label(self) -> str:
+        """How messages name this node."""
+        return f"{self.op} '{self.name}'"
+
+    def constant(self, index: int, what: str) -> Array | None:
+        """Value of a constant operand, None when absent; refuses a node whose operand is computed."""
+        name = self._node.input[index] if index < len(self._node.input) else ""
+        if not name:
+            return None
+        if name not in self._values:
+            raise self.refuse(f"its {what} '{name}' is computed by the network", f"a constant {what} is supported")
+        value = self._values[name]
+        return as_graph_data(value) if value.dtype.kind not in "iub" else value
+
+    def refuse(self, reason: str, remedy: str = "") -> UserError:
+        return UnsupportedOperator(reason, stage="convert", file=self._path, node=self.label, remedy=remedy or None)
+
+    def emit(self, op: str, *operands: Any, **attrs: Any) -> Tensor:
+        return self.emit_many(op, operands, **attrs)[0]
+
+    def emit_many(self, op: str, operands: Sequence[Any], **attrs: Any) -> list[Tensor]:
+        for operand in operands:
+            if isinstance(operand, Tensor):
+                self._settle(operand)
+        return self.builder.node(op, operands, name=self.name, outputs=self._stems, **attrs)
+
+    def nhwc(self, tensor: Tensor) -> Tensor:
+        return self._turned(tensor, NCHW_TO_NHWC, "nhwc")
+
+    def nchw(self, tensor: Tensor) -> Tensor:
+        return self._turned(tensor, NHWC_TO_NCHW, "nchw")
+
+    def _turned(self, tensor: Tensor, perm: tuple[int, ...], layout: str) -> Tensor:
+        if tensor.data is not None:
+            data = np.ascontiguousarray(tensor.data.transpose(perm))
+            return Tensor(f"{tensor.name}/{layout}", data.shape, tensor.dtype, data)
+        return self.builder(_TURNING, tensor, name=self.name, output=f"{tensor.name}/{layout}", perm=perm)
+
+    def _settle(self, tensor: Tensor) -> None:
+        """File a constant operand in the graph, where it belongs once a row uses it."""
+        graph = self.builder.graph
+        if tensor.data is not None and graph.tensors.get(tensor.name) is not tensor:
+            tensor.name = graph.fresh(tensor.name)
+            graph.tensors[tensor.name] = tensor
+
+    def name_results(self, first_node: int, results: Sequence[Tensor]) -> None:
+        """Give the tensors behind `results` the source's names.
+
+        Where a row ends in a Transpose back to the source's layout, the tensor in front of it gets the name: it is the
+        one that stays. `first_node`: where in the graph's node list the row began; only nodes from there know the new
+        tensors.
+        """
+        graph = self.builder.graph
+        fresh = graph.nodes[first_node:]
+        made = {name: node for node in fresh for name in node.outputs}
+        for wanted, result in zip(self._stems, results, strict=False):
+            producer = made.get(result.name)
+            if producer is not None and producer.op == _TURNING and producer.inputs[0] in made:
+                result = graph[producer.inputs[0]]
+            if result.name not in made or result.name == wanted:
+                continue
+            if wanted in made:
+                _rename(graph.tensors, fresh, graph[wanted], graph.fresh(f"{wanted}/inner"))
+            if wanted not in graph.tensors:
+                _rename(graph.tensors, fresh, result, wanted)
+
+
+def _rename(tensors: dict[str, Tensor], nodes: Sequence[Node], tensor: Tensor, new: str) -> None:
+    """Rename a tensor that only `nodes` refer to."""
+    old = tensor.name
+    tensor.name = new
+    tensors[new] = tensors.pop(old)
+    for node in nodes:
+        node.inputs = [new if name == old else name for name in node.inputs]
+        node.outputs = [new if name == old else name for name in node.outputs]
+
+
+def _attribute(attribute: AttributeProto) -> Any:
+    """An attribute as plain Python value; text decoded, tensors as arrays."""
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if attribute.type == AttributeProto.TENSOR:
+        return numpy_helper.to_array(value)
+    if attribute.type == AttributeProto.STRINGS:
+        return [text.decode("utf-8", "replace") for text in value]
+    return list(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value

@@ -1,0 +1,419 @@
+"""ONNX → graph: walk the nodes once, in order.
+
+Every node is one of three things. Its operands are all constants: it is evaluated. It asks for the shape of an
+activation: the answer is a constant, since all shapes are static. Else its `IMPORT_ONNX` row emits our operators, in
+the source's layout; where an operator of ours is NHWC the row puts explicit Transposes around it, which a later pass
+removes.
+
+Problems are collected: results of a node that was refused are lost, nodes that read lost values are passed over, and
+all refusals of the file are reported together.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner, numpy_helper
+
+import sgs.ops  # noqa: F401  (fills the tables)
+from sgs.builder import GraphBuilder
+from sgs.errors import UnsupportedOperator, UserError, raise_all
+from sgs.frontends.onnx_context import NodeContext, as_graph_data
+from sgs.frontends.onnx_fold import evaluate, foldable
+from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
+from sgs.frontends.onnx_model import (
+    Port,
+    SourceModel,
+    input_ports,
+    invalid_because,
+    load_model,
+    normalised,
+    simplified,
+)
+from sgs.ir.graph import Graph, Tensor
+from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
+from sgs.ir.verify import verify
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+from sgs.registry import IMPORT_ONNX
+
+LARGEST_TENSOR = 2**31 - 1  # elements; .sim counts them in int32
+_log = logging.getLogger(__name__)
+_SHAPE_OF = {
+    "Shape": lambda shape, attrs: np.array(shape[attrs.get("start", 0) : attrs.get("end")], np.int64),
+    "Size": lambda shape, attrs: np.array(int(np.prod(shape)), np.int64),
+}
+
+Layouts = Mapping[str, SourceLayout]
+
+
+def import_onnx(
+    path: str | Path,
+    *,
+    input_shapes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    input_layouts: Layouts | None = None,
+    output_layouts: Layouts | None = None,
+    source_layouts: Layouts | None = None,
+    skip_simplify: bool = False,
+) -> Graph:
+    """Import an ONNX file. The graph is not yet optimised.
+
+    Args:
+        input_shapes: static shapes in the source's layout, by name or one per input; needed where the file has none.
+        input_names, output_names: the model's inputs and outputs in the graph's order; default: the file's.
+        input_layouts, output_layouts: layout of the graph's own rank-4 inputs and outputs, by name; default "NHWC".
+        source_layouts: layout of rank-4 inputs and outputs in the model, where `onnx_layout`'s rule would be wrong.
+        skip_simplify: do not try onnxsim. It is tried only on models that cannot be imported without it.
+
+    Raises:
+        UserError: for anything wrong with the file or the arguments; Problems when there are several.
+    """
+    return import_model(
+        load_model(Path(path)),
+        input_shapes=input_shapes,
+        input_names=input_names,
+        output_names=output_names,
+        input_layouts=input_layouts,
+        output_layouts=output_layouts,
+        source_layouts=source_layouts,
+        skip_simplify=skip_simplify,
+    )
+
+
+def import_model(
+    source: SourceModel,
+    *,
+    input_shapes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    input_layouts: Layouts | None = None,
+    output_layouts: Layouts | None = None,
+    source_layouts: Layouts | None = None,
+    skip_simplify: bool = False,
+) -> Graph:
+    """Import a model that is in memory; see `import_onnx`."""
+    inputs = _ordered(source, "input", [port.name for port in source.inputs], input_names)
+    outputs = _ordered(source, "output", [port.name for port in source.outputs], output_names)
+    ports = input_ports(source, input_shapes, inputs)
+    wanted = {**(input_layouts or {}), **(output_layouts or {})}
+    first = _Walk(source, ports, outputs, wanted, source_layouts or {})
+    problems = first.run()
+    if not problems:
+        return first.graph
+    if not skip_simplify and any(isinstance(problem, UnsupportedOperator) for problem in problems):
+        _log.info("%d problems; trying again after onnxsim", len(problems))
+        simpler = simplified(source, ports)
+        if simpler is not None:
+            second = _Walk(simpler, ports, outputs, wanted, source_layouts or {})
+            fewer = second.run()
+            if not fewer:
+                return second.graph
+            problems = min(problems, fewer, key=len)
+    raise_all(problems, stage="convert", file=source.path)
+    raise AssertionError("unreachable")
+
+
+def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequence[str] | None) -> list[str]:
+    """The model's input or output names in the caller's order. Every input must be named; outputs may be left out."""
+    if wanted is None:
+        return present
+    told = f"{what}s of the model: {', '.join(present)}"
+    problems = [f"'{name}' is not an {what} of the model" for name in wanted if name not in present]
+    problems += [f"{what} '{name}' is named twice" for name in dict.fromkeys(wanted) if list(wanted).count(name) > 1]
+    if what == "input":
+        problems += [f"input '{name}' is missing" for name in present if name not in wanted]
+    raise_all(
+        [UserError(p, stage="convert", file=source.path, remedy=told) for p in problems],
+        stage="convert",
+        file=source.path,
+    )
+    return list(wanted)
+
+
+class _Walk:
+    """One import: what is known of each source value, and the graph that grows."""
+
+    def __init__(
+        self, source: SourceModel, ports: Sequence[Port], outputs: Sequence[str], wanted: Layouts, overrides: Layouts
+    ) -> None:
+        source = _with_known_operators(source)
+        self.source = source
+        self.ports = ports
+        self.output_names = outputs
+        self.wanted = wanted
+        self.layouts = SourceLayouts(source.proto, overrides)
+        self.graph = Graph(source.path.stem)
+        self.builder = GraphBuilder(self.graph)
+        self.values: dict[str, Array] = {}  # constants of the source
+        self.tensors: dict[str, Tensor] = {}  # activations, in the source's layout
+        self.unknown: set[str] = set()  # constants that depend on the shape of a lost activation
+        self.lost: set[str] = set()  # results of nodes that were refused
+        self.problems: list[UserError] = []
+
+    def run(self) -> list[UserError]:
+        """Import everything; returns the problems, of which the graph is free only when there are none."""
+        self._add_inputs()
+        self._bind_constants(self.source.proto.graph)
+        self._walk()
+        for name in self.output_names:
+            if not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
+                self._report(f"output '{name}' is computed by no node", remedy="export the model again")
+        if not self.problems:
+            self._add_outputs()
+            self.graph.prune()
+            self.graph.metadata["source"] = self._record()
+            verify(self.graph, "ONNX import")
+        return self.problems
+
+    def _record(self) -> dict[str, Any]:
+        proto = self.source.proto
+        producer = " ".join(filter(None, [proto.producer_name, proto.producer_version]))
+        names = {"file": self.source.path.name, "sha256": self.source.digest, "opset": self.source.opset}
+        return {"format": "onnx", **names, "producer": producer}
+
+    # -- inputs and outputs ----------------------------------------------------------------------------------------
+    def _add_inputs(self) -> None:
+        for port in self.ports:
+            try:
+                dtype = DType.of(as_graph_data(np.zeros(0, np.dtype(port.dtype))).dtype)
+            except (TypeError, ValueError):
+                self._report(f"input '{port.name}' has element type {port.dtype}, which no graph holds")
+                self.lost.add(port.name)
+                continue
+            assert port.shape is not None
+            if len(port.shape) != 4:
+                self.tensors[port.name] = self.builder.input(port.name, port.shape, dtype)
+                continue
+            here, there = self.wanted.get(port.name, "NHWC"), self.layouts.of_input(port.name)
+            shape = _turn_shape(port.shape, there, here)
+            self.tensors[port.name] = self._turn(self.builder.input(port.name, shape, dtype), here, there)
+
+    def _add_outputs(self) -> None:
+        """Declare outputs under the source's names; one that is an input, a constant or another output gets a copy."""
+        for name in self.output_names:
+            tensor = self.tensors.get(name)
+            if tensor is None:
+                tensor = self.graph.add_constant(f"{name}/value", as_graph_data(self.values[name]))
+            if len(tensor.shape) == 4:
+                here, there = self.wanted.get(name, "NHWC"), self.layouts.of_output(name)
+                tensor = self._turn(tensor, there, here)
+            if tensor.is_constant or tensor.name in self.graph.inputs or tensor.name in self.graph.outputs:
+                tensor = self.builder("RESHAPE", tensor, name=name, output=name, shape=tensor.shape)
+            self.graph.outputs.append(tensor.name)
+        for name, present in zip(self.output_names, list(self.graph.outputs), strict=True):
+            if name != present:
+                if name in self.graph.tensors:
+                    self.graph.rename_tensor(name, self.graph.fresh(f"{name}/inner"))
+                self.graph.rename_tensor(present, name)
+
+    def _turn(self, tensor: Tensor, present: SourceLayout, wanted: SourceLayout) -> Tensor:
+        if present == wanted:
+            return tensor
+        perm = NHWC_TO_NCHW if wanted == "NCHW" else NCHW_TO_NHWC
+        return self.builder("TRANSPOSE", tensor, name=tensor.name, output=f"{tensor.name}/{wanted.lower()}", perm=perm)
+
+    # -- nodes -----------------------------------------------------------------------------------------------------
+    def _bind_constants(self, graph: GraphProto) -> None:
+        for tensor in graph.initializer:
+            try:
+                self.values[tensor.name] = numpy_helper.to_array(tensor)
+            except (LookupError, TypeError, ValueError) as error:
+                remedy = "export or download the model again"
+                self._report(f"initializer '{tensor.name}' is damaged: {error}", remedy=remedy).__cause__ = error
+                self.lost.add(tensor.name)
+
+    def _walk(self) -> None:
+        queue = deque(self.source.proto.graph.node)
+        while queue:
+            node = queue.popleft()
+            state = self._state(node)
+            if state == "undefined":
+                self._lose(node)
+            elif node.op_type == "If" and node.input[0] in self.values:
+                queue.extendleft(reversed(self._branch(node)))
+            elif state == "constant" and foldable(node) and self._fold(node):
+                pass
+            elif node.op_type in _SHAPE_OF and node.input[0] in self.tensors:
+                shape = self.tensors[node.input[0]].shape
+                attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+                self.values[node.output[0]] = _SHAPE_OF[node.op_type](shape, attrs)
+            elif state == "lost":
+                self._pass_over(node)
+            else:
+                self._import(node)
+
+    def _state(self, node: NodeProto) -> Literal["constant", "lost", "undefined", "active"]:
+        """What the operands allow; reports those that nothing defines."""
+        names = [name for name in node.input if name]
+        if all(name in self.values for name in names):
+            return "constant"
+        known = (self.values, self.tensors, self.unknown, self.lost)
+        missing = [name for name in names if not any(name in group for group in known)]
+        for name in missing:
+            self._report(f"reads '{name}', which nothing before it defines", node, "export the model again")
+        if missing:
+            return "undefined"
+        return "lost" if any(name in self.lost or name in self.unknown for name in names) else "active"
+
+    def _branch(self, node: NodeProto) -> list[NodeProto]:
+        """The nodes of the branch that an If with a constant condition takes, and copies to the If's own names."""
+        taken = "then_branch" if bool(self.values[node.input[0]].reshape(-1)[0]) else "else_branch"
+        body = next(a.g for a in node.attribute if a.name == taken)
+        self._bind_constants(body)
+        pairs = zip(body.output, node.output, strict=True)
+        copies = [helper.make_node("Identity", [inner.name], [outer]) for inner, outer in pairs]
+        return [*body.node, *copies]
+
+    def _fold(self, node: NodeProto) -> bool:
+        """Evaluate a node of constants; False where ONNX's reference cannot, so that its row may try."""
+        try:
+            results = evaluate(node, self.values, self.source.opset)
+        except Exception as error:
+            _log.debug("%s '%s' is not folded: %s", node.op_type, node.name or node.output[0], error)
+            return False
+        if results is None:
+            return False
+        self.values.update((name, value) for name, value in zip(node.output, results, strict=True) if name)
+        return True
+
+    def _pass_over(self, node: NodeProto) -> None:
+        """A node that reads lost values: its own are lost too. An operator nobody knows is still reported."""
+        names = [name for name in node.input if name]
+        if node.op_type in _SHAPE_OF or all(name in self.values or name in self.unknown for name in names):
+            self.unknown.update(filter(None, node.output))
+            return
+        if _key(node) not in IMPORT_ONNX:
+            self._refuse(node)
+        self._lose(node)
+
+    def _import(self, node: NodeProto) -> None:
+        """Let the operator's row emit the node."""
+        row = IMPORT_ONNX.get(_key(node))
+        if row is None:
+            self._refuse(node)
+            return
+        try:
+            operands = _aligned(node, [self._operand(name) for name in node.input])
+            context = NodeContext(
+                self.builder, node, operands, self.values, opset=self.source.opset, path=self.source.path
+            )
+            mark = len(self.graph.nodes)
+            results = row(context)
+            context.name_results(mark, results)
+            self._check_sizes(mark)
+        except UserError as error:
+            if not (error.node and error.file):
+                cause, error = error, self._about(error.reason, node, error.remedy, type(error))
+                error.__cause__ = cause
+            self.problems.append(error)
+            self._lose(node)
+        except (MemoryError, ValueError) as error:  # shape rules: the operands do not fit the operator
+            self._report(str(error), node, "check the model and the input shapes").__cause__ = error
+            self._lose(node)
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
+            reason = invalid_because(self.source, self.ports)
+            if reason is None:
+                raise
+            self._report(f"the model is not valid ONNX: {reason}", node).__cause__ = error
+            self._lose(node)
+        else:
+            self._bind(node, results)
+
+    def _check_sizes(self, first_node: int) -> None:
+        """Raise ValueError for a result of the nodes from `first_node` on that no machine holds."""
+        for made in self.graph.nodes[first_node:]:
+            for tensor in self.graph.results(made):
+                if prod(tensor.shape) > LARGEST_TENSOR:
+                    raise ValueError(f"its result of shape {tensor.shape} is too large")
+
+    def _bind(self, node: NodeProto, results: Sequence[Tensor]) -> None:
+        for index, name in enumerate(node.output):
+            if not name:
+                continue
+            if index >= len(results):
+                self._report(f"its result {index} ('{name}') is not supported", node)
+                self.lost.add(name)
+            elif results[index].data is not None:
+                self.values[name] = results[index].data  # type: ignore[assignment]
+            else:
+                self.tensors[name] = results[index]
+
+    def _operand(self, name: str) -> Tensor | None:
+        """An operand as rows see it; constants are filed in the graph only when a row emits them."""
+        if not name:
+            return None
+        if name in self.tensors:
+            return self.tensors[name]
+        data = as_graph_data(self.values[name])
+        return Tensor(name, data.shape, DType.of(data.dtype), data)
+
+    # -- problems --------------------------------------------------------------------------------------------------
+    def _lose(self, node: NodeProto) -> None:
+        self.lost.update(filter(None, node.output))
+
+    def _refuse(self, node: NodeProto) -> None:
+        kind = _key(node)
+        self.problems.append(self._about(f"operator {kind} is not supported", node, None, UnsupportedOperator))
+        self._lose(node)
+
+    def _report(self, reason: str, node: NodeProto | None = None, remedy: str | None = None) -> UserError:
+        self.problems.append(self._about(reason, node, remedy, UserError))
+        return self.problems[-1]
+
+    def _about(self, reason: str, node: NodeProto | None, remedy: str | None, kind: type[UserError]) -> UserError:
+        label = None if node is None else f"{node.op_type} '{node.name or (node.output[0] if node.output else '?')}'"
+        return kind(reason, stage="convert", file=self.source.path, node=label, remedy=remedy)
+
+
+def _key(node: NodeProto) -> str:
+    """The operator's name in the import table: operators of other domains are `domain.Operator`."""
+    return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _aligned(node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:
+    """Before operator set 7, attribute `axis` said where the second operand's axes stand among the first one's."""
+    attrs = {a.name: a.i for a in node.attribute if a.name in ("axis", "broadcast")}
+    if not attrs.get("broadcast") or "axis" not in attrs or len(operands) != 2:
+        return operands
+    first, second = operands
+    if first is None or second is None or second.data is None:
+        return operands
+    axis = attrs["axis"] % len(first.shape)
+    behind = (1,) * (len(first.shape) - axis - len(second.shape))
+    data = second.data.reshape(second.shape + behind)
+    return [first, Tensor(second.name, data.shape, second.dtype, data)]
+
+
+def _turn_shape(shape: Sequence[int], present: SourceLayout, wanted: SourceLayout) -> tuple[int, ...]:
+    if present == wanted:
+        return tuple(shape)
+    perm = NHWC_TO_NCHW if wanted == "NCHW" else NCHW_TO_NHWC
+    return tuple(shape[axis] for axis in perm)
+
+
+def _with_known_operators(source: SourceModel) -> SourceModel:
+    """Replace operators that have no row by the body that the ONNX standard defines them by, where that body is made of
+    operators that have one."""
+    proto = source.proto
+    for op in sorted(_strange(proto)):
+        try:
+            schema = defs.get_schema(op, source.opset, "")
+        except defs.SchemaError:
+            continue
+        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
+            expanded = inliner.inline_selected_functions(proto, [("", op)], inline_schema_functions=True)
+            proto = expanded if _strange(expanded) < _strange(proto) else proto
+    return source if proto is source.proto else normalised(proto, source.path, source.digest)
+
+
+def _strange(proto: ModelProto) -> set[str]:
+    """Operator types of the default domain that have no row."""
+    return {node.op_type for node in proto.graph.node if _key(node) not in IMPORT_ONNX and _key(node) == node.op_type}

@@ -1,0 +1,159 @@
+"""Image → bytes → file. The header and what a reader checks are specified in schema/README.md."""
+
+from __future__ import annotations
+
+import json
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from sgs.data.files import atomic_output
+from sgs.errors import UserError
+from sgs.img import generated
+from sgs.img.attributes import pack_attributes
+from sgs.img.image import FORMAT_VERSION, Command, Image, IoTensor, Placement, Program, TensorRef
+from sgs.numeric.quantise import Array, QuantParams
+
+MAGIC = b"SGSIMG\x00\x01"
+HEADER = struct.Struct("<8sIIQQ")  # magic, format version, CRC-32 of the payload, its bytes, reserved
+IDENTIFIER = b"SIPU"
+LARGEST_PAYLOAD = (1 << 31) - (1 << 20)  # a flatbuffer addresses 2 GiB; the rest is room for its own tables
+
+
+def _record(kind: str, **fields: Any) -> Any:
+    """An object of the generated class `kind` with these fields."""
+    record = getattr(generated, kind)()
+    for name, value in fields.items():
+        if not hasattr(record, name):
+            raise AttributeError(f"{kind} has no field {name}")
+        setattr(record, name, value)
+    return record
+
+
+def _dtype(tensor: TensorRef | IoTensor) -> int:
+    return int(getattr(generated.DType, tensor.dtype.name))
+
+
+def _quant(quant: QuantParams | None) -> dict[str, Array]:
+    return {} if quant is None else {"scale": quant.scale, "zeroPoint": quant.zero_point}
+
+
+def _tensor(tensor: TensorRef) -> Any:
+    axis = -1 if tensor.quant is None or tensor.quant.per_tensor else tensor.quant.axis
+    return _record(
+        "TensorRefT",
+        name=tensor.name,
+        dtype=_dtype(tensor),
+        shape=_numbers(tensor.shape),
+        axis=axis,
+        **_quant(tensor.quant),
+    )
+
+
+def _io(tensor: IoTensor) -> Any:
+    return _record(
+        "IoTensorT",
+        tensor=tensor.tensor,
+        name=tensor.name,
+        format=tensor.format,
+        trainingFormat=tensor.training_format,
+        layout=tensor.layout,
+        shape=_numbers(tensor.shape),
+        dtype=_dtype(tensor),
+        widthAlignment=tensor.width_alignment,
+        heightAlignment=tensor.height_alignment,
+        mean=np.asarray(tensor.mean, np.float32),
+        std=np.asarray(tensor.std, np.float32),
+        **_quant(tensor.quant),
+    )
+
+
+def _numbers(values: Sequence[int]) -> Array:
+    return np.asarray(values, np.int64).reshape(-1)
+
+
+def _placement(placement: Placement) -> Any:
+    return _record(
+        "PlacementT",
+        tensor=placement.tensor,
+        space=int(placement.space),
+        offset=placement.offset,
+        size=placement.size,
+        shape=_numbers(placement.shape),
+        buffer=placement.buffer,
+    )
+
+
+def _command(command: Command) -> Any:
+    return _record(
+        "CommandT",
+        opcode=command.opcode,
+        name=command.name,
+        inputs=_numbers(command.inputs),
+        outputs=_numbers(command.outputs),
+        attributes=pack_attributes(command.attrs),
+        macs=command.macs,
+        vectorOps=command.vector_ops,
+        dmaBytes=command.dma_bytes,
+        cycles=command.cycles,
+    )
+
+
+def _program(program: Program) -> Any:
+    return _record(
+        "ProgramT",
+        batch=program.batch,
+        arenaSize=program.arena_size,
+        arenaLowerBound=program.arena_lower_bound,
+        commands=[_command(command) for command in program.commands],
+        placements=[_placement(placement) for placement in program.placements],
+        passes=program.passes,
+    )
+
+
+def _payload(image: Image) -> bytes:
+    record = _record(
+        "ImageT",
+        formatVersion=FORMAT_VERSION,
+        toolVersion=image.tool_version,
+        chip=image.chip,
+        modelName=image.model_name,
+        category=image.category,
+        configJson=json.dumps(image.config, sort_keys=True, ensure_ascii=False),
+        batchMode=int(image.batch_mode),
+        batches=_numbers(image.batches),
+        inputs=[_io(tensor) for tensor in image.inputs],
+        outputs=[_io(tensor) for tensor in image.outputs],
+        tensors=[_tensor(tensor) for tensor in image.tensors],
+        programs=[_program(program) for program in image.programs],
+        weightsSize=image.weights.size,
+        weightsCrc32=zlib.crc32(image.weights.tobytes()),
+        weights=image.weights,
+    )
+    builder = flatbuffers.Builder(image.weights.size + (1 << 16))
+    builder.Finish(record.Pack(builder), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def image_bytes(image: Image) -> bytes:
+    """The whole file as bytes: equal images give equal bytes. Raises UserError when it is too large for the format."""
+    if image.weights.size > LARGEST_PAYLOAD:
+        raise UserError(
+            f"the weights take {image.weights.size} bytes; an .img holds up to {LARGEST_PAYLOAD}",
+            stage="write .img",
+            remedy="quantise more of the weights to 8 or 4 bits",
+        )
+    payload = _payload(image)
+    return HEADER.pack(MAGIC, FORMAT_VERSION, zlib.crc32(payload), len(payload), 0) + payload
+
+
+def write_image(image: Image, path: str | Path) -> None:
+    """Write the file: complete or not at all. Raises UserError when it is too large or cannot be written."""
+    data = image_bytes(image)
+    with atomic_output(path) as temporary:
+        temporary.write_bytes(data)

@@ -1,0 +1,1 @@
+"""Integer types, rounding and requantisation: `docs/NUMERICS.md` in code."""

@@ -1,0 +1,87 @@
+"""Sliding windows, shared by convolutions and pools: attributes, output extents, patches.
+
+Window attrs: strides (h, w), dilations (h, w), pads (top, left, bottom, right).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sgs.ir.graph import Node
+from sgs.numeric.quantise import Array
+from sgs.registry import ImportContext
+
+
+def window_node(
+    *,
+    strides: tuple[int, int] = (1, 1),
+    dilations: tuple[int, int] = (1, 1),
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    activation: str = "NONE",
+    **others: Any,
+) -> dict[str, Any]:
+    """Window attrs with their defaults."""
+    return {"strides": strides, "dilations": dilations, "pads": pads, "activation": activation, **others}
+
+
+def extent(size: int, kernel: int, stride: int, dilation: int, before: int, after: int) -> int:
+    """Output extent of one axis, rounding down."""
+    return (size + before + after - (kernel - 1) * dilation - 1) // stride + 1
+
+
+def conv_output(node: Node, shape: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+    """(OH, OW) of a window over an NHWC shape. Raises ValueError when nothing fits."""
+    top, left, bottom, right = node.attrs["pads"]
+    (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs.get("dilations", (1, 1))
+    height = extent(shape[1], kernel[0], sh, dh, top, bottom)
+    width = extent(shape[2], kernel[1], sw, dw, left, right)
+    if height <= 0 or width <= 0:
+        raise ValueError(
+            f"a window of {tuple(kernel)} does not fit an input of {tuple(shape[1:3])} with pads {node.attrs['pads']}"
+        )
+    return height, width
+
+
+def onnx_window(ctx: ImportContext, kernel: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
+    """Window attrs of an ONNX 2-D Conv or pool over spatial extents `size`, auto_pad resolved."""
+    strides = tuple(ctx.attrs.get("strides") or (1, 1))
+    dilations = tuple(ctx.attrs.get("dilations") or (1, 1))
+    pads = tuple(ctx.attrs.get("pads") or (0, 0, 0, 0))
+    mode = ctx.attrs.get("auto_pad", "NOTSET") or "NOTSET"
+    if mode.startswith("SAME"):
+        totals = []
+        for axis in range(2):
+            out = -(-size[axis] // strides[axis])
+            totals.append(max((out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size[axis], 0))
+        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
+        pads = (*small, *large) if mode == "SAME_UPPER" else (*large, *small)
+    elif mode == "VALID":
+        pads = (0, 0, 0, 0)
+    return {"strides": strides, "dilations": dilations, "pads": pads}
+
+
+def same_pads(
+    shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right) that TFLite's SAME means for an NHWC shape."""
+    before, after = [], []
+    for axis in range(2):
+        out = -(-shape[axis + 1] // strides[axis])
+        total = max((out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - shape[axis + 1], 0)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return before[0], before[1], after[0], after[1]
+
+
+def patches(x: Array, node: Node, kernel: Sequence[int], fill: int) -> Array:
+    """All windows of an NHWC array as [N,OH,OW,KH,KW,C], a view of the padded copy; `fill` is the value of padding."""
+    top, left, bottom, right = node.attrs["pads"]
+    (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs.get("dilations", (1, 1))
+    height, width = conv_output(node, x.shape, kernel)
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
+    n, h, w, c = padded.strides
+    shape = (x.shape[0], height, width, kernel[0], kernel[1], x.shape[3])
+    return np.lib.stride_tricks.as_strided(padded, shape, (n, h * sh, w * sw, h * dh, w * dw, c), writeable=False)

@@ -1,0 +1,99 @@
+"""CONCATENATION: joins tensors along attr `axis` (non-negative)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+from sgs.ops._layout import remap_axis
+from sgs.ops._move import add_move, all_rank_4, axis_in
+from sgs.registry import (
+    EXAMPLES,
+    IMPORT_ONNX,
+    INFER,
+    LAYOUT,
+    ONNX_EXAMPLES,
+    SIM,
+    ImportContext,
+    Layout,
+    Lowering,
+    Moved,
+    OnnxCase,
+    SimRow,
+)
+
+
+@INFER.row("CONCATENATION")
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    tensors = [t for t in operands if t is not None]
+    shape = list(tensors[0].shape)
+    axis = node.attrs["axis"]
+    for tensor in tensors[1:]:
+        if len(tensor.shape) != len(shape) or any(
+            a != b for i, (a, b) in enumerate(zip(tensor.shape, shape, strict=True)) if i != axis
+        ):
+            raise ValueError(f"cannot join shapes {[t.shape for t in tensors]} along axis {axis}")
+    shape[axis] = sum(t.shape[axis] for t in tensors)
+    return [(tuple(shape), tensors[0].dtype)]
+
+
+@LAYOUT.row("CONCATENATION")
+def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved | None:
+    """The joined axis follows the permutation; constant operands are turned the other way."""
+    inverse = np.argsort(perm)
+    constants = {
+        i: np.ascontiguousarray(t.data.transpose(inverse))
+        for i, t in enumerate(graph.operands(node))
+        if t is not None and t.data is not None
+    }
+    return Moved({**node.attrs, "axis": remap_axis(node.attrs["axis"], perm)}, (perm,), constants)
+
+
+def _lower(low: Lowering, node: Node, values: list[str], layout: Layout) -> list[str]:
+    return [low.op("Concat", values, axis=axis_in(node.attrs["axis"], layout))]
+
+
+def _move(node: Node, arrays: list[Array], results: Sequence[Tensor]) -> list[Array]:
+    return [np.concatenate(arrays, node.attrs["axis"])]
+
+
+add_move("CONCATENATION", "joins tensors along an axis", _lower, _move, any_layout=all_rank_4)
+SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"}))
+
+
+@IMPORT_ONNX.row("Concat")
+def import_concat(ctx: ImportContext) -> list[Tensor]:
+    first = ctx.inputs[0]
+    assert first is not None
+    return [ctx.emit("CONCATENATION", *ctx.inputs, axis=ctx.attrs["axis"] % len(first.shape))]
+
+
+ONNX_EXAMPLES.add(
+    "Concat",
+    [
+        OnnxCase("Concat", {"a": (1, 5, 7, 6), "b": (1, 3, 7, 6)}, attrs={"axis": 1}),
+        OnnxCase("Concat", {"a": (1, 5, 7, 6), "b": (1, 5, 2, 6), "c": (1, 5, 4, 6)}, attrs={"axis": -2}),
+        OnnxCase("Concat", {"a": (3, 7)}, {"c": np.ones((3, 2), np.float32)}, {"axis": 1}),
+    ],
+)
+
+
+def _example(shapes: list[tuple[int, ...]], axis: int) -> Graph:
+    build = GraphBuilder()
+    tensors = [build.input(f"x{i}", shape) for i, shape in enumerate(shapes)]
+    return build.output(build("CONCATENATION", *tensors, output="y", axis=axis))
+
+
+EXAMPLES.add(
+    "CONCATENATION",
+    lambda: [
+        _example([(1, 5, 7, 6), (1, 5, 7, 2), (1, 5, 7, 3)], 3),
+        _example([(1, 5, 7, 6), (1, 2, 7, 6)], 1),
+        _example([(3, 4), (3, 9)], 1),
+    ],
+)

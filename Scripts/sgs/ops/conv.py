@@ -1,0 +1,303 @@
+"""CONV_2D and DEPTHWISE_CONV_2D: sums of products over a window.
+
+x [N,H,W,C], weight [O,KH,KW,C/groups] (CONV_2D) or [1,KH,KW,C*m] (DEPTHWISE_CONV_2D), bias [O] → [N,OH,OW,O].
+Attrs: strides (h, w), dilations (h, w), pads (top, left, bottom, right) of zeros, activation. Groups follow from the
+shapes, as in TFLite. In .sim explicit pads that are neither VALID nor SAME are spelled as a PAD in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+from sgs.ops._mac import (
+    accumulate,
+    activation_float,
+    finish,
+    publish,
+    publish_product,
+    publish_wide_product,
+    qlinear_conv,
+)
+from sgs.ops._window import conv_output, onnx_window, patches, window_node
+from sgs.registry import (
+    CONSTRAINTS,
+    COST,
+    EXAMPLES,
+    FIXED,
+    FLOAT,
+    IMPORT_ONNX,
+    INFER,
+    LAYOUT,
+    ONNX_EXAMPLES,
+    OPERATOR,
+    QUANTISE,
+    REFERENCE,
+    SIM,
+    TILE,
+    Cost,
+    ImportContext,
+    Lowering,
+    OnnxCase,
+    OperatorInfo,
+    QuantRule,
+    SimRow,
+    SimWindow,
+)
+
+CONV, DEPTHWISE = "CONV_2D", "DEPTHWISE_CONV_2D"
+OPERATOR.add(CONV, OperatorInfo("both", "2-D convolution, dense or grouped"))
+OPERATOR.add(DEPTHWISE, OperatorInfo("both", "2-D convolution of each channel on its own"))
+
+
+def groups_of(node: Node, x: Tensor, weight: Tensor) -> int:
+    """Number of groups, read off the shapes."""
+    return x.shape[3] if node.op == DEPTHWISE else x.shape[3] // weight.shape[3]
+
+
+@INFER.row(CONV, DEPTHWISE)
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    channels = weight.shape[3] if node.op == DEPTHWISE else weight.shape[0]
+    whole = channels % x.shape[3] == 0 if node.op == DEPTHWISE else x.shape[3] % weight.shape[3] == 0
+    if not whole or channels % groups_of(node, x, weight):
+        raise ValueError(f"weights of shape {weight.shape} do not fit an input of {x.shape[3]} channels")
+    height, width = conv_output(node, x.shape, weight.shape[1:3])
+    return [((x.shape[0], height, width, channels), x.dtype)]
+
+
+# -- import
+# ----------------------------------------------------------------------------------------------------------------
+@IMPORT_ONNX.row("Conv")
+def import_conv(ctx: ImportContext) -> Sequence[Tensor]:
+    x, weight = ctx.inputs[0], ctx.constant(1, "weight")
+    bias = ctx.constant(2, "bias") if len(ctx.inputs) > 2 else None
+    assert x is not None and weight is not None
+    if len(x.shape) != 4:
+        raise ctx.refuse(f"convolution of a tensor of rank {len(x.shape)}", "2-D convolutions are supported")
+    groups = ctx.attrs.get("group", 1)
+    window = onnx_window(ctx, weight.shape[2:], x.shape[2:])
+    if groups == x.shape[1] and groups > 1:
+        kernel, op = weight.transpose(1, 2, 3, 0), DEPTHWISE
+        # ONNX orders the outputs of channel c as c*m ... c*m+m-1, and so does TFLite
+    else:
+        kernel, op = weight.transpose(0, 2, 3, 1), CONV
+    bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias
+    y = ctx.emit(op, ctx.nhwc(x), np.ascontiguousarray(kernel), bias, activation="NONE", **window)
+    return [ctx.nchw(y)]
+
+
+ONNX_EXAMPLES.add(
+    "Conv",
+    [
+        OnnxCase(
+            "Conv",
+            {"x": (1, 5, 11, 13)},
+            {
+                "w": np.linspace(-1, 1, 7 * 5 * 9, dtype=np.float32).reshape(7, 5, 3, 3),
+                "b": np.arange(7, dtype=np.float32),
+            },
+            {"pads": [1, 1, 1, 1], "strides": [2, 2]},
+        ),
+        OnnxCase(
+            "Conv",
+            {"x": (1, 6, 9, 8)},
+            {"w": np.linspace(-1, 1, 6 * 15, dtype=np.float32).reshape(6, 1, 3, 5)},
+            {"pads": [0, 1, 2, 3], "group": 6, "dilations": [2, 1]},
+        ),
+        OnnxCase(
+            "Conv",
+            {"x": (1, 6, 9, 8)},
+            {"w": np.linspace(-1, 1, 12 * 6, dtype=np.float32).reshape(12, 1, 3, 2)},
+            {"group": 6},
+        ),
+        OnnxCase(
+            "Conv",
+            {"x": (1, 8, 9, 7)},
+            {"w": np.linspace(-1, 1, 10 * 4 * 9, dtype=np.float32).reshape(10, 4, 3, 3)},
+            {"auto_pad": "SAME_LOWER", "group": 2, "strides": [1, 2]},
+        ),
+    ],
+)
+
+
+# -- .sim
+# ------------------------------------------------------------------------------------------------------------------
+def _encode(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    extra: dict[str, Any] = {"stride_h": node.attrs["strides"][0], "stride_w": node.attrs["strides"][1]}
+    extra["dilation_h_factor"], extra["dilation_w_factor"] = node.attrs["dilations"]
+    if node.op == DEPTHWISE:
+        assert operands[0] is not None
+        extra["depth_multiplier"] = results[0].shape[3] // operands[0].shape[3]
+    return extra
+
+
+def _decode(options: dict[str, Any], operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    return {
+        "strides": (options["stride_h"], options["stride_w"]),
+        "dilations": (options["dilation_h_factor"], options["dilation_w_factor"]),
+    }
+
+
+def _kernel(node: Node, operands: Sequence[Tensor | None]) -> Sequence[int]:
+    weight = operands[1]
+    assert weight is not None
+    return weight.shape[1:3]
+
+
+for _op, _options in ((CONV, "Conv2DOptions"), (DEPTHWISE, "DepthwiseConv2DOptions")):
+    SIM.add(_op, SimRow(_options, activation=True, encode=_encode, decode=_decode, window=SimWindow(_kernel)))
+
+
+@LAYOUT.row(CONV, DEPTHWISE)
+def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> None:
+    """Fixed: NHWC by definition."""
+    return
+
+
+# -- engine
+# ----------------------------------------------------------------------------------------------------------------
+def _weight_first(weight: Tensor, op: str) -> Array:
+    """The weight as ONNX wants it: [O, C/groups, KH, KW]."""
+    assert weight.data is not None
+    return np.ascontiguousarray(weight.data.transpose((3, 0, 1, 2) if op == DEPTHWISE else (0, 3, 1, 2)))
+
+
+def _onnx_attrs(graph: Graph, node: Node) -> dict[str, Any]:
+    x, weight = graph[node.inputs[0] or ""], graph[node.inputs[1] or ""]
+    return {
+        "kernel_shape": list(weight.shape[1:3]),
+        "strides": list(node.attrs["strides"]),
+        "dilations": list(node.attrs["dilations"]),
+        "pads": list(node.attrs["pads"]),
+        "group": groups_of(node, x, weight),
+    }
+
+
+@FLOAT.row(CONV, DEPTHWISE)
+def lower_float(low: Lowering, node: Node) -> None:
+    x, weight, bias = (*node.inputs, None)[:3]
+    assert x is not None and weight is not None
+    operands = [low.real(x, "first"), low.const(_weight_first(low.graph[weight], node.op))]
+    if bias is not None:
+        operands.append(low.real(bias))
+    y = low.op("Conv", operands, **_onnx_attrs(low.graph, node))
+    low.put_real(node.outputs[0], activation_float(low, node, y), "first")
+
+
+@FIXED.row(CONV, DEPTHWISE)
+def lower_fixed(low: Lowering, node: Node) -> None:
+    """UINT8 → UINT8: QLinearConv, NHWC. Kernels of 1×1: a product of matrices. Else a float convolution of integers."""
+    graph = low.graph
+    x, weight, bias = (graph[name or ""] for name in node.inputs[:3])
+    y = graph[node.outputs[0]]
+    kernel = _weight_first(weight, node.op)
+    attrs = _onnx_attrs(graph, node)
+    assert bias.data is not None
+    if x.dtype is DType.UINT8 and y.dtype is DType.UINT8:
+        low.put(y.name, qlinear_conv(low, node, low.codes(x.name), kernel, bias.data, **attrs))
+        return
+    if pointwise(node, x, weight):
+        rows = low.op("Reshape", [low.codes(x.name), low.const(np.array([-1, x.shape[3]], np.int64))])
+        product = publish_product if x.dtype is DType.UINT8 else publish_wide_product
+        product(low, node, rows, kernel.reshape(kernel.shape[0], -1).T, bias.data)
+        return
+
+    def convolve(value: str, part: Array, offset: Array | None) -> str:
+        tail = [] if offset is None else [low.const(offset)]
+        return str(low.op("Conv", [value, low.const(part), *tail], **attrs))
+
+    publish(low, node, accumulate(low, x, kernel, bias.data, convolve, "first"), "first")
+
+
+def pointwise(node: Node, x: Tensor, weight: Tensor) -> bool:
+    """True for a dense 1×1 convolution at stride 1 without pads: a product of matrices."""
+    plain = (tuple(node.attrs["strides"]), tuple(node.attrs["pads"])) == ((1, 1), (0, 0, 0, 0))
+    return node.op == CONV and weight.shape[1:] == (1, 1, x.shape[3]) and plain
+
+
+@REFERENCE.row(CONV, DEPTHWISE)
+def reference(
+    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
+) -> list[Array]:
+    """acc = Σ (q_x - z_x) q_w + bias, int64; then eq. 7 or 8."""
+    x, weight, bias = values[:3]
+    tensor = operands[0]
+    assert x is not None and weight is not None and bias is not None and tensor is not None and tensor.quant is not None
+    centred = x.astype(np.int64) - int(tensor.quant.zero_point[0])
+    window = patches(centred, node, weight.shape[1:3], fill=0)  # [N,OH,OW,KH,KW,C]
+    wide = weight.astype(np.int64)
+    if node.op == DEPTHWISE:
+        multiplier = wide.shape[3] // x.shape[3]
+        acc = np.einsum("nhwklc,klcm->nhwcm", window, wide[0].reshape(*wide.shape[1:3], x.shape[3], multiplier))
+        acc = acc.reshape(*acc.shape[:3], -1)
+    else:
+        groups = x.shape[3] // wide.shape[3]
+        window = window.reshape(*window.shape[:5], groups, wide.shape[3])
+        by_group = wide.reshape(groups, -1, *wide.shape[1:])
+        acc = np.einsum("nhwklgc,goklc->nhwgo", window, by_group).reshape(*window.shape[:3], -1)
+    return [finish(node, acc + bias.astype(np.int64), operands, results[0])]
+
+
+# -- quantisation, compiler
+# ------------------------------------------------------------------------------------------------------
+QUANTISE.add(CONV, QuantRule("mac", channel_axis=0))
+QUANTISE.add(DEPTHWISE, QuantRule("mac", channel_axis=3))
+
+
+@COST.row(CONV, DEPTHWISE)
+def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    weight = operands[1]
+    assert weight is not None
+    taps = int(np.prod(weight.shape[1:])) if node.op == CONV else weight.shape[1] * weight.shape[2]
+    return Cost(macs=results[0].elements * taps)
+
+
+TILE.add(CONV, "whole")
+TILE.add(DEPTHWISE, "whole")
+
+
+def kernel_below_64(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """The kernel has fewer than 64 taps (height × width)."""
+    weight = operands[1]
+    return weight is not None and weight.shape[1] * weight.shape[2] < 64
+
+
+CONSTRAINTS.add(CONV, (kernel_below_64,))
+CONSTRAINTS.add(DEPTHWISE, (kernel_below_64,))
+
+
+def _example(op: str, shape: tuple[int, ...], weight: tuple[int, ...], **window: Any) -> Graph:
+    rng = np.random.default_rng(sum(weight))
+    build = GraphBuilder()
+    x = build.input("x", shape)
+    channels = weight[3] if op == DEPTHWISE else weight[0]
+    data = rng.normal(0, 0.3, weight).astype(np.float32)
+    y = build(op, x, data, rng.normal(0, 0.3, channels).astype(np.float32), output="y", **window_node(**window))
+    return build.output(y)
+
+
+EXAMPLES.add(
+    CONV,
+    lambda: [
+        _example(CONV, (1, 11, 13, 5), (7, 3, 3, 5), pads=(1, 1, 1, 1), strides=(2, 1), activation="RELU"),
+        _example(CONV, (1, 9, 7, 8), (6, 3, 2, 4), dilations=(2, 1), activation="RELU6"),
+        _example(CONV, (2, 5, 6, 16), (9, 1, 1, 16)),
+        _example(CONV, (1, 8, 9, 3), (10, 5, 5, 3), pads=(0, 1, 2, 3), strides=(3, 2)),
+    ],
+)
+EXAMPLES.add(
+    DEPTHWISE,
+    lambda: [
+        _example(DEPTHWISE, (1, 11, 13, 6), (1, 3, 3, 6), pads=(1, 1, 1, 1), strides=(2, 2), activation="RELU6"),
+        _example(DEPTHWISE, (1, 9, 10, 5), (1, 3, 5, 10), pads=(1, 2, 0, 1)),
+        _example(DEPTHWISE, (1, 12, 9, 4), (1, 3, 3, 4), dilations=(2, 2), pads=(2, 2, 2, 2)),
+    ],
+)

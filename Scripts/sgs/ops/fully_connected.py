@@ -1,0 +1,317 @@
+"""FULLY_CONNECTED: x [..., I], weight [O, I], bias [O] or absent → [..., O]. Attrs: activation, keep_num_dims.
+
+Without `keep_num_dims`, x is read as rows of I values whatever its shape, and the result is [rows, O].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+from sgs.ops._mac import activation_float, finish, publish, publish_product, publish_wide_product, qlinear_conv
+from sgs.registry import (
+    CONSTRAINTS,
+    COST,
+    EXAMPLES,
+    FIXED,
+    FLOAT,
+    IMPORT_ONNX,
+    INFER,
+    LAYOUT,
+    ONNX_EXAMPLES,
+    OPERATOR,
+    QUANTISE,
+    REFERENCE,
+    SIM,
+    TILE,
+    Cost,
+    ImportContext,
+    Lowering,
+    Moved,
+    OnnxCase,
+    OperatorInfo,
+    QuantRule,
+    SimRow,
+)
+
+OP = "FULLY_CONNECTED"
+OPERATOR.add(OP, OperatorInfo("both", "product with a constant matrix"))
+QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
+TILE.add(OP, "whole")
+CONSTRAINTS.add(OP, ())
+_FLOAT, _DOUBLE, _UINT8 = 1, 11, 2  # onnx.TensorProto
+FEW_ROWS = 16  # up to here the time goes into reading the weights, so bytes beat binary64
+_BYTES_DEPTH = 1 << 15  # 255 · 255 · I stays below 2^31
+
+
+@INFER.row(OP)
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    width = weight.shape[1]
+    if node.attrs["keep_num_dims"]:
+        if not x.shape or x.shape[-1] != width:
+            raise ValueError(f"shape {x.shape} does not end in the {width} columns of the weight")
+        return [((*x.shape[:-1], weight.shape[0]), x.dtype)]
+    if x.elements % width:
+        raise ValueError(f"shape {x.shape} is no number of rows of {width}")
+    return [((x.elements // width, weight.shape[0]), x.dtype)]
+
+
+def _decode(options: dict[str, Any], operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    if options["weights_format"]:
+        raise ValueError("shuffled weights are not supported")
+    return {}
+
+
+SIM.add(OP, SimRow("FullyConnectedOptions", fields={"keep_num_dims": "keep_num_dims"}, activation=True, decode=_decode))
+
+
+@LAYOUT.row(OP)
+def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved | None:
+    """Any order of the axes in front, as long as the multiplied one stays last."""
+    if not node.attrs["keep_num_dims"] or perm[-1] != len(perm) - 1:
+        return None
+    return Moved(dict(node.attrs), (perm,))
+
+
+# -- engine ----------------------------------------------------------------------------------------------------------
+def _shaped(low: Lowering, value: str, shape: Sequence[int]) -> str:
+    return str(low.op("Reshape", [value, low.const(np.array(shape, np.int64))]))
+
+
+def _bias(low: Lowering, node: Node, channels: int) -> Array:
+    """The bias in its own element type, zeros where it is absent."""
+    name = node.inputs[2] if len(node.inputs) > 2 else None
+    data = None if name is None else low.graph[name].data
+    return np.zeros(channels, np.int64) if data is None else data
+
+
+@FLOAT.row(OP)
+def lower_float(low: Lowering, node: Node) -> None:
+    weight, y = low.graph[node.inputs[1] or ""], low.graph[node.outputs[0]]
+    rows = _shaped(low, low.real(node.inputs[0] or ""), (-1, weight.shape[1]))
+    bias = low.const(_bias(low, node, weight.shape[0]).astype(np.float32))
+    value = low.op("Gemm", [rows, low.real(weight.name), bias], transB=1)
+    low.put_real(y.name, _shaped(low, activation_float(low, node, value), y.shape))
+
+
+@FIXED.row(OP)
+def lower_fixed(low: Lowering, node: Node) -> None:
+    """UINT8 → UINT8: QLinearConv 1×1. UINT8 → INT16: integer product. INT16: few rows by bytes, else in binary64."""
+    x, weight, y = low.graph[node.inputs[0] or ""], low.graph[node.inputs[1] or ""], low.graph[node.outputs[0]]
+    channels, width = weight.shape
+    bias = _bias(low, node, channels).astype(np.int64)
+    rows = x.elements // width
+    assert weight.data is not None
+    if x.dtype is DType.UINT8 and y.dtype is DType.UINT8:
+        pixels = _shaped(low, low.codes(x.name), (1, 1, rows, width))
+        kernel = weight.data.reshape(channels, width, 1, 1)
+        value = qlinear_conv(low, node, pixels, kernel, bias, kernel_shape=[1, 1])
+        low.put(y.name, _shaped(low, value, y.shape))
+        return
+    if x.dtype is DType.UINT8:
+        publish_product(low, node, _shaped(low, low.codes(x.name), (-1, width)), weight.data.T, bias)
+        return
+    if rows <= FEW_ROWS and width < _BYTES_DEPTH:
+        publish(low, node, _shaped(low, _accumulate_bytes(low, x, weight.data, bias), y.shape), "native")
+        return
+    publish_wide_product(low, node, _shaped(low, low.codes(x.name), (-1, width)), weight.data.T, bias)
+
+
+def _accumulate_bytes(low: Lowering, x: Tensor, weight: Array, bias: Array) -> str:
+    """INT16 as bytes: x = 256·h + l - 32768 and w = 256·(wh - 128) + wl with h, l, wh, wl in [0, 256).
+
+    One MatMulInteger of the stacked planes gives the four partial sums, which add up in binary64. Result [rows, O].
+    """
+    channels, width = weight.shape
+    wide = weight.astype(np.int64)
+    planes = np.concatenate([(wide >> 8) + 128, wide & 255]).T.astype(np.uint8)  # [I, 2·O]
+    zeros = [np.zeros((), np.uint8), np.repeat(np.array([128, 0], np.uint8), channels)]
+    shifted = low.op("Add", [_shaped(low, low.centred(x.name), (-1, width)), low.const(np.asarray(32768, np.float32))])
+    high = low.op("Floor", [low.op("Mul", [shifted, low.const(np.asarray(1 / 256, np.float32))])])
+    lower = low.op("Sub", [shifted, low.op("Mul", [high, low.const(np.asarray(256, np.float32))])])
+    stacked = low.op("Cast", [low.op("Concat", [high, lower], axis=0)], to=_UINT8)  # [2·rows, I]
+    sums = low.op("MatMulInteger", [stacked, low.const(planes), *map(low.const, zeros)])
+    parted = _shaped(low, low.op("Cast", [sums], to=_DOUBLE), (2, -1, 2, channels))
+    factors = np.array([[65536, 256], [256, 1]], np.float64).reshape(2, 1, 2, 1)
+    total = low.op("ReduceSum", [low.op("Mul", [parted, low.const(factors)]), low.const(np.array([0, 2]))], keepdims=0)
+    return _rounded(low, total, bias - 32768 * wide.sum(1))
+
+
+def _rounded(low: Lowering, total: str, bias: Array) -> str:
+    """A binary64 sum plus bias, exact, rounded once to binary32."""
+    return str(low.op("Cast", [low.op("Add", [total, low.const(bias.astype(np.float64))])], to=_FLOAT))
+
+
+@REFERENCE.row(OP)
+def reference(
+    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
+) -> list[Array]:
+    """acc = Σ (q_x - z_x) q_w + bias, int64; then eq. 7 or 8."""
+    x, weight, tensor = values[0], values[1], operands[0]
+    bias = values[2] if len(values) > 2 else None
+    assert x is not None and weight is not None and tensor is not None and tensor.quant is not None
+    rows = x.reshape(-1, weight.shape[1]).astype(np.int64) - int(tensor.quant.zero_point[0])
+    acc = rows @ weight.T.astype(np.int64) + (0 if bias is None else bias.astype(np.int64))
+    return [finish(node, acc.reshape(results[0].shape), operands, results[0])]
+
+
+@COST.row(OP)
+def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    weight = operands[1]
+    assert weight is not None
+    return Cost(macs=results[0].elements * weight.shape[1])
+
+
+# -- ONNX import -----------------------------------------------------------------------------------------------------
+def _swapped(ctx: ImportContext, x: Tensor) -> Tensor:
+    """The last two axes exchanged."""
+    rank = len(x.shape)
+    return ctx.emit("TRANSPOSE", x, perm=(*range(rank - 2), rank - 1, rank - 2))
+
+
+def _product(ctx: ImportContext, x: Tensor, weight: Array, bias: Array | None = None) -> Tensor:
+    """x [..., I] times weight [O, I]."""
+    bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias
+    return ctx.emit(OP, x, np.ascontiguousarray(weight, np.float32), bias, activation="NONE", keep_num_dims=True)
+
+
+def _scaled(ctx: ImportContext, x: Tensor, factor: float) -> Any:
+    """factor · x, at once where x is constant."""
+    if factor == 1.0:
+        return x
+    if x.data is not None:
+        return (x.data.astype(np.float64) * factor).astype(np.float32)
+    return ctx.emit("MUL", x, np.array([factor], np.float32), activation="NONE")
+
+
+@IMPORT_ONNX.row("Gemm")
+def import_gemm(ctx: ImportContext) -> list[Tensor]:
+    """alpha · A' · B' + beta · C, where A or B is constant; ' transposes on demand."""
+    a, b = ctx.inputs[0], ctx.inputs[1]
+    c = ctx.inputs[2] if len(ctx.inputs) > 2 else None
+    alpha, beta = float(ctx.attrs.get("alpha", 1.0)), float(ctx.attrs.get("beta", 1.0))
+    assert a is not None and b is not None
+    turn_a, turn_b = bool(ctx.attrs.get("transA", 0)), bool(ctx.attrs.get("transB", 0))
+    if a.data is None and b.data is None:
+        raise ctx.refuse("a product of two computed matrices", "one operand is constant in supported products")
+    if b.data is not None:
+        weight = (b.data if turn_b else b.data.T) * np.float32(alpha)
+        bias = None if c is None or c.data is None else _as_bias(c.data, weight.shape[0])
+        y = _product(ctx, _swapped(ctx, a) if turn_a else a, weight, None if bias is None else bias * np.float32(beta))
+        if bias is not None:
+            return [y]
+    else:
+        assert a.data is not None
+        weight = (a.data.T if turn_a else a.data) * np.float32(alpha)
+        y = _swapped(ctx, _product(ctx, b if turn_b else _swapped(ctx, b), weight))
+    return [y if c is None else ctx.emit("ADD", y, _scaled(ctx, c, beta), activation="NONE")]
+
+
+def _as_bias(data: Array, channels: int) -> Array | None:
+    """A constant that is the same for every row, as float32 [O]; None for any other."""
+    if any(d != 1 for d in data.shape[:-1]) or data.size not in (1, channels):
+        return None
+    return np.ascontiguousarray(np.broadcast_to(data.reshape(-1), channels), np.float32)
+
+
+def _matmul_shape(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
+    """Shape of numpy's matmul."""
+    left, right = (1, *a) if len(a) == 1 else tuple(a), (*b, 1) if len(b) == 1 else tuple(b)
+    batch = np.broadcast_shapes(left[:-2], right[:-2])
+    return (*batch, *left[-2:-1][: len(a) > 1], *right[-1:][: len(b) > 1])
+
+
+def _matrix(ctx: ImportContext, data: Array) -> Array:
+    """A constant operand of matmul as a matrix: vectors stay vectors, leading axes of 1 go."""
+    if data.ndim > 2 and int(np.prod(data.shape[:-2])) != 1:
+        raise ctx.refuse(
+            f"a product with a stack of {data.shape[:-2]} constant matrices", "a single matrix is supported"
+        )
+    return data.reshape(data.shape[-2:])
+
+
+@IMPORT_ONNX.row("MatMul")
+def import_matmul(ctx: ImportContext) -> list[Tensor]:
+    """One operand is a constant matrix or vector, on either side."""
+    a, b = ctx.inputs[0], ctx.inputs[1]
+    assert a is not None and b is not None
+    if a.data is None and b.data is None:
+        raise ctx.refuse("a product of two computed matrices", "one operand is constant in supported products")
+    shape = _matmul_shape(a.shape, b.shape)
+    if b.data is not None:
+        matrix = _matrix(ctx, b.data)
+        x = a if len(a.shape) > 1 else ctx.emit("RESHAPE", a, shape=(1, *a.shape))
+        y = _product(ctx, x, matrix.T if matrix.ndim == 2 else matrix[None])
+    else:
+        assert a.data is not None
+        matrix = np.atleast_2d(_matrix(ctx, a.data))
+        vector = len(b.shape) == 1
+        y = _product(ctx, ctx.emit("RESHAPE", b, shape=(1, *b.shape)) if vector else _swapped(ctx, b), matrix)
+        y = y if vector else _swapped(ctx, y)
+    return [y if y.shape == shape else ctx.emit("RESHAPE", y, shape=shape)]
+
+
+def _ramp(*shape: int) -> Array:
+    return np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+ONNX_EXAMPLES.add(
+    "Gemm",
+    [
+        OnnxCase("Gemm", {"a": (3, 7)}, {"b": _ramp(7, 5), "c": _ramp(5)}),
+        OnnxCase(
+            "Gemm",
+            {"a": (3, 7)},
+            {"b": _ramp(5, 7), "c": _ramp(1, 5)},
+            {"transB": 1, "alpha": 0.5, "beta": 2.0},
+            opset=7,
+        ),
+        OnnxCase("Gemm", {"a": (7, 3)}, {"b": _ramp(7, 5)}, {"transA": 1}, opset=11),
+        OnnxCase("Gemm", {"a": (3, 7)}, {"b": _ramp(7, 5), "c": _ramp(3, 1)}, {"beta": 0.5}),
+        OnnxCase("Gemm", {"b": (7, 5), "c": (3, 5)}, {"a": _ramp(3, 7)}, {"beta": 0.5}, order=("a", "b", "c")),
+        OnnxCase("Gemm", {"a": (3, 7)}, {"b": _ramp(7, 5), "c": np.array(2, np.float32)}, opset=9),
+    ],
+)
+ONNX_EXAMPLES.add(
+    "MatMul",
+    [
+        OnnxCase("MatMul", {"a": (2, 3, 7)}, {"b": _ramp(7, 5)}),
+        OnnxCase("MatMul", {"a": (3, 7)}, {"b": _ramp(1, 1, 7, 5)}),
+        OnnxCase("MatMul", {"a": (2, 3, 7)}, {"b": _ramp(7)}),
+        OnnxCase("MatMul", {"a": (7,)}, {"b": _ramp(7, 5)}),
+        OnnxCase("MatMul", {"b": (2, 7, 3)}, {"a": _ramp(5, 7)}, order=("a", "b"), opset=9),
+        OnnxCase("MatMul", {"b": (1, 4, 7, 3)}, {"a": _ramp(7)}, order=("a", "b")),
+        OnnxCase("MatMul", {"b": (7,)}, {"a": _ramp(5, 7)}, order=("a", "b")),
+    ],
+)
+
+
+def _example(
+    shape: tuple[int, ...], weight: tuple[int, int], activation: str = "NONE", keep: bool = True, bias: bool = True
+) -> Graph:
+    rng = np.random.default_rng(sum(weight))
+    build = GraphBuilder()
+    x = build.input("x", shape)
+    data = rng.normal(0, 0.3, weight).astype(np.float32)
+    offset = rng.normal(0, 0.3, weight[0]).astype(np.float32) if bias else None
+    return build.output(build(OP, x, data, offset, output="y", activation=activation, keep_num_dims=keep))
+
+
+EXAMPLES.add(
+    OP,
+    lambda: [
+        _example((3, 17), (5, 17), "RELU"),
+        _example((1, 5, 7, 6), (9, 6), "RELU6"),
+        _example((2, 19, 11), (4, 11)),
+        _example((1, 3, 5, 7), (4, 35), keep=False),
+        _example((2, 13), (6, 13), bias=False),
+    ],
+)

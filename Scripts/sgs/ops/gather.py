@@ -1,0 +1,190 @@
+"""GATHER: entries of attr `axis` by number. x [.., D, ..], indices int32 (any shape) → indices' shape in place of D.
+
+Indices lie in [0, D). Either operand may be constant: constant indices pick channels or rows, a constant x is an
+embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+from sgs.ops._layout import remap_axis
+from sgs.ops._move import move_cost
+from sgs.registry import (
+    CONSTRAINTS,
+    COST,
+    EXAMPLES,
+    FIXED,
+    FLOAT,
+    IMPORT_ONNX,
+    INFER,
+    LAYOUT,
+    ONNX_EXAMPLES,
+    OPERATOR,
+    QUANTISE,
+    REFERENCE,
+    SIM,
+    TILE,
+    ImportContext,
+    Lowering,
+    Moved,
+    OnnxCase,
+    OperatorInfo,
+    QuantRule,
+    Shape,
+    SimRow,
+)
+
+OPERATOR.add("GATHER", OperatorInfo("both", "entries of an axis by number"))
+SIM.add(
+    "GATHER",
+    SimRow("GatherOptions", fields={"axis": "axis"}, decode=lambda options, operands, results: _decode(options)),
+)
+COST.add("GATHER", move_cost)
+TILE.add("GATHER", "whole")
+CONSTRAINTS.add("GATHER", ())
+QUANTISE.add("GATHER", QuantRule("move", moved=lambda node: (0,)))
+
+
+def _decode(options: dict[str, Any]) -> dict[str, Any]:
+    if options["batch_dims"]:
+        raise ValueError("batch dimensions are not supported")
+    return {}
+
+
+@INFER.row("GATHER")
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    x, indices = operands[0], operands[1]
+    assert x is not None and indices is not None
+    axis = node.attrs["axis"]
+    if not 0 <= axis < len(x.shape):
+        raise ValueError(f"shape {x.shape} has no axis {axis}")
+    if (
+        indices.data is not None
+        and indices.elements
+        and not 0 <= indices.data.min() <= indices.data.max() < x.shape[axis]
+    ):
+        raise ValueError(f"indices leave axis {axis} of shape {x.shape}")
+    return [((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), x.dtype)]
+
+
+@LAYOUT.row("GATHER")
+def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved | None:
+    """Constant indices stand, after the move, where their axis stands in x."""
+    x, indices = graph.operands(node)[:2]
+    assert x is not None and indices is not None
+    if x.is_constant or not indices.is_constant:
+        return None
+    axis, rank = remap_axis(node.attrs["axis"], perm), len(indices.shape)
+    numbers = [("index", k) for k in range(rank)]
+
+    def labels(axes: Sequence[int]) -> list[tuple[str, int]]:
+        at = list(axes).index(axis)
+        return [*(("x", a) for a in axes[:at]), *numbers, *(("x", a) for a in axes[at + 1 :])]
+
+    new, old = labels(range(len(perm))), labels(perm)
+    return Moved({**node.attrs, "axis": axis}, (tuple(new.index(label) for label in old),))
+
+
+@FLOAT.row("GATHER")
+@FIXED.row("GATHER")
+def lower(low: Lowering, node: Node) -> None:
+    x, indices = node.inputs[0] or "", node.inputs[1] or ""
+    low.put(node.outputs[0], low.op("Gather", [low.codes(x), low.codes(indices)], axis=node.attrs["axis"]))
+
+
+@REFERENCE.row("GATHER")
+def reference(
+    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
+) -> list[Array]:
+    x, indices = values[0], values[1]
+    assert x is not None and indices is not None
+    return [np.take(x, indices.astype(np.int64), axis=node.attrs["axis"])]
+
+
+# -- ONNX import -----------------------------------------------------------------------------------------------------
+def _as_range(indices: Array) -> tuple[int, int, int] | None:
+    """(begin, end, stride) of indices [K] that are evenly spaced, end -1 before index 0; else None."""
+    steps = np.diff(indices.astype(np.int64))
+    step = int(steps[0]) if steps.size else 1
+    if step == 0 or not (steps == step).all():
+        return None
+    return int(indices[0]), max(int(indices[-1]) + (1 if step > 0 else -1), -1), step
+
+
+def _pick(ctx: ImportContext, x: Tensor, indices: Array, axis: int) -> Tensor:
+    """Entries of an axis: a slice where the indices are evenly spaced."""
+    spaced = _as_range(indices)
+    if spaced is None:
+        return ctx.emit("GATHER", x, indices.astype(np.int32), axis=axis)
+    if spaced == (0, x.shape[axis], 1):
+        return x
+    triples = [(0, d, 1) for d in x.shape]
+    triples[axis] = spaced
+    begin, end, strides = (tuple(column) for column in zip(*triples, strict=True))
+    return ctx.emit("STRIDED_SLICE", x, begin=begin, end=end, strides=strides)
+
+
+@IMPORT_ONNX.row("Gather")
+def import_gather(ctx: ImportContext) -> list[Tensor]:
+    """Constant indices: a slice or GATHER, then RESHAPE where they are not a vector. Computed indices: GATHER."""
+    x, numbers = ctx.inputs[0], ctx.inputs[1]
+    assert x is not None and numbers is not None
+    axis = int(ctx.attrs.get("axis", 0)) % len(x.shape)
+    if numbers.data is None:
+        if numbers.dtype not in (DType.INT32, DType.INT64):
+            raise ctx.refuse(f"indices of type {numbers.dtype.name}", "indices are constant or integers from outside")
+        return [ctx.emit("GATHER", x, numbers, axis=axis)]
+    constant = ctx.constant(1, "indices")
+    assert constant is not None
+    indices = np.where(constant < 0, constant + x.shape[axis], constant).astype(np.int64)
+    if not indices.size or indices.min() < 0 or indices.max() >= x.shape[axis]:
+        raise ctx.refuse(f"indices leave axis {axis} of shape {x.shape}")
+    y = _pick(ctx, x, indices.reshape(-1), axis)
+    shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return [y if y.shape == shape else ctx.emit("RESHAPE", y, shape=shape)]
+
+
+_X: dict[str, Shape] = {"x": (1, 5, 7, 6)}
+ONNX_EXAMPLES.add(
+    "Gather",
+    [
+        OnnxCase("Gather", _X, {"i": np.array([3, 0, 0, -1])}, {"axis": 1}),
+        OnnxCase("Gather", _X, {"i": np.array(-2)}, {"axis": 1}),
+        OnnxCase("Gather", _X, {"i": np.array([1, 3, 5])}, {"axis": 2}),
+        OnnxCase("Gather", _X, {"i": np.array([4, 2, 0])}, {"axis": 1}),
+        OnnxCase("Gather", _X, {"i": np.array([[3, 0], [2, 5]])}, {"axis": -1}),
+        OnnxCase("Gather", {"x": (5, 7)}, {"i": np.array([2])}),
+    ],
+)
+
+
+def _example(shape: tuple[int, ...], indices: Any, axis: int) -> Graph:
+    build = GraphBuilder()
+    return build.output(build("GATHER", build.input("x", shape), np.array(indices, np.int32), output="y", axis=axis))
+
+
+def _embedding() -> Graph:
+    build = GraphBuilder()
+    table = np.random.default_rng(0).normal(0, 1, (5, 7)).astype(np.float32)
+    return build.output(
+        build("GATHER", build.constant("table", table), build.input("i", (2, 3), DType.INT32), output="y", axis=0)
+    )
+
+
+EXAMPLES.add(
+    "GATHER",
+    lambda: [
+        _example((1, 5, 7, 6), [3, 0, 0, 4], 1),
+        _example((1, 5, 7, 6), [5, 0, 2], 3),
+        _example((5, 7), [[3, 0], [2, 2], [4, 1]], 0),
+        _embedding(),
+    ],
+)

@@ -1,0 +1,111 @@
+"""NORMALISE_IMAGE: the first step of a fixed network that is fed pictures.
+
+Picture [N,H,W,C] UINT8 in the board's channel order, table [256,C] in the result's type → codes [N,H,W,C] of the
+normalised picture in the network's channel order. Attr `order`: result channel c is looked up from picture channel
+order[c]; attr `axis` is where the channels are (3, or 1 for a picture held as [N,C,H,W]). The table holds quantise((p
+- mean_c) / std_c) for every pixel value p (docs/NUMERICS.md §6), so any mean and std are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array, QuantParams, activation_params, quantise
+from sgs.numeric.table import apply_channel_tables
+from sgs.numeric.types import DType
+from sgs.registry import (
+    CONSTRAINTS,
+    COST,
+    EXAMPLES,
+    HOST,
+    INFER,
+    OPERATOR,
+    REFERENCE,
+    SIM,
+    TILE,
+    Cost,
+    HostRow,
+    OperatorInfo,
+    SimRow,
+)
+
+OP = "NORMALISE_IMAGE"
+OPERATOR.add(OP, OperatorInfo("fixed", "picture to codes: channel order, mean and std by look-up per channel"))
+SIM.add(OP, SimRow(custom=True))
+TILE.add(OP, "whole")
+CONSTRAINTS.add(OP, ())
+
+
+def normalisation_table(mean: Sequence[float], std: Sequence[float], params: QuantParams, dtype: DType) -> Array:
+    """[256, C] codes of (p - mean) / std, computed in binary64 and quantised by eq. 4."""
+    pixels = np.arange(256, dtype=np.float64)[:, None]
+    return quantise((pixels - np.asarray(mean, np.float64)) / np.asarray(std, np.float64), params, dtype)
+
+
+@INFER.row(OP)
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    x, table = operands[0], operands[1]
+    assert x is not None and table is not None
+    return [(x.shape, table.dtype)]
+
+
+@REFERENCE.row(OP)
+def reference(
+    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
+) -> list[Array]:
+    picture, table = values[0], values[1]
+    assert picture is not None and table is not None
+    axis = node.attrs["axis"]
+    channels = [table[np.take(picture, source, axis), channel] for channel, source in enumerate(node.attrs["order"])]
+    return [np.stack(channels, axis)]
+
+
+def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
+    """Channels last: one look-up over all channels (0.3 ns an element); channels first: one a channel."""
+    table, order = graph[node.inputs[1] or ""].data, node.attrs["order"]
+    assert table is not None
+
+    def interleaved(inputs: list[Array], outputs: list[Array]) -> None:
+        for picture, result in zip(inputs[0], outputs[0], strict=True):
+            apply_channel_tables(picture, table, order, result)
+
+    def planar(inputs: list[Array], outputs: list[Array]) -> None:
+        for picture, result in zip(inputs[0], outputs[0], strict=True):
+            for channel, source in enumerate(order):
+                apply_channel_tables(picture[source], table[:, channel : channel + 1], (0,), result[channel])
+
+    return interleaved if node.attrs["axis"] == 3 else planar
+
+
+HOST.add(OP, HostRow(_make))
+
+
+@COST.row(OP)
+def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    return Cost(vector_ops=results[0].elements)
+
+
+def _example(dtype: DType, order: tuple[int, ...], axis: int = 3) -> Graph:
+    mean, std = (103.5, 116.28, 123.675)[: len(order)], (57.4, 57.1, 58.4)[: len(order)]
+    params = activation_params(-2.2, 2.7, dtype)
+    build = GraphBuilder()
+    shape = (1, 7, 6, len(order)) if axis == 3 else (1, len(order), 7, 6)
+    x = build.input("x", shape, DType.UINT8)
+    y = build(OP, x, normalisation_table(mean, std, params, dtype), output="y", order=order, axis=axis)
+    y.quant = params
+    return build.output(y)
+
+
+EXAMPLES.add(
+    OP,
+    lambda: [
+        _example(DType.UINT8, (2, 1, 0)),
+        _example(DType.INT16, (0, 1, 2)),
+        _example(DType.UINT8, (0,)),
+        _example(DType.INT16, (2, 1, 0), axis=1),
+    ],
+)

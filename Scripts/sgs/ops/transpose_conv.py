@@ -1,0 +1,461 @@
+"""TRANSPOSE_CONV: every input value adds a scaled kernel to the result.
+
+x [N,H,W,I], weight [O,KH,KW,I], bias [O] or absent → [N,OH,OW,O]. Attrs: strides (h, w), size (OH, OW), pads
+(top, left, bottom, right), activation. The full result has (H-1)·stride + K rows; `pads` says how many of them are cut
+off, negative at the bottom and right where the result goes on beyond it (with the bias alone). TFLite knows two kinds
+of pads: nothing cut off and less than a stride beyond (VALID), or SAME, see `same_crop`.
+
+The rows of the result fall into stride classes that never meet in one sum: class p takes the kernel's rows p,
+p + stride ... Each class is an ordinary convolution, so the operator is also one convolution with O · stride² channels
+whose results are then interleaved; and a sum has ceil(K / stride)² · I products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
+from sgs.ops._layout import fixed
+from sgs.ops._mac import accumulate, activation_float, finish, publish, qlinear_conv
+from sgs.registry import (
+    CONSTRAINTS,
+    COST,
+    EXAMPLES,
+    FIXED,
+    FLOAT,
+    IMPORT_ONNX,
+    INFER,
+    LAYOUT,
+    ONNX_EXAMPLES,
+    OPERATOR,
+    QUANTISE,
+    REFERENCE,
+    SIM,
+    TILE,
+    Cost,
+    ImportContext,
+    Lowering,
+    OnnxCase,
+    OperatorInfo,
+    QuantRule,
+    SimConstant,
+    SimRow,
+)
+
+OP = "TRANSPOSE_CONV"
+Pads = tuple[int, int, int, int]
+OPERATOR.add(OP, OperatorInfo("both", "transposed 2-D convolution"))
+QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
+LAYOUT.add(OP, fixed)
+TILE.add(OP, "whole")
+CONSTRAINTS.add(OP, ())
+
+
+# -- shapes ----------------------------------------------------------------------------------------------------------
+def full_extent(extent: int, kernel: int, stride: int) -> int:
+    """Rows of the result before anything is cut off."""
+    return (extent - 1) * stride + kernel
+
+
+def crop(
+    extents: Sequence[int], kernel: Sequence[int], strides: Sequence[int], size: Sequence[int], start: Sequence[int]
+) -> Pads:
+    """Pads that leave `size` (h, w) from `start` (top, left)."""
+    after = [full_extent(extents[i], kernel[i], strides[i]) - start[i] - size[i] for i in range(2)]
+    return start[0], start[1], after[0], after[1]
+
+
+def valid_crop(
+    extents: Sequence[int], kernel: Sequence[int], strides: Sequence[int], size: Sequence[int]
+) -> Pads | None:
+    """What TFLite's VALID cuts off: nothing. None where `size` is smaller than the full result or a stride larger."""
+    pads = crop(extents, kernel, strides, size, (0, 0))
+    return pads if all(-stride < pad <= 0 for pad, stride in zip(pads[2:], strides, strict=True)) else None
+
+
+def same_crop(
+    extents: Sequence[int], kernel: Sequence[int], strides: Sequence[int], size: Sequence[int]
+) -> Pads | None:
+    """What TFLite's SAME cuts off: half of what is too much, the odd one at the end.
+
+    None unless size / stride, rounded up, is the operand's extent.
+    """
+    if any(-(-size[i] // strides[i]) != extents[i] for i in range(2)):
+        return None
+    spare = [max(full_extent(extents[i], kernel[i], strides[i]) - size[i], 0) for i in range(2)]
+    return crop(extents, kernel, strides, size, [s // 2 for s in spare])
+
+
+def padding_of(node: Node, x: Tensor, weight: Tensor) -> str:
+    """VALID or SAME. Raises ValueError for pads that are neither or that do not give `size`."""
+    pads, size, strides, kernel = node.attrs["pads"], node.attrs["size"], node.attrs["strides"], weight.shape[1:3]
+    if tuple(pads) == valid_crop(x.shape[1:3], kernel, strides, size):
+        return "VALID"
+    if tuple(pads) == same_crop(x.shape[1:3], kernel, strides, size):
+        return "SAME"
+    raise ValueError(
+        f"pads {pads} are neither VALID nor SAME for inputs of {x.shape[1:3]}, kernels of {kernel}, results of {size}"
+    )
+
+
+@INFER.row(OP)
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    padding_of(node, x, weight)
+    if x.shape[3] != weight.shape[3]:
+        raise ValueError(f"{x.shape[3]} channels do not fit a weight of shape {weight.shape}")
+    height, width = node.attrs["size"]
+    return [((x.shape[0], height, width, weight.shape[0]), x.dtype)]
+
+
+# -- .sim: operands (result shape, weight, x, bias) ------------------------------------------------------------------
+def _encode(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    height, width = node.attrs["strides"]
+    return {"padding": padding_of(node, x, weight), "stride_h": height, "stride_w": width}
+
+
+def _decode(options: dict[str, Any], operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    strides, size, kernel = (options["stride_h"], options["stride_w"]), results[0].shape[1:3], weight.shape[1:3]
+    find = same_crop if options["padding"] == "SAME" else valid_crop
+    pads = find(x.shape[1:3], kernel, strides, size)
+    if pads is None:
+        raise ValueError(f"padding {options['padding']} does not give {size} from {x.shape[1:3]}")
+    return {"strides": strides, "size": tuple(size), "pads": pads}
+
+
+def _result_shape(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Tensor:
+    return Tensor("shape", (4,), DType.INT32, np.array(results[0].shape, np.int32))
+
+
+SIM.add(
+    OP,
+    SimRow(
+        "TransposeConvOptions",
+        activation=True,
+        file_inputs={0: SimConstant("shape", _result_shape, lambda constant: {})},
+        order=(1, 0, 2),
+        encode=_encode,
+        decode=_decode,
+    ),
+)
+
+
+# -- engine ----------------------------------------------------------------------------------------------------------
+def _bias(low: Lowering, node: Node, channels: int) -> Array:
+    """The bias in its own element type, zeros where it is absent."""
+    name = node.inputs[2] if len(node.inputs) > 2 else None
+    data = None if name is None else low.graph[name].data
+    return np.zeros(channels, np.int64) if data is None else data
+
+
+def _scatter(low: Lowering, node: Node, value: str, weight: Array, bias: Array | None) -> str:
+    """onnxruntime's ConvTranspose, channels first; weight [O,KH,KW,I] and bias [O] binary32."""
+    top, left, bottom, right = node.attrs["pads"]
+    kernel = low.const(np.ascontiguousarray(weight.transpose(3, 0, 1, 2)))
+    return str(
+        low.op(
+            "ConvTranspose",
+            [value, kernel, *([] if bias is None else [low.const(bias)])],
+            kernel_shape=list(weight.shape[1:3]),
+            strides=list(node.attrs["strides"]),
+            pads=[top, left, max(bottom, 0), max(right, 0)],
+            output_padding=[max(-bottom, 0), max(-right, 0)],
+        )
+    )
+
+
+@FLOAT.row(OP)
+def lower_float(low: Lowering, node: Node) -> None:
+    weight = low.graph[node.inputs[1] or ""]
+    assert weight.data is not None
+    bias = _bias(low, node, weight.shape[0]).astype(np.float32)
+    value = _scatter(low, node, low.real(node.inputs[0] or "", "first"), weight.data, bias)
+    low.put_real(node.outputs[0], activation_float(low, node, value), "first")
+
+
+def stride_kernels(weight: Array, strides: Sequence[int]) -> Array:
+    """Weight [O,KH,KW,I] as kernels of the stride classes: [SH·SW·O, I, ceil(KH/SH), ceil(KW/SW)], turned by 180°."""
+    (channels, height, width, depth), (sh, sw) = weight.shape, strides
+    taps_h, taps_w = -(-height // sh), -(-width // sw)
+    padded = np.zeros((channels, taps_h * sh, taps_w * sw, depth), weight.dtype)
+    padded[:, :height, :width] = weight
+    parted = padded.reshape(channels, taps_h, sh, taps_w, sw, depth)[:, ::-1, :, ::-1]
+    return np.ascontiguousarray(parted.transpose(2, 4, 0, 5, 1, 3)).reshape(sh * sw * channels, depth, taps_h, taps_w)
+
+
+def whole_kernel(parts: Array, strides: Sequence[int], shape: Sequence[int]) -> Array:
+    """Inverse of `stride_kernels`: the weight of `shape` [O,KH,KW,I]."""
+    (channels, height, width, depth), (sh, sw), (taps_h, taps_w) = shape, strides, parts.shape[2:]
+    parted = parts.reshape(sh, sw, channels, depth, taps_h, taps_w).transpose(2, 4, 0, 5, 1, 3)[:, ::-1, :, ::-1]
+    return parted.reshape(channels, taps_h * sh, taps_w * sw, depth)[:, :height, :width]
+
+
+@FIXED.row(OP)
+def lower_fixed(low: Lowering, node: Node) -> None:
+    """UINT8 → UINT8: QLinearConv with the stride classes as channels, interleaved. Else ConvTranspose of integers."""
+    x, weight, y = low.graph[node.inputs[0] or ""], low.graph[node.inputs[1] or ""], low.graph[node.outputs[0]]
+    strides, channels = node.attrs["strides"], weight.shape[0]
+    classes = int(np.prod(strides))
+    assert weight.data is not None
+    kernel = stride_kernels(weight.data, strides)
+    bias = np.tile(_bias(low, node, channels).astype(np.int64), classes)
+    if x.dtype is DType.UINT8 and y.dtype is DType.UINT8:
+        grid, pads = _grid(node, x.shape[1:3], kernel.shape[2:])
+        attrs: dict[str, Any] = {"kernel_shape": list(kernel.shape[2:]), "pads": pads}
+        value = qlinear_conv(low, node, low.codes(x.name), kernel, bias, **attrs)
+        low.put(y.name, _interleave(low, node, value, grid))
+        return
+
+    def product(value: str, part: Array, offset: Array | None) -> str:
+        whole = whole_kernel(part, strides, weight.shape)
+        return _scatter(low, node, value, whole, None if offset is None else offset[:channels])
+
+    publish(low, node, accumulate(low, x, kernel, bias, product, "first", repeats=classes), "first")
+
+
+def _grid(node: Node, extents: Sequence[int], taps: Sequence[int]) -> tuple[tuple[int, int], list[int]]:
+    """Rows and columns of every class to compute, from the first that is wanted, and the zeros this puts around x."""
+    grid, before, after = [], [], []
+    for axis in range(2):
+        stride, size, start = node.attrs["strides"][axis], node.attrs["size"][axis], node.attrs["pads"][axis]
+        before.append(taps[axis] - 1 - start // stride)
+        after.append(max((start + size - 1) // stride - extents[axis] + 1, 0))
+        grid.append(extents[axis] + before[axis] + after[axis] - taps[axis] + 1)
+    return (grid[0], grid[1]), [*before, *after]
+
+
+def _interleave(low: Lowering, node: Node, value: str, grid: tuple[int, int]) -> str:
+    """Classes [SH, SW, O] in the channels of an NHWC value → pixels, cropped to the node's result."""
+    (sh, sw), (rows, columns) = node.attrs["strides"], grid
+    batch, height, width, channels = low.graph[node.outputs[0]].shape
+    split, whole = (batch, rows, columns, sh, sw, channels), (batch, rows * sh, columns * sw, channels)
+    value = low.op("Reshape", [value, low.const(np.array(split, np.int64))])
+    value = low.op("Transpose", [value], perm=[0, 1, 3, 2, 4, 5])
+    value = low.op("Reshape", [value, low.const(np.array(whole, np.int64))])
+    top, left = node.attrs["pads"][0] % sh, node.attrs["pads"][1] % sw
+    if (top, left, rows * sh, columns * sw) == (0, 0, height, width):
+        return value
+    bounds = [low.const(np.array(v, np.int64)) for v in ((top, left), (top + height, left + width), (1, 2))]
+    return str(low.op("Slice", [value, *bounds]))
+
+
+@REFERENCE.row(OP)
+def reference(
+    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
+) -> list[Array]:
+    """acc = Σ (q_x - z_x) q_w + bias, int64, added up tap by tap on the full result; then eq. 7 or 8."""
+    x, weight, tensor = values[0], values[1], operands[0]
+    bias = values[2] if len(values) > 2 else None
+    assert x is not None and weight is not None and tensor is not None and tensor.quant is not None
+    centred, wide = x.astype(np.int64) - int(tensor.quant.zero_point[0]), weight.astype(np.int64)
+    (top, left, _, _), (sh, sw), (height, width) = node.attrs["pads"], node.attrs["strides"], node.attrs["size"]
+    batch, rows, columns, _ = x.shape
+    channels, kh, kw, _ = weight.shape
+    full = np.zeros(
+        (batch, max(rows * sh + kh, top + height), max(columns * sw + kw, left + width), channels), np.int64
+    )
+    for ky in range(kh):
+        for kx in range(kw):
+            full[:, ky : ky + rows * sh : sh, kx : kx + columns * sw : sw] += centred @ wide[:, ky, kx].T
+    acc = full[:, top : top + height, left : left + width] + (0 if bias is None else bias.astype(np.int64))
+    return [finish(node, acc, operands, results[0])]
+
+
+@COST.row(OP)
+def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    return Cost(macs=x.elements * int(np.prod(weight.shape[:3])))
+
+
+# -- ONNX import -----------------------------------------------------------------------------------------------------
+_SMALL_WEIGHT = 1 << 20  # values of a block-diagonal weight up to which it is the cheaper form
+_FEW_GROUPS = 16  # more parts than these cost more than the zeros
+
+
+def _dilated(weight: Array, dilations: Sequence[int]) -> Array:
+    """[C, M, KH, KW] with dilation - 1 zeros between the taps."""
+    extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
+    wide = np.zeros((*weight.shape[:2], *extents), weight.dtype)
+    wide[:, :, :: dilations[0], :: dilations[1]] = weight
+    return wide
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a result lies in the full one: `start` (top, left), `size` (height, width), under `strides`."""
+
+    strides: tuple[int, int]
+    start: tuple[int, int]
+    size: tuple[int, int]
+
+
+def _placement(ctx: ImportContext, extents: Sequence[int], kernel: Sequence[int]) -> Placement:
+    """What is kept of the full result, by whichever of its attributes the node says it."""
+    strides = tuple(int(s) for s in ctx.attrs.get("strides") or (1, 1))
+    more = ctx.attrs.get("output_padding") or (0, 0)
+    pads = list(ctx.attrs.get("pads") or (0, 0, 0, 0))
+    mode = ctx.attrs.get("auto_pad", "NOTSET") or "NOTSET"
+    wanted = list(ctx.attrs.get("output_shape") or ())[-2:]
+    full = [full_extent(extents[i], kernel[i], strides[i]) + more[i] for i in range(2)]
+    if mode.startswith("SAME") and not wanted:
+        wanted = [min(extents[i] * strides[i], full[i]) for i in range(2)]  # onnxruntime: nothing is added
+    if wanted:
+        spare = [max(full[i] - wanted[i], 0) for i in range(2)]
+        top, left = (s // 2 if mode == "SAME_UPPER" else s - s // 2 for s in spare)
+        return Placement((strides[0], strides[1]), (top, left), (wanted[0], wanted[1]))
+    if mode == "VALID":
+        pads = [0, 0, 0, 0]
+    if min(pads) < 0:
+        raise ctx.refuse(f"negative pads {pads}")
+    size = [full[i] - pads[i] - pads[i + 2] for i in range(2)]
+    return Placement((strides[0], strides[1]), (pads[0], pads[1]), (size[0], size[1]))
+
+
+def _centred(weight: Array, extents: Sequence[int], place: Placement) -> Array | None:
+    """The kernel [C, M, KH, KW] with zeros around it so that SAME cuts off what `place` does.
+
+    None where that takes more zeros than taps.
+    """
+    zeros = []
+    for axis in range(2):
+        spare = full_extent(extents[axis], weight.shape[2 + axis], place.strides[axis]) - place.size[axis]
+        before_end = 2 * place.start[axis] - spare  # SAME halves what is spare, so as much must go at the end
+        zeros.append((max(-before_end - 1, 0), max(before_end, 0)))
+    wide = np.pad(weight, [(0, 0), (0, 0), *zeros])
+    if wide.size > 2 * weight.size or same_crop(extents, wide.shape[2:], place.strides, place.size) is None:
+        return None
+    return wide
+
+
+def _emit(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, place: Placement) -> Tensor:
+    """x NHWC, weight [C, M, KH, KW]: CONV_2D without stride, else VALID, else SAME, else VALID and a slice."""
+    convolved = _as_convolution(ctx, x, weight, bias, place)
+    if convolved is not None:
+        return convolved
+    extents, size, cut = x.shape[1:3], place.size, False
+    pads = valid_crop(extents, weight.shape[2:], place.strides, size) if place.start == (0, 0) else None
+    if pads is None and (centred := _centred(weight, extents, place)) is not None:
+        weight, pads = centred, same_crop(extents, centred.shape[2:], place.strides, size)
+    if pads is None:
+        ends = [place.start[i] + place.size[i] for i in range(2)]
+        full = [full_extent(extents[i], weight.shape[2 + i], place.strides[i]) for i in range(2)]
+        weight = np.pad(weight, [(0, 0), (0, 0), *((0, max(e - f, 0)) for e, f in zip(ends, full, strict=True))])
+        size, pads, cut = (max(ends[0], full[0]), max(ends[1], full[1])), (0, 0, 0, 0), True
+    data = np.ascontiguousarray(weight.transpose(1, 2, 3, 0), np.float32)
+    y = ctx.emit(OP, x, data, bias, strides=place.strides, size=size, pads=pads, activation="NONE")
+    if not cut:
+        return y
+    end = (y.shape[0], *(place.start[i] + place.size[i] for i in range(2)), y.shape[3])
+    return ctx.emit("STRIDED_SLICE", y, begin=(0, *place.start, 0), end=end, strides=(1, 1, 1, 1))
+
+
+def _block_diagonal(weight: Array, groups: int) -> Array:
+    """Weights [C, M/groups, KH, KW] of all groups as one [C, M, KH, KW]."""
+    depth, channels = weight.shape[0] // groups, weight.shape[1]
+    dense = np.zeros((weight.shape[0], channels * groups, *weight.shape[2:]), weight.dtype)
+    for g in range(groups):
+        dense[g * depth : (g + 1) * depth, g * channels : (g + 1) * channels] = weight[g * depth : (g + 1) * depth]
+    return dense
+
+
+def _as_convolution(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, place: Placement) -> Tensor | None:
+    """Without a stride it is a convolution with the kernel turned by 180°; None where that would have negative pads."""
+    kernel = weight.shape[2:]
+    before = [kernel[i] - 1 - place.start[i] for i in range(2)]
+    after = [place.start[i] + place.size[i] - x.shape[1 + i] for i in range(2)]
+    if place.strides != (1, 1) or min(*before, *after) < 0:
+        return None
+    data = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0), np.float32)
+    return ctx.emit(
+        "CONV_2D", x, data, bias, pads=(*before, *after), strides=(1, 1), dilations=(1, 1), activation="NONE"
+    )
+
+
+@IMPORT_ONNX.row("ConvTranspose")
+def import_conv_transpose(ctx: ImportContext) -> list[Tensor]:
+    """Dilations become zeros in the kernel; groups become zeros in the weight or, few and large, one operator each."""
+    x, weight = ctx.inputs[0], ctx.constant(1, "weight")
+    bias = ctx.constant(2, "bias") if len(ctx.inputs) > 2 else None
+    assert x is not None and weight is not None
+    if len(x.shape) != 4:
+        raise ctx.refuse(f"transposed convolution of a tensor of rank {len(x.shape)}", "2-D convolutions are supported")
+    groups = int(ctx.attrs.get("group", 1))
+    weight = _dilated(weight, ctx.attrs.get("dilations") or (1, 1))
+    place = _placement(ctx, x.shape[2:], weight.shape[2:])
+    channels = weight.shape[1] * groups
+    bias = np.zeros(channels, np.float32) if bias is None else bias.astype(np.float32)
+    turned = ctx.nhwc(x)
+    if groups == 1 or groups > _FEW_GROUPS or weight.size * groups <= _SMALL_WEIGHT:
+        return [ctx.nchw(_emit(ctx, turned, _block_diagonal(weight, groups), bias, place))]
+    parts = ctx.emit_many("SPLIT", [turned], axis=3, num_splits=groups)
+    kernels, offsets = np.split(weight, groups), np.split(bias, groups)
+    made = [_emit(ctx, p, k, b, place) for p, k, b in zip(parts, kernels, offsets, strict=True)]
+    return [ctx.nchw(ctx.emit("CONCATENATION", *made, axis=3))]
+
+
+def _case(shape: tuple[int, ...], weight: tuple[int, ...], bias: int = 0, **attrs: Any) -> OnnxCase:
+    constants = {"w": np.linspace(-1, 1, int(np.prod(weight)), dtype=np.float32).reshape(weight)}
+    if bias:
+        constants["b"] = np.linspace(1, 2, bias, dtype=np.float32)
+    return OnnxCase("ConvTranspose", {"x": shape}, constants, attrs)
+
+
+ONNX_EXAMPLES.add(
+    "ConvTranspose",
+    [
+        _case((1, 5, 6, 7), (5, 3, 2, 2), 3, strides=[2, 2]),
+        _case((1, 5, 6, 7), (5, 3, 4, 4), 3, strides=[2, 2], pads=[1, 1, 1, 1]),
+        _case((1, 5, 6, 7), (5, 3, 3, 3), 3, strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
+        _case((1, 5, 6, 7), (5, 3, 3, 5), strides=[2, 3], pads=[0, 1, 1, 2]),
+        _case((1, 5, 6, 7), (5, 3, 2, 2), 3, strides=[3, 3], output_padding=[2, 1]),
+        _case((1, 5, 6, 7), (5, 3, 3, 4), 3, strides=[2, 2], auto_pad="SAME_UPPER"),
+        _case((1, 5, 6, 7), (5, 3, 3, 4), strides=[2, 2], auto_pad="SAME_LOWER"),
+        _case((1, 5, 6, 7), (5, 3, 3, 3), strides=[2, 2], output_shape=[12, 14]),
+        _case((1, 5, 6, 7), (5, 3, 3, 2), dilations=[2, 3], pads=[1, 1, 1, 1]),
+        _case((1, 5, 6, 7), (5, 3, 4, 4), 3, strides=[2, 2], pads=[3, 2, 3, 4]),
+        _case((1, 6, 5, 7), (6, 1, 4, 4), 6, strides=[2, 2], pads=[1, 1, 1, 1], group=6),
+        _case((1, 6, 5, 7), (6, 2, 3, 3), 6, group=3),
+    ],
+)
+
+
+def _example(
+    shape: tuple[int, ...],
+    weight: tuple[int, ...],
+    strides: tuple[int, int],
+    size: tuple[int, int],
+    same: bool,
+    **attrs: Any,
+) -> Graph:
+    rng = np.random.default_rng(sum(weight))
+    build = GraphBuilder()
+    pads = (same_crop if same else valid_crop)(shape[1:3], weight[1:3], strides, size)
+    bias = rng.normal(0, 0.3, weight[0]).astype(np.float32) if attrs.pop("bias", True) else None
+    data = rng.normal(0, 0.3, weight).astype(np.float32)
+    attrs = {"activation": "NONE", **attrs, "strides": strides, "size": size, "pads": pads}
+    return build.output(build(OP, build.input("x", shape), data, bias, output="y", **attrs))
+
+
+EXAMPLES.add(
+    OP,
+    lambda: [
+        _example((1, 5, 7, 6), (4, 2, 2, 6), (2, 2), (10, 14), same=False, activation="RELU"),
+        _example((1, 5, 7, 6), (3, 4, 4, 6), (2, 2), (10, 14), same=True, activation="RELU6"),
+        _example((2, 4, 5, 6), (3, 3, 5, 6), (2, 3), (9, 17), same=False, bias=False),
+        _example((1, 4, 5, 3), (7, 3, 3, 3), (1, 1), (4, 5), same=True),
+        _example((1, 4, 5, 3), (5, 2, 3, 3), (3, 2), (13, 12), same=False),
+    ],
+)

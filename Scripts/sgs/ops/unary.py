@@ -1,0 +1,277 @@
+"""Unary elementwise functions. In fixed graphs each becomes one TABLE (docs/NUMERICS.md §5).
+
+A function that TFLite lacks as a builtin is imported as a small expression of builtins (HardSigmoid: MUL, ADD,
+RELU_0_TO_1; SiLU: LOGISTIC, MUL); `passes/fuse_tables.py` merges such expressions back into one table before
+calibration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import Array, activation_params
+from sgs.numeric.table import apply_expanded, build_table, expand, look_up
+from sgs.numeric.types import DType
+from sgs.ops._layout import transparent
+from sgs.registry import (
+    CONSTRAINTS,
+    COST,
+    EXAMPLES,
+    FLOAT,
+    HOST,
+    IMPORT_ONNX,
+    INFER,
+    LAYOUT,
+    ONNX_EXAMPLES,
+    OPERATOR,
+    QUANTISE,
+    REAL,
+    REFERENCE,
+    SIM,
+    TILE,
+    Cost,
+    HostRow,
+    ImportContext,
+    Lowering,
+    OnnxCase,
+    OperatorInfo,
+    QuantRule,
+    SimRow,
+)
+
+Function = Callable[[Array], Array]
+
+
+def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    x = operands[0]
+    assert x is not None
+    return [(x.shape, x.dtype)]
+
+
+def table_cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    return Cost(vector_ops=results[0].elements)
+
+
+def _logistic(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def _hard_swish(x: Array) -> Array:
+    return x * np.clip(x / 6 + 0.5, 0, 1)
+
+
+def _lower(
+    onnx_op: str, attrs: dict[str, Any], bounds: tuple[float | None, float | None]
+) -> Callable[[Lowering, Node], None]:
+    def lower(low: Lowering, node: Node) -> None:
+        x = node.inputs[0]
+        assert x is not None
+        layout = low.prefer([x])
+        limits = (
+            ["" if b is None else low.const(np.asarray(b, np.float32)) for b in bounds] if onnx_op == "Clip" else []
+        )
+        while limits and not limits[-1]:
+            limits.pop()
+        extra = {name: node.attrs.get(name, value) for name, value in attrs.items()}
+        low.put_real(node.outputs[0], low.op(onnx_op, [low.real(x, layout), *limits], **extra), layout)
+
+    return lower
+
+
+def _function(function: Function) -> Callable[[Node, Sequence[Tensor | None]], Function]:
+    return lambda node, operands: function
+
+
+def _example(op: str, attrs: dict[str, Any]) -> list[Graph]:
+    graphs = []
+    for shape in ((1, 5, 7, 6), (3, 11)):
+        build = GraphBuilder()
+        graphs.append(build.output(build(op, build.input("x", shape), output="y", **attrs)))
+    return graphs
+
+
+def add_unary(
+    op: str,
+    onnx_op: str,
+    function: Function | None,
+    *,
+    options: str = "",
+    attrs: dict[str, Any] | None = None,
+    bounds: tuple[float | None, float | None] = (None, None),
+    rule: Callable[[Node, Sequence[Tensor | None]], Function] | None = None,
+) -> None:
+    """All rows of a unary function. `onnx_op` computes it in float graphs ("Clip" between `bounds`)."""
+    attrs = attrs or {}
+    OPERATOR.add(op, OperatorInfo("float", f"elementwise {op.lower().replace('_', ' ')}"))
+    INFER.add(op, infer)
+    LAYOUT.add(op, transparent)
+    SIM.add(op, SimRow(options, fields={k: k for k in attrs}))
+    FLOAT.add(op, _lower(onnx_op, attrs, bounds))
+    assert rule is not None or function is not None
+    QUANTISE.add(op, QuantRule("unary", function=rule or _function(function)))  # type: ignore[arg-type]
+    REAL.add(op, lambda node, values: _rule(op)(node, ())(values[0]))
+    EXAMPLES.add(op, lambda: _example(op, attrs))
+
+
+def _rule(op: str) -> Callable[[Node, Sequence[Tensor | None]], Function]:
+    rule = QUANTISE[op].function
+    assert rule is not None
+    return rule
+
+
+add_unary("RELU", "Relu", lambda x: np.maximum(x, 0))
+add_unary("RELU6", "Clip", lambda x: np.clip(x, 0, 6), bounds=(0, 6))
+add_unary("RELU_N1_TO_1", "Clip", lambda x: np.clip(x, -1, 1), bounds=(-1, 1))
+add_unary("RELU_0_TO_1", "Clip", lambda x: np.clip(x, 0, 1), bounds=(0, 1))
+add_unary("LOGISTIC", "Sigmoid", _logistic)
+add_unary("TANH", "Tanh", np.tanh)
+add_unary("HARD_SWISH", "HardSwish", _hard_swish)
+add_unary(
+    "LEAKY_RELU",
+    "LeakyRelu",
+    None,
+    options="LeakyReluOptions",
+    attrs={"alpha": 0.1},
+    rule=lambda node, operands: lambda x: np.where(x >= 0, x, x * node.attrs["alpha"]),
+)
+
+
+# -- ONNX import
+# -------------------------------------------------------------------------------------------------------------
+def _same(op: str) -> Callable[[ImportContext], list[Tensor]]:
+    return lambda ctx: [ctx.emit(op, ctx.inputs[0])]
+
+
+def _case(onnx_op: str, low: float = -8.0, high: float = 8.0, opset: int = 17, **attrs: Any) -> list[OnnxCase]:
+    return [
+        OnnxCase(onnx_op, {"x": shape}, attrs=attrs, low=low, high=high, opset=opset)
+        for shape in ((1, 5, 7, 6), (3, 11))
+    ]
+
+
+for _onnx, _op in (("Relu", "RELU"), ("Sigmoid", "LOGISTIC"), ("Tanh", "TANH"), ("HardSwish", "HARD_SWISH")):
+    IMPORT_ONNX.add(_onnx, _same(_op))
+    ONNX_EXAMPLES.add(_onnx, _case(_onnx))
+
+
+@IMPORT_ONNX.row("LeakyRelu")
+def import_leaky_relu(ctx: ImportContext) -> list[Tensor]:
+    return [ctx.emit("LEAKY_RELU", ctx.inputs[0], alpha=float(ctx.attrs.get("alpha", 0.01)))]
+
+
+ONNX_EXAMPLES.add("LeakyRelu", _case("LeakyRelu", alpha=0.2))
+
+
+@IMPORT_ONNX.row("HardSigmoid")
+def import_hard_sigmoid(ctx: ImportContext) -> list[Tensor]:
+    alpha, beta = float(ctx.attrs.get("alpha", 0.2)), float(ctx.attrs.get("beta", 0.5))
+    scaled = ctx.emit("MUL", ctx.inputs[0], np.array([alpha], np.float32), activation="NONE")
+    return [ctx.emit("RELU_0_TO_1", ctx.emit("ADD", scaled, np.array([beta], np.float32), activation="NONE"))]
+
+
+ONNX_EXAMPLES.add("HardSigmoid", _case("HardSigmoid", alpha=0.17, beta=0.4))
+
+_CLIPS: dict[tuple[float | None, float | None], str] = {
+    (0.0, None): "RELU",
+    (0.0, 6.0): "RELU6",
+    (-1.0, 1.0): "RELU_N1_TO_1",
+    (0.0, 1.0): "RELU_0_TO_1",
+}
+
+
+@IMPORT_ONNX.row("Clip")
+def import_clip(ctx: ImportContext) -> list[Tensor]:
+    """The bounds that TFLite has a builtin for, else MAXIMUM and MINIMUM with constants."""
+    low: Any = ctx.attrs.get("min")
+    high: Any = ctx.attrs.get("max")
+    if len(ctx.inputs) > 1 and ctx.inputs[1] is not None:
+        low = ctx.constant(1, "min")
+    if len(ctx.inputs) > 2 and ctx.inputs[2] is not None:
+        high = ctx.constant(2, "max")
+    floor = None if low is None or float(low) < -3e38 else float(low)
+    ceiling = None if high is None or float(high) > 3e38 else float(high)
+    x = ctx.inputs[0]
+    if (floor, ceiling) in _CLIPS:
+        return [ctx.emit(_CLIPS[(floor, ceiling)], x)]
+    if floor is not None:
+        x = ctx.emit("MAXIMUM", x, np.array([floor], np.float32))
+    if ceiling is not None:
+        x = ctx.emit("MINIMUM", x, np.array([ceiling], np.float32))
+    assert x is not None
+    return [x]
+
+
+ONNX_EXAMPLES.add(
+    "Clip",
+    [
+        *(
+            OnnxCase(
+                "Clip",
+                {"x": (1, 5, 7, 6)},
+                {"lo": np.asarray(a, np.float32), "hi": np.asarray(b, np.float32)},
+                low=-8,
+                high=8,
+            )
+            for a, b in ((0, 6), (-1, 1), (0, 1), (-2.5, 3.25))
+        ),
+        OnnxCase("Clip", {"x": (1, 5, 7, 6)}, {"lo": np.asarray(0, np.float32)}, low=-8, high=8),
+    ],
+)
+
+
+# -- TABLE: the fixed form
+# ----------------------------------------------------------------------------------------------------
+OPERATOR.add("TABLE", OperatorInfo("fixed", "elementwise function by look-up: 256 entries, or 513 with interpolation"))
+INFER.add("TABLE", infer)
+SIM.add("TABLE", SimRow(custom=True))
+COST.add("TABLE", table_cost)
+TILE.add("TABLE", "whole")
+CONSTRAINTS.add("TABLE", ())
+
+
+@REFERENCE.row("TABLE")
+def reference(
+    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
+) -> list[Array]:
+    """Operands: codes, table. Eq. 11."""
+    codes, table = values[0], values[1]
+    assert codes is not None and table is not None
+    return [look_up(codes, table, results[0].dtype)]
+
+
+def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
+    """The table written out for every code, applied in one go."""
+    x, table, y = graph[node.inputs[0] or ""], graph[node.inputs[1] or ""], graph[node.outputs[0]]
+    assert table.data is not None
+    expanded = expand(table.data, x.dtype, y.dtype)
+    return lambda inputs, outputs: apply_expanded(inputs[0], expanded, outputs[0])
+
+
+HOST.add("TABLE", HostRow(_make, any_layout=True))
+
+
+def _table_examples() -> list[Graph]:
+    graphs = []
+    for kind_in, kind_out in (
+        (DType.INT16, DType.INT16),
+        (DType.INT16, DType.UINT8),
+        (DType.UINT8, DType.UINT8),
+        (DType.UINT8, DType.INT16),
+    ):
+        params_in, params_out = activation_params(-6, 8, kind_in), activation_params(-0.3, 8, kind_out)
+        table = build_table(lambda x: x * _logistic(x), params_in, kind_in, params_out, kind_out)
+        build = GraphBuilder()
+        x = build.input("x", (1, 5, 7, 6), kind_in)
+        x.quant = params_in
+        y = build("TABLE", x, table, output="y", function="x * logistic(x)")
+        y.dtype, y.quant = kind_out, params_out
+        graphs.append(build.output(y))
+    return graphs
+
+
+EXAMPLES.add("TABLE", _table_examples)

@@ -1,0 +1,1 @@
+"""Calibration: statistics → ranges → precision → plan → fixed graph. Deciding is separate from editing."""

@@ -1,0 +1,259 @@
+"""From a prepared float graph and a plan to the fixed graph (docs/NUMERICS.md §7). No decision is taken here.
+
+Storage: tensors that moving operators tie together form a group with one type and one set of parameters. A group is
+UINT8 when all that read it are 8-bit sums of products, else INT16; an 8-bit reader of an INT16 group gets a QUANTIZE
+with the range of the very tensor it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sgs.ir import Graph, Node, Tensor, verify
+from sgs.numeric.quantise import (
+    Array,
+    QuantParams,
+    activation_params,
+    quantise,
+    quantise_weights,
+    symmetric_params,
+)
+from sgs.numeric.table import build_table
+from sgs.numeric.types import DType
+from sgs.ops._mac import two_part_limit
+from sgs.quant.plan import QuantPlan
+from sgs.quant.prepare import FUNCTION, kind_of
+from sgs.registry import FIXED_EXPAND, QUANTISE
+
+_BIAS_LIMIT = {8: 2.0**30, 16: 2.0**51}  # keeps int32 sums below 2^31, binary64 sums below 2^53
+COARSE = 1.25  # an 8-bit reader of a group shares its UINT8 codes when the group's range is at most this much wider
+
+
+@dataclass
+class _Group:
+    """Tensors with one type and parameters. `forced` is set where the outside fixes the type (network inputs)."""
+
+    members: list[str] = field(default_factory=list)
+    low: float = np.inf
+    high: float = -np.inf
+    wants_wide: bool = False
+    narrow: list[str] = field(default_factory=list)  # members that 8-bit sums of products read
+    dtype: DType = DType.INT16
+    params: QuantParams | None = None
+
+
+def _sum_floor(weight: Array, axis: int) -> Array:
+    """Least weight scale [O] at which 16-bit sums of few taps stay exact in two binary32 parts (NUMERICS §2); 0 for
+    many taps.
+    """
+    rows = np.abs(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64))
+    limit = two_part_limit(rows.shape[1])
+    return np.zeros(rows.shape[0]) if limit is None else rows.sum(1) / limit
+
+
+def mac_type(bits: int) -> DType:
+    """Activation type of a sum of products."""
+    return DType.UINT8 if bits == 8 else DType.INT16
+
+
+def moved_operands(node: Node) -> list[str]:
+    """Operands of a moving operator that share parameters with its results."""
+    rule = QUANTISE[node.op]
+    assert rule.moved is not None
+    return [name for i in rule.moved(node) if (name := node.inputs[i]) is not None]
+
+
+def build_groups(graph: Graph) -> dict[str, _Group]:
+    """Tensor → its group, by following moving operators."""
+    group: dict[str, _Group] = {t.name: _Group([t.name]) for t in graph.activations()}
+
+    def join(a: str, b: str) -> None:
+        left, right = group[a], group[b]
+        if left is not right:
+            left.members += right.members
+            for name in right.members:
+                group[name] = left
+
+    for node in graph.nodes:
+        if kind_of(node) == "move":
+            names = moved_operands(node)
+            for name in names:
+                group.setdefault(name, _Group([name]))
+            for name in [*names[1:], *node.outputs]:
+                join(names[0], name)
+    return group
+
+
+class FixedBuilder:
+    """Builds the fixed graph in one walk. Used through `build_fixed`."""
+
+    def __init__(self, prepared: Graph, plan: QuantPlan) -> None:
+        self.source = prepared
+        self.plan = plan
+        self.graph = prepared.copy()
+        self.graph.nodes = []
+        self.groups = build_groups(prepared)
+        self._casts: dict[tuple[str, DType], str] = {}
+
+    # -- storage -------------------------------------------------------------------------------------------------------
+    def _range(self, name: str) -> tuple[float, float]:
+        tensor = self.source[name]
+        if tensor.data is not None:
+            return float(tensor.data.min(initial=0)), float(tensor.data.max(initial=0))
+        chosen = self.plan.ranges[name]
+        return chosen.low, chosen.high
+
+    def decide_storage(self) -> None:
+        """Type and parameters of every group."""
+        for node in self.source.nodes:
+            kind = kind_of(node)
+            if kind == "move":
+                continue
+            for index, name in enumerate(node.inputs):
+                if name is None or name not in self.groups or self.source[name].is_constant:
+                    continue
+                if kind == "mac" and index == 0 and self.plan.macs[node.outputs[0]].bits == 8:
+                    self.groups[name].narrow.append(name)
+                else:
+                    self.groups[name].wants_wide = True
+        for name in self.source.outputs:
+            self.groups[name].wants_wide = True
+        for group in {id(g): g for g in self.groups.values()}.values():
+            self._settle(group)
+
+    def _settle(self, group: _Group) -> None:
+        spans = [self._range(name) for name in group.members]
+        group.low, group.high = min(s[0] for s in spans), max(s[1] for s in spans)
+        fine = min((self._span(name) for name in group.narrow), default=0.0)
+        coarse = max(group.high, 0.0) - min(group.low, 0.0) > COARSE * fine
+        group.dtype = DType.INT16 if group.wants_wide or coarse or not group.narrow else DType.UINT8
+        group.params = activation_params(group.low, group.high, group.dtype)
+        for name in group.members:
+            tensor = self.graph.tensors[name]
+            if tensor.data is not None:
+                shared = self.graph.add_constant(
+                    f"{name}/codes", quantise(tensor.data, group.params, group.dtype), quant=group.params
+                )
+                self._casts[(name, group.dtype)] = shared.name
+            else:
+                tensor.dtype, tensor.quant = group.dtype, group.params
+
+    def _span(self, name: str) -> float:
+        low, high = self._range(name)
+        return max(high, 0.0) - min(low, 0.0)
+
+    def reading(self, name: str, dtype: DType) -> str:
+        """The tensor in the type a reader wants: itself, or through a (shared) QUANTIZE with its own range."""
+        tensor = self.graph[name]
+        if tensor.dtype is dtype:
+            return name
+        key = (name, dtype)
+        if key not in self._casts:
+            params = activation_params(*self._range(name), dtype)
+            cast = self.graph.add_tensor(f"{name}/{dtype.name.lower()}", tensor.shape, dtype, quant=params)
+            self.graph.nodes.append(Node("QUANTIZE", [name], [cast.name], {}, name))
+            self._casts[key] = cast.name
+        return self._casts[key]
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+    def add(self, node: Node) -> None:
+        """Append the fixed form of one prepared node."""
+        {"mac": self._mac, "move": self._move, "unary": self._unary, "real": self._real}[kind_of(node)](node)
+
+    def _mac(self, node: Node) -> None:
+        rule, choice = QUANTISE[node.op], self.plan.macs[node.outputs[0]]
+        x = self.graph[self.reading(node.inputs[0] or "", mac_type(choice.bits))]
+        weight = self.source[node.inputs[rule.weight] or ""]
+        bias = self._bias(node)
+        assert weight.data is not None and x.quant is not None
+        if choice.bias_shift is not None:
+            bias = bias + choice.bias_shift
+        steps = 127 if choice.bits == 8 else 32767
+        floor = np.abs(bias) * steps / (float(x.quant.scale[0]) * _BIAS_LIMIT[choice.bits])
+        if choice.bits == 16:
+            floor = np.maximum(floor, _sum_floor(weight.data, rule.channel_axis) * steps)
+        kind = DType.INT8 if choice.bits == 8 else DType.INT16
+        params = symmetric_params(np.maximum(choice.weight_bound, floor), kind, rule.channel_axis)
+        codes = self.graph.add_constant(f"{weight.name}/q", quantise_weights(weight.data, params, kind), quant=params)
+        unit = x.quant.scale.astype(np.float64) * params.scale.astype(np.float64)
+        wide = np.rint(bias / unit).astype(np.int64)
+        wide = wide.astype(np.int32) if choice.bits == 8 else wide
+        bias_params = QuantParams(unit.astype(np.float32), np.zeros(unit.shape, np.int32), 0)
+        codes_bias = self.graph.add_constant(f"{node.outputs[0]}/bias", wide, quant=bias_params)
+        inputs = list(node.inputs)
+        inputs += [None] * (rule.bias + 1 - len(inputs))
+        inputs[0], inputs[rule.weight], inputs[rule.bias] = x.name, codes.name, codes_bias.name
+        self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
+
+    def _bias(self, node: Node) -> Array:
+        """Real bias [O], zeros where the node has none."""
+        rule = QUANTISE[node.op]
+        name = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
+        data = self.source[name].data if name is not None else None
+        channels = self.source[node.inputs[rule.weight] or ""].shape[rule.channel_axis]
+        return np.zeros(channels) if data is None else data.astype(np.float64)
+
+    def _move(self, node: Node) -> None:
+        moved = set(moved_operands(node))
+        result = self.graph[node.outputs[0]]
+        inputs = [
+            self._casts.get((n, result.dtype), n) if n in moved and self.source[n].is_constant else n
+            for n in node.inputs
+        ]
+        self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
+
+    def _unary(self, node: Node) -> None:
+        assert node.op == FUNCTION
+        x, y = self.graph[self.reading(node.inputs[0] or "", DType.INT16)], self.graph[node.outputs[0]]
+        assert x.quant is not None and y.quant is not None
+        expression = node.attrs["expression"]
+        table = build_table(expression, x.quant, x.dtype, y.quant, y.dtype)
+        name = self.graph.add_constant(f"{y.name}/table", table).name
+        attrs = {"function": expression.describe()}
+        self.graph.nodes.append(Node("TABLE", [x.name, name], [y.name], attrs, node.name))
+
+    def _real(self, node: Node) -> None:
+        inputs: list[str | None] = []
+        for name in node.inputs:
+            if name is None:
+                inputs.append(None)
+            elif (constant := self.source[name]).data is not None and constant.dtype.is_float:
+                inputs.append(self._real_constant(constant))
+            else:
+                inputs.append(self.reading(name, DType.INT16) if name in self.groups else name)
+        made = Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name)
+        self.graph.nodes.append(made)
+        if node.op in FIXED_EXPAND:
+            FIXED_EXPAND[node.op](self.graph, made)
+
+    def _real_constant(self, constant: Tensor) -> str:
+        key = (constant.name, DType.INT16)
+        if key not in self._casts:
+            assert constant.data is not None
+            params = symmetric_params(np.abs(constant.data).max(initial=0.0), DType.INT16)
+            codes = quantise(constant.data, params, DType.INT16)
+            self._casts[key] = self.graph.add_constant(f"{constant.name}/codes", codes, quant=params).name
+        return self._casts[key]
+
+
+def build_fixed(prepared: Graph, plan: QuantPlan) -> Graph:
+    """The fixed graph: integer operators, integer inputs and outputs (INT16 or UINT8 codes under the source's names).
+
+    `quant.boundary.attach` puts the network's front end and DEQUANTIZE on it. `prepared` comes from `prepare`, `plan`
+    must hold a range for every activation and a choice for every sum of products.
+    """
+    builder = FixedBuilder(prepared, plan)
+    builder.decide_storage()
+    for node in prepared.nodes:
+        builder.add(node)
+    builder.graph.prune()
+    verify(builder.graph, "quantisation")
+    return builder.graph
+
+
+def mac_nodes(prepared: Graph) -> Iterable[Node]:
+    """The sums of products of a prepared graph, in order."""
+    return [node for node in prepared.nodes if kind_of(node) == "mac"]

@@ -1,0 +1,102 @@
+"""Make a float graph ready for quantisation: elementwise expressions of one tensor become single FUNCTION nodes.
+
+In a fixed graph a unary function is one table whatever it computes, so x·sigmoid(x), HardSigmoid's multiply-add-clamp
+or a chain of activations cost one look-up and lose nothing in between. The float .sim keeps the expression in builtin
+operators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array
+from sgs.registry import QUANTISE, REAL
+
+FUNCTION = "FUNCTION"  # exists only between `prepare` and the fixed graph; attr "expression"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A straight-line program over one variable: `steps` in order, `constants` by tensor name."""
+
+    variable: str
+    result: str
+    steps: tuple[Node, ...]
+    constants: dict[str, Array]
+
+    def __call__(self, x: Array) -> Array:
+        """Evaluate elementwise on float64 values of any shape."""
+        values: dict[str, Array] = {self.variable: np.asarray(x, np.float64)}
+        with np.errstate(all="ignore"):
+            for node in self.steps:
+                operands = [values[n] if n in values else self.constants[n] for n in node.inputs if n is not None]
+                values[node.outputs[0]] = np.asarray(REAL[node.op](node, operands), np.float64)
+        return np.broadcast_to(values[self.result], np.shape(x))
+
+    def describe(self) -> str:
+        """The operators in order, for files and reports: "LOGISTIC MUL"."""
+        return " ".join(step.op for step in self.steps)
+
+
+def variable_of(graph: Graph, node: Node, roots: dict[str, str]) -> str | None:
+    """The tensor that this node is an elementwise function of, given the roots of its operands; None when it is not
+    one.
+    """
+    if node.op not in REAL or len(node.outputs) != 1:
+        return None
+    found: set[str] = set()
+    for tensor in graph.operands(node):
+        if tensor is None:
+            return None
+        if tensor.is_constant:
+            if tensor.elements != 1:
+                return None
+        else:
+            found.add(roots.get(tensor.name, tensor.name))
+    if len(found) != 1:
+        return None
+    root = found.pop()
+    return root if graph[root].shape == graph[node.outputs[0]].shape else None
+
+
+def prepare(float_graph: Graph) -> Graph:
+    """A copy in which every elementwise expression of one tensor is a FUNCTION node reading that tensor.
+
+    A lone operator that clamps or adds a constant, but is not a function by rule ("unary"), stays as it is when
+    nothing else joins it and its operand is not single-valued.
+    """
+    graph = float_graph.copy()
+    roots: dict[str, str] = {}
+    steps: dict[str, tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        root = variable_of(graph, node, roots)
+        if root is not None:
+            roots[node.outputs[0]] = root
+            merged: dict[int, Node] = {}
+            for name in node.inputs:
+                merged.update({id(step): step for step in steps.get(name or "", ())})
+            steps[node.outputs[0]] = (*merged.values(), node)
+    replaced = {name: _function_node(graph, name, roots[name], steps[name]) for name in roots}
+    graph.nodes = [replaced.get(node.outputs[0], node) for node in graph.nodes]
+    graph.prune()
+    return graph
+
+
+def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) -> Node:
+    constants = {
+        name: np.asarray(graph[name].data, np.float64).reshape(())
+        for step in steps
+        for name in step.inputs
+        if name is not None and graph[name].is_constant
+    }
+    expression = Expression(root, result, tuple(steps), constants)
+    return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
+
+
+def kind_of(node: Node) -> str:
+    """The quantisation kind of a prepared node."""
+    return "unary" if node.op == FUNCTION else QUANTISE[node.op].kind

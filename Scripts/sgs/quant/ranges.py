@@ -1,0 +1,74 @@
+"""How the range of an activation, or the bound of a weight channel, is chosen. One function an algorithm."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgs.numeric.quantise import Array
+from sgs.quant.plan import TensorRange
+from sgs.quant.statistics import TensorStatistics, bin_centres
+
+
+def minmax(statistics: TensorStatistics) -> TensorRange:
+    """Everything that was seen."""
+    low, high = statistics.span
+    return TensorRange(low, high, "minmax")
+
+
+def _error(centres: Array, counts: Array, low: float, high: float, steps: int) -> float:
+    """Σ count·(x - Q(x))² for an asymmetric quantiser of `steps` steps between low and high (0 inside)."""
+    scale = max((high - low) / steps, 1e-30)
+    zero = np.rint(-low / scale)
+    codes = np.clip(np.rint(centres / scale) + zero, 0, steps)
+    return float((counts * (centres - (codes - zero) * scale) ** 2).sum())
+
+
+def histogram_mse(
+    statistics: TensorStatistics, *, steps: int = 255, candidates: int = 40, rounds: int = 2
+) -> TensorRange:
+    """The clipping range with the least mean squared quantisation error over the histogram.
+
+    Coordinate search: each end is tried at `candidates` fractions of its extreme while the other is held, `rounds`
+    times, every round on a grid around the best so far. Never worse on the histogram than min/max, which is the first
+    candidate.
+    """
+    assert statistics.counts is not None
+    low, high = (min(statistics.span[0], 0.0), max(statistics.span[1], 0.0))
+    if not high > low:
+        return minmax(statistics)
+    centres, counts = bin_centres(statistics), statistics.counts.astype(np.float64)
+    keep = counts > 0
+    centres, counts = centres[keep], counts[keep]
+    best = (_error(centres, counts, low, high, steps), low, high)
+    width = 0.9
+    for _ in range(rounds):
+        for end in (1, 0):
+            anchor = best[1 + end]
+            if anchor == 0:
+                continue
+            for fraction in np.linspace(1 - width, 1, candidates, endpoint=False):
+                left, right = (best[1], anchor * fraction) if end else (anchor * fraction, best[2])
+                error = _error(centres, counts, left, right, steps)
+                if error < best[0]:
+                    best = (error, left, right)
+        width /= 4
+    return TensorRange(best[1], best[2], "histogram-mse")
+
+
+def weight_absmax(weight: Array, axis: int) -> Array:
+    """Largest magnitude per output channel, float64 [O]."""
+    return np.asarray(np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(1), np.float64)
+
+
+def weight_mse(weight: Array, axis: int, *, steps: int, candidates: int = 24, smallest: float = 0.6) -> Array:
+    """Bound per output channel with the least squared quantisation error, float64 [O]; never worse than absmax."""
+    rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64)
+    bound = weight_absmax(weight, axis)
+    best, best_error = bound.copy(), np.full(bound.shape, np.inf)
+    for fraction in np.linspace(1, smallest, candidates):
+        trial = bound * fraction
+        scale = np.where(trial > 0, trial / steps, 1.0)[:, None]
+        error = ((rows - np.clip(np.rint(rows / scale), -steps, steps) * scale) ** 2).sum(1)
+        better = error < best_error
+        best[better], best_error[better] = trial[better], error[better]
+    return best

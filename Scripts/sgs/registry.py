@@ -1,0 +1,343 @@
+"""The operator tables.
+
+One table is one interpretation of the operator set; one row says what one operator means under it. All rows of an
+operator live in its file under `sgs/ops`, which registers them at import; `sgs.ops` imports every file it finds. A test
+asks that every operator has a row in every table that its stage needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
+
+from sgs.errors import UnsupportedOperator
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sgs.ir.graph import Graph, Node, Tensor
+    from sgs.numeric.quantise import Array
+    from sgs.numeric.types import DType
+
+Row = TypeVar("Row")
+Shape = tuple[int, ...]
+
+
+class RuleTable(Generic[Row]):
+    """Operator name → row. `TABLE[op]` raises UnsupportedOperator for an operator without one."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._rows: dict[str, Row] = {}
+
+    def __getitem__(self, op: str) -> Row:
+        try:
+            return self._rows[op]
+        except KeyError:
+            raise UnsupportedOperator(f"operator {op} has no {self.title}") from None
+
+    def __contains__(self, op: object) -> bool:
+        return op in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._rows))
+
+    def get(self, op: str) -> Row | None:
+        return self._rows.get(op)
+
+    def add(self, op: str, row: Row) -> Row:
+        """Register a row; a second one for the same operator is a defect."""
+        if op in self._rows:
+            raise ValueError(f"operator {op} already has a {self.title}")
+        self._rows[op] = row
+        return row
+
+    def row(self, *ops: str) -> Callable[[Row], Row]:
+        """Decorator form of `add`, for one or several operators."""
+
+        def register(row: Row) -> Row:
+            for op in ops:
+                self.add(op, row)
+            return row
+
+        return register
+
+
+# -- what an operator is
+# -------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class OperatorInfo:
+    """`stage` says where the operator may stand: in float graphs, in fixed graphs, or in both."""
+
+    stage: Literal["float", "fixed", "both"]
+    summary: str
+
+
+OPERATOR: RuleTable[OperatorInfo] = RuleTable("description")
+
+# -- shapes: (node, operands) → [(shape, dtype)] per result
+# -------------------------------------------------------------
+INFER: RuleTable[Callable[[Node, Sequence[Tensor | None]], list[tuple[Shape, DType]]]] = RuleTable("shape rule")
+
+
+# -- the .sim file
+# ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class SimWindow:
+    """How the attr `pads` of a sliding window is spelled, where the file knows SAME and VALID only.
+
+    Other pads become a PAD in front, filled with real 0 or with the lowest value. `kernel(node, operands)` is
+    (height, width).
+    """
+
+    kernel: Callable[[Node, Sequence[Tensor | None]], Sequence[int]]
+    fill: Literal["zero", "lowest"] = "zero"
+
+
+@dataclass(frozen=True)
+class SimConstant:
+    """A constant operand that only the file has. `make(node, operands, results)` builds it; `read(constant)` gives the
+    attrs that it stands for."""
+
+    name: str
+    make: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Tensor]
+    read: Callable[[Tensor], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class SimRow:
+    """How an operator is spelled in a TFLite container.
+
+    `options` is the name of the options table ("Conv2DOptions") or "" for none; `fields` maps its camelCase-free field
+    names (as in schema/sim.fbs) to our attrs where they are one-to-one; `activation` True when the table has
+    fused_activation_function (our attr "activation"). `constant_inputs` maps an operand position to the attr that is
+    written there as an int32 constant; `file_inputs` likewise for constants that are no int32 copy of an attr.
+    `encode`/`decode` handle whatever is left: encode(node, operands, results) →
+    extra option fields; decode(options as dict, operands, results) → extra attrs. `custom` True: custom operator,
+    attrs go to a flexbuffer map. `order` permutes operands: file position k, constants of the file not counted, holds
+    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`.
+    """
+
+    options: str = ""
+    fields: dict[str, str] = field(default_factory=dict)
+    activation: bool = False
+    constant_inputs: dict[int, str] = field(default_factory=dict)
+    file_inputs: dict[int, SimConstant] = field(default_factory=dict)
+    encode: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], dict[str, Any]] | None = None
+    decode: Callable[[dict[str, Any], Sequence[Tensor | None], Sequence[Tensor]], dict[str, Any]] | None = None
+    order: tuple[int, ...] = ()
+    window: SimWindow | None = None
+    custom: bool = False
+
+
+SIM: RuleTable[SimRow] = RuleTable("spelling in .sim")
+
+
+# -- layout
+# -------------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Moved:
+    """A node after a Transpose moved through it.
+
+    `attrs` replace the node's; `constants` maps operand positions to new constant data; `perms` gives, per result, the
+    permutation that turns the new result into the old one.
+    """
+
+    attrs: dict[str, Any]
+    perms: tuple[tuple[int, ...], ...]
+    constants: dict[int, Array] = field(default_factory=dict)
+
+
+# (graph, node, perm) → Moved, or None where the Transpose cannot pass. All non-constant operands are transpose(x,
+# perm); the row says what the node becomes when it reads the x themselves.
+LAYOUT: RuleTable[Callable[[Graph, Node, tuple[int, ...]], Moved | None]] = RuleTable("layout trait")
+
+
+# -- engine: lowering to onnxruntime
+# ---------------------------------------------------------------------------------------------
+Layout = Literal["native", "first"]  # as in the graph | channels first (rank 4 only: NHWC held as NCHW)
+
+
+class Lowering(Protocol):
+    """What a lowering row sees. Values are names in the ONNX graph being built; conversions are inserted and cached."""
+
+    graph: Graph
+    exact_dot_products: bool  # whether UINT8 × INT8 kernels of this processor sum in 32 bits
+
+    def op(self, op_type: str, inputs: Sequence[str], /, outputs: int = 1, domain: str = "", **attrs: Any) -> Any:
+        """Append an ONNX node; returns the name of its result (list of names when outputs > 1)."""
+
+    def const(self, data: Array, *, shared: bool = True) -> str:
+        """An initializer; equal small ones are one, unless `shared` is False."""
+
+    def real(self, tensor: str, layout: Layout = "native") -> str:
+        """The tensor as binary32 real numbers (dequantised by eq. 1 when it is quantised)."""
+
+    def codes(self, tensor: str, layout: Layout = "native") -> str:
+        """The tensor in its own element type."""
+
+    def centred(self, tensor: str, layout: Layout = "native") -> str:
+        """Codes minus zero point, as integer-valued binary32."""
+
+    def put(self, tensor: str, value: str, layout: Layout = "native") -> None:
+        """Publish a result in the tensor's own element type."""
+
+    def put_real(self, tensor: str, value: str, layout: Layout = "native") -> None:
+        """Publish a result given as real binary32: quantised by eq. 4 when the tensor is quantised."""
+
+    def put_scaled(
+        self,
+        tensor: str,
+        value: str,
+        multiplier: Array,
+        layout: Layout = "native",
+        bounds: tuple[int, int] | None = None,
+    ) -> None:
+        """Publish clamp(rint(value · M) + zp): eq. 7 (float32 multiplier) or eq. 8 (float64), [C] or scalar."""
+
+    def prefer(self, tensors: Sequence[str | None]) -> Layout:
+        """The layout in which most elements of these tensors already exist; "native" unless all are of rank 4 or
+        broadcast.
+        """
+
+
+FLOAT: RuleTable[Callable[[Lowering, Node], None]] = RuleTable("float lowering")
+FIXED: RuleTable[Callable[[Lowering, Node], None]] = RuleTable("integer lowering")
+
+
+@dataclass(frozen=True)
+class HostRow:
+    """A fixed operator that runs between onnxruntime sessions.
+
+    `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated contiguous output
+    arrays. `any_layout`: the operator is elementwise, so it takes its operand in whatever layout it arrives.
+    """
+
+    make: Callable[[Graph, Node], Callable[[list[Array], list[Array]], None]]
+    any_layout: bool = False
+
+
+HOST: RuleTable[HostRow] = RuleTable("host kernel")
+
+# (node, operand tensors, result tensors, operand values) → result values; integers, slow and obvious
+REFERENCE: RuleTable[
+    Callable[[Node, Sequence[Tensor | None], Sequence[Tensor], Sequence[Array | None]], list[Array]]
+] = RuleTable("integer reference")
+
+
+# -- quantisation
+# ---------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class QuantRule:
+    """How an operator is made integer.
+
+    kind:
+      "mac"    operand 0 is UINT8 or INT16 by the plan, operand `weight` symmetric per channel, operand `bias` exact
+      integer.
+      "move"   moves or selects values: results share type and parameters with the operands in `moved`.
+      "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
+      "unary"  elementwise function of operand 0: becomes a TABLE. `function(node, operands)` gives it in float64.
+    `channel_axis` is the axis of the weight that holds output channels.
+    """
+
+    kind: Literal["mac", "move", "real", "unary"]
+    weight: int = 1
+    bias: int = 2
+    channel_axis: int = 0
+    moved: Callable[[Node], Sequence[int]] | None = None
+    function: (
+        Callable[[Node, Sequence[Tensor | None]], Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] | None
+    ) = None
+
+
+QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")
+
+
+# (node, operand values) → value in real numbers, float64: elementwise operators that may become part of one table
+REAL: RuleTable[Callable[[Node, Sequence[Array]], Array]] = RuleTable("real function")
+
+# (graph, node) → None: a quantised node rewritten in place into fixed micro-operators, once its operands and results
+# have their parameters
+FIXED_EXPAND: RuleTable[Callable[[Graph, Node], None]] = RuleTable("fixed expansion")
+
+# (low, high) of the real result of operators whose range is known without measuring
+RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
+
+
+# -- compiler
+# --------------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Cost:
+    """Work of one node: multiply-accumulates and vector-unit operations (elements × steps)."""
+
+    macs: int = 0
+    vector_ops: int = 0
+
+
+COST: RuleTable[Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Cost]] = RuleTable("cost rule")
+# "whole": computed all at once. "alias": nothing is computed, the result is operand 0's bytes under another shape.
+TileRule = Literal["whole", "alias"]
+TILE: RuleTable[TileRule] = RuleTable("tile rule")
+
+# Predicates (node, operands, results) → bool, True when the limit is kept. The docstring is the user's message.
+Constraint = Callable[["Node", "Sequence[Tensor | None]", "Sequence[Tensor]"], bool]
+CONSTRAINTS: RuleTable[tuple[Constraint, ...]] = RuleTable("constraints")
+
+# -- examples: () → [graphs that use the operator, distinct extents], float stage (fixed-only operators: fixed graphs)
+# -----
+EXAMPLES: RuleTable[Callable[[], list[Graph]]] = RuleTable("examples")
+
+
+# -- ONNX import
+# --------------------------------------------------------------------------------------------------------------
+class ImportContext(Protocol):
+    """What an ONNX import row sees. Operands arrive in the source's layout."""
+
+    op: str  # ONNX operator type
+    name: str  # ONNX node name
+    inputs: Sequence[Tensor | None]
+    attrs: dict[str, Any]  # Python values; tensors as numpy arrays
+    opset: int
+    output_count: int
+
+    def constant(self, index: int, what: str) -> Array | None:
+        """Value of a constant operand, None when absent; refuses a node whose operand is not constant."""
+
+    def refuse(self, reason: str, remedy: str = "") -> Exception:
+        """The error to raise for a form that has no meaning here; names node, operator and file."""
+
+    def emit(self, op: str, *operands: Any, **attrs: Any) -> Tensor:
+        """Append an operator of ours (stems and names follow the source node) and return its only result."""
+
+    def emit_many(self, op: str, operands: Sequence[Any], **attrs: Any) -> list[Tensor]:
+        """Append an operator of ours with several results."""
+
+    def nhwc(self, tensor: Tensor) -> Tensor:
+        """Transpose an NCHW tensor of rank 4 to NHWC."""
+
+    def nchw(self, tensor: Tensor) -> Tensor:
+        """Transpose an NHWC tensor of rank 4 to NCHW."""
+
+
+# ONNX operator type → (context) → result tensors in the source's layout
+IMPORT_ONNX: RuleTable[Callable[[ImportContext], Sequence[Tensor]]] = RuleTable("ONNX import")
+
+
+@dataclass(frozen=True)
+class OnnxCase:
+    """One ONNX node as test example: `inputs` name → shape of float inputs, `constants` name → array, in operand order
+    by `order` (default: inputs, then constants; "" is an absent operand)."""
+
+    op: str
+    inputs: dict[str, Shape]
+    constants: dict[str, Array] = field(default_factory=dict)
+    attrs: dict[str, Any] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    outputs: int = 1
+    opset: int = 17
+    low: float = -1.0
+    high: float = 1.0
+
+
+ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")

@@ -1,0 +1,1 @@
+"""What the tools tell about models and results, as values and text."""

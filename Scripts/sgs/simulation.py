@@ -1,0 +1,243 @@
+"""One way to run any model file: float .sim, fixed .sim and offline .img. The kind is read from the file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec, parse_input_config
+from sgs.data.feed import fixed_inputs, float_inputs
+from sgs.data.images import Sample
+from sgs.data.preprocess import Preprocessor
+from sgs.engine import FixedEngine, FloatEngine
+from sgs.errors import UserError
+from sgs.img import Image, IoTensor, OfflineEngine, read_image
+from sgs.ir import Graph
+from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
+from sgs.numeric.types import DType
+from sgs.sim import expect_stage, read_sim
+
+STAGE = "simulate"
+Kind = Literal["Float", "Fixed", "Offline"]
+KINDS: tuple[Kind, ...] = ("Float", "Fixed", "Offline")
+_KIND_OF_STAGE: dict[str, Kind] = {"float": "Float", "fixed": "Fixed", "debug": "Float"}
+_IMAGE_MAGIC = b"SGSIMG"
+
+
+@dataclass(frozen=True, eq=False)
+class Port:
+    """An input or output as the caller sees it: `shape` is that of one frame, in `layout`.
+
+    `quant` is set where the caller hands over or receives codes; `spec` says what an input is fed, None for outputs.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    layout: str
+    quant: QuantParams | None = None
+    spec: InputSpec | None = None
+
+    def real(self, values: Array) -> Array:
+        """What an array of this port stands for: codes become float32, anything else stays."""
+        return values if self.quant is None else dequantise(values, self.quant)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """How many frames one run takes: 1 up to the largest (n_buf), or one of the listed numbers (one_buf)."""
+
+    mode: str = "n_buf"
+    sizes: tuple[int, ...] = (1,)
+
+    def allows(self, frames: int) -> bool:
+        return 1 <= frames <= self.sizes[0] if self.mode == "n_buf" else frames in self.sizes
+
+    @property
+    def smallest(self) -> int:
+        return 1 if self.mode == "n_buf" else min(self.sizes)
+
+    def __str__(self) -> str:
+        if self.mode == "n_buf":
+            return "1" if self.sizes == (1,) else f"1 to {self.sizes[0]}"
+        return " or ".join(map(str, self.sizes))
+
+
+class _Engine(Protocol):
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
+
+
+class Simulator:
+    """A model file ready to run. Pickles as its path, and is opened again where it is unpickled.
+
+    Args:
+        path: of a .sim (debug, float or fixed) or an .img.
+        threads: of one run, 0 for one per core; may be changed until the first run.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a model of this toolchain.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
+        self.path = Path(path)
+        self.threads = threads
+        self.graph: Graph | None = None  # of a .sim
+        self.image: Image | None = None  # of an .img
+        self.batches = Batches()
+        if _is_image(self.path):
+            self._open_image(read_image(self.path))
+        else:
+            self._open_sim()
+
+    def __reduce__(self) -> tuple[type[Simulator], tuple[Path]]:
+        return Simulator, (self.path,)
+
+    def _open_image(self, image: Image) -> None:
+        self.kind: Kind = "Offline"
+        self.image = image
+        self.batches = Batches(image.batch_mode.name.lower(), image.batches)
+        self.inputs = tuple(_image_port(tensor, _image_spec(tensor)) for tensor in image.inputs)
+        self.outputs = tuple(_image_port(tensor, None) for tensor in image.outputs)
+        specs = tuple(port.spec for port in self.inputs if port.spec is not None)
+        outputs = tuple(
+            OutputSpec(t.name, t.dtype is DType.FLOAT32, t.layout or "NHWC", t.format) for t in image.outputs
+        )
+        self.config = InputConfig(specs, outputs, ConvSpec(), self.path, "")
+
+    def _open_sim(self) -> None:
+        sim = read_sim(self.path)
+        graph = expect_stage(sim, tuple(_KIND_OF_STAGE), "the simulator")
+        self.kind = _KIND_OF_STAGE[sim.stage]
+        self.graph = graph
+        text = graph.metadata.get("config")
+        if not isinstance(text, str):
+            raise UserError(
+                "holds no configuration of its inputs", stage=STAGE, file=self.path, remedy="convert it again"
+            )
+        self.config = parse_input_config(text, self.path)
+        specs = {spec.name: spec for spec in self.config.inputs}
+        layouts = {name: spec.layout for name, spec in specs.items()}
+        layouts |= {output.name: output.layout for output in self.config.outputs}
+        unknown = [name for name in (*graph.inputs, *graph.outputs) if name not in layouts]
+        if unknown:
+            raise UserError("its configuration does not describe this", stage=STAGE, file=self.path, node=unknown[0])
+        ports = {
+            name: _graph_port(graph, name, layouts[name], specs.get(name)) for name in layouts if name in graph.tensors
+        }
+        self.inputs = tuple(ports[name] for name in graph.inputs)
+        self.outputs = tuple(ports[name] for name in graph.outputs)
+
+    # -- running -------------------------------------------------------------------------------------------------------
+    @cached_property
+    def _engine(self) -> _Engine:
+        if self.image is not None:
+            return OfflineEngine(self.image, threads=self.threads)
+        assert self.graph is not None
+        engine = FloatEngine if self.kind == "Float" else FixedEngine
+        return engine(self.graph, threads=self.threads)
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Arrays by input name → arrays by output name; frames may be stacked on the first axis as `batches` allows.
+
+        Raises ValueError, with what was expected and what was got, for feeds that do not fit.
+        """
+        names = [port.name for port in self.inputs]
+        if set(feeds) != set(names):
+            raise ValueError(f"expected inputs {names}, got {list(feeds)}")
+        checked = {port.name: self.checked(port, feeds[port.name]) for port in self.inputs}
+        return self._engine.run(checked)
+
+    def checked(self, port: Port, values: object) -> Array:
+        """C-contiguous values for an input. Raises ValueError for another shape, type or number of frames."""
+        if not isinstance(values, np.ndarray):
+            raise ValueError(f"input '{port.name}': expected a numpy.ndarray, got {type(values).__name__}")
+        wanted, got = port.dtype.numpy, values.dtype
+        if got != wanted:
+            raise ValueError(f"input '{port.name}': expected dtype {wanted}, got {got}")
+        frames = values.shape[0] // port.shape[0] if port.shape and values.ndim else 1
+        stacked = (frames * port.shape[0], *port.shape[1:]) if port.shape else ()
+        if values.shape != stacked or not self.batches.allows(frames):
+            several = f", or {self.batches} frames stacked" if str(self.batches) != "1" else ""
+            raise ValueError(
+                f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
+            )
+        return np.ascontiguousarray(values)
+
+    # -- feeding from files --------------------------------------------------------------------------------------------
+    def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
+        """What this model reads for one sample: scripts are called with norm=True for float models only."""
+        shapes = {port.name: port.shape for port in self.inputs}
+        prepare = float_inputs if self.kind == "Float" else fixed_inputs
+        arrays = prepare(self.config, preprocessors, sample, shapes)
+        return {port.name: _as_fed(port, arrays[port.name]) for port in self.inputs}
+
+    def simulate(
+        self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
+    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
+        """(sample, feeds, outputs) of every sample, in order.
+
+        Where the model takes several frames only, the last group is filled up with repetitions, whose results are
+        dropped.
+        """
+        group: list[tuple[Sample, dict[str, Array]]] = []
+        for sample in samples:
+            group.append((sample, self.feeds(preprocessors, sample)))
+            if len(group) == self.batches.smallest:
+                yield from self._run_group(group)
+                group = []
+        if group:
+            yield from self._run_group(group)
+
+    def _run_group(
+        self, group: list[tuple[Sample, dict[str, Array]]]
+    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
+        size = self.batches.smallest
+        if size == 1:
+            (sample, feeds), *_ = group
+            yield sample, feeds, self.run(feeds)
+            return
+        filled = [feeds for _, feeds in group] + [group[-1][1]] * (size - len(group))
+        stacked = {port.name: np.concatenate([feeds[port.name] for feeds in filled]) for port in self.inputs}
+        parts = {name: np.split(values, size) for name, values in self.run(stacked).items()}
+        for index, (sample, feeds) in enumerate(group):
+            yield sample, feeds, {name: frames[index] for name, frames in parts.items()}
+
+
+def _is_image(path: Path) -> bool:
+    """Whether the file begins as an .img does; a damaged one counts when it is called .img."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_IMAGE_MAGIC))
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", stage=STAGE, file=path) from error
+    return head == _IMAGE_MAGIC or path.suffix.lower() == ".img"
+
+
+def _image_spec(tensor: IoTensor) -> InputSpec:
+    quantize = tensor.dtype is not DType.INT16
+    mean, std = tensor.mean, tensor.std
+    aligned = tensor.width_alignment, tensor.height_alignment
+    return InputSpec(tensor.name, tensor.training_format, tensor.format, quantize, mean, std, *aligned, tensor.layout)
+
+
+def _image_port(tensor: IoTensor, spec: InputSpec | None) -> Port:
+    quant = None if tensor.dtype.is_float else tensor.quant
+    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.layout or "NHWC", quant, spec)
+
+
+def _graph_port(graph: Graph, name: str, layout: str, spec: InputSpec | None) -> Port:
+    tensor = graph[name]
+    return Port(name, tensor.shape, tensor.dtype, layout, None if tensor.dtype.is_float else tensor.quant, spec)
+
+
+def _as_fed(port: Port, values: Array) -> Array:
+    """The array in the port's type: real numbers become codes where the model reads codes."""
+    if values.dtype.kind == "f" and port.quant is not None:
+        return quantise(values, port.quant, port.dtype)
+    return values.astype(port.dtype.numpy, copy=False)

@@ -1,0 +1,60 @@
+"""The shipped digit classifier, converted once per test process, and its pictures: for tests that need a real model."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+from conventions import ROOT
+from sgs.cli import sgs_converter
+
+CHIP = "pcupid"
+NAME = "onnx_mobilenet_v2_digits"
+FOLDER = ROOT / "SGS_Models/onnx" / NAME
+MODEL, INI, SCRIPT = FOLDER / f"{NAME}.onnx", FOLDER / "input_config.ini", FOLDER / f"{NAME}.py"
+CALIBRATION = ROOT / "SGS_Models/resource/digits/calibration"
+TEST = ROOT / "SGS_Models/resource/digits/test"
+LABELS = TEST / "labels.csv"
+
+SOURCE = ["--model_file", str(MODEL), "--input_config", str(INI), "--soc_version", CHIP]
+
+
+@lru_cache(maxsize=1)
+def _kept() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="sgs_shipped_")
+
+
+@lru_cache(maxsize=1)
+def converted() -> Path:
+    """A folder with Debug_digits_float.sim, digits_float.sim, digits_fixed.sim and digits.img, from a few pictures."""
+    folder = Path(_kept().name)
+    options = ["-i", str(sample_list(folder, CALIBRATION, 8)), "-n", str(SCRIPT), "--quant_level", "L2"]
+    code = sgs_converter.main(
+        ["onnx", *SOURCE, *options, "--output_file", str(folder / "digits.img"), "--export_models"]
+    )
+    assert code == 0
+    return folder
+
+
+def sample_list(folder: Path, pictures: Path, count: int) -> Path:
+    """A list file of the first `count` pictures."""
+    file = folder / f"{pictures.name}_{count}.txt"
+    file.write_text("".join(f"{path}\n" for path in sorted(pictures.glob("*.png"))[:count]), encoding="utf-8")
+    return file
+
+
+@lru_cache(maxsize=1)
+def labels() -> dict[str, int]:
+    """Test picture → class."""
+    with LABELS.open(encoding="utf-8") as file:
+        return {row["file"]: int(row["class_index"]) for row in csv.DictReader(file)}
+
+
+def launch(program: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a launcher of the tree as users do, from a folder that is not the tree's."""
+    command = [sys.executable, str(ROOT / program), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)

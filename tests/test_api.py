@@ -1,0 +1,187 @@
+"""calibrator_custom: the manual's interface of simulators."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import calibrator_custom
+import sgs.python_api
+from conventions import ROOT
+from sgs.data.preprocess import Preprocessor
+from sgs.numeric.quantise import Array
+from shipped import CHIP, SCRIPT, TEST, converted
+
+FLOAT_KEYS = ["index", "shape", "name", "dtype"]
+INPUT_KEYS = ["name", "index", "dtype", "layouts", "shape", "training_input_formats", "input_formats"]
+INPUT_KEYS += ["input_width_alignment", "input_height_alignment"]
+OUTPUT_KEYS = INPUT_KEYS[:5]
+BATCH_KEYS = ["batch", "batch_mode"]
+
+
+@pytest.fixture(autouse=True)
+def no_chip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a fresh process."""
+    monkeypatch.setattr(sgs.python_api, "_SELECTED", [])
+
+
+def opened(kind: str) -> sgs.python_api.ModelRunner:
+    name = {"float": "digits_float.sim", "fixed": "digits_fixed.sim", "offline": "digits.img"}[kind]
+    runner: sgs.python_api.ModelRunner = getattr(calibrator_custom, f"{kind}_simulator")(str(converted() / name))
+    return runner
+
+
+def picture(norm: bool, name: str = "digit_000.png") -> Array:
+    return Preprocessor(SCRIPT)(TEST / name, norm=norm)
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "outputs", "dtype"),
+    [
+        ("float", FLOAT_KEYS, FLOAT_KEYS, np.float32),
+        ("fixed", INPUT_KEYS, OUTPUT_KEYS, np.uint8),
+        ("offline", INPUT_KEYS + BATCH_KEYS, OUTPUT_KEYS + BATCH_KEYS, np.uint8),
+    ],
+)
+def test_details_and_a_run(kind: str, inputs: list[str], outputs: list[str], dtype: type) -> None:
+    model = opened(kind)
+    (told,), (result,) = model.get_input_details(), model.get_output_details()
+    assert list(told) == inputs and list(result) == outputs
+    assert (told["name"], told["index"], told["dtype"]) == ("images", 0, dtype)
+    assert isinstance(told["shape"], np.ndarray) and told["shape"].dtype == np.int32
+    assert told["shape"].tolist() == [1, 64, 64, 3]
+    assert (result["name"], result["dtype"], result["shape"].tolist()) == ("logits", np.float32, [1, 10])
+    if kind != "float":
+        assert (told["layouts"], told["training_input_formats"], told["input_formats"]) == ("NHWC", "RGB", "RGB")
+    model.set_input(0, picture(norm=kind == "float"))
+    model.invoke()
+    assert model.get_output(0).shape == (1, 10)
+    assert model.get_output(0).argmax() == 7
+
+
+def test_fixed_and_offline_agree() -> None:
+    results = []
+    for kind in ("fixed", "offline"):
+        model = opened(kind)
+        model.set_input(0, picture(norm=False, name="digit_009.png"))
+        model.invoke()
+        results.append(model.get_output(0))
+    assert np.array_equal(*results)
+
+
+def test_results_are_the_callers_own() -> None:
+    """A result stays as it is in the next run; an input may be a view that is not contiguous, and may change later."""
+    model = opened("fixed")
+    pixels = picture(norm=False)
+    turned = np.asfortranarray(pixels)
+    model.set_input(0, turned)
+    turned[:] = 0
+    model.invoke()
+    first = model.get_output(0)
+    kept = first.copy()
+    model.set_input(0, 255 - pixels)
+    model.invoke()
+    assert np.array_equal(first, kept)
+    assert not np.array_equal(first, model.get_output(0))
+    assert first.argmax() == 7
+
+
+def test_tensor_details() -> None:
+    floats = {tensor["name"]: tensor for tensor in opened("float").get_tensor_details()}
+    assert all(list(tensor) == ["name", "shape", "dtype", "qtype"] for tensor in floats.values())
+    assert (floats["images"]["dtype"], floats["images"]["qtype"]) == ("FLOAT32", "UINT8")
+    assert {tensor["qtype"] for tensor in floats.values()} == {"UINT8", "INT8", "INT16", "INT32"}
+    for kind in ("fixed", "offline"):
+        tensors = {tensor["name"]: tensor for tensor in opened(kind).get_tensor_details()}
+        assert all(
+            list(tensor) == ["name", "shape", "dtype", "min", "max", "quantization"] for tensor in tensors.values()
+        )
+        codes = tensors["logits/codes"]
+        assert codes["dtype"] == "INT16" and len(codes["min"]) == len(codes["max"]) == len(codes["quantization"]) == 1
+        (scale, zero_point), low, high = codes["quantization"][0], codes["min"][0], codes["max"][0]
+        assert scale == pytest.approx(max(-low, high) / 32767, rel=1e-3) and zero_point == 0
+        weights = [
+            tensor for tensor in tensors.values() if tensor["dtype"] == "INT8" and len(tensor["quantization"]) > 1
+        ]
+        assert weights and all(len(tensor["quantization"]) in tensor["shape"] for tensor in weights)
+
+
+def test_planned_types_are_what_calibration_gives() -> None:
+    """Where nothing was promoted, `qtype` of the float file is `dtype` of the fixed one."""
+    planned = {tensor["name"]: tensor["qtype"] for tensor in opened("float").get_tensor_details()}
+    fixed = {tensor["name"]: tensor["dtype"] for tensor in opened("fixed").get_tensor_details()}
+    shared = (planned.keys() & fixed.keys()) - {"images", "logits"}  # whose outer form is that of the ini
+    assert len(shared) > 20
+    assert {name: planned[name] for name in shared} == {name: fixed[name] for name in shared}
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+MISUSES: list[tuple[str, Callable[[sgs.python_api.ModelRunner], object], str]] = [
+    (
+        "shape",
+        lambda m: m.set_input(0, np.zeros((1, 3, 64, 64), np.uint8)),
+        r"expected shape \[1, 64, 64, 3\], got \[1, 3,",
+    ),
+    ("frames", lambda m: m.set_input(0, np.zeros((2, 64, 64, 3), np.uint8)), r"expected shape .*got \[2, 64"),
+    ("dtype", lambda m: m.set_input(0, np.zeros((1, 64, 64, 3), np.float32)), "expected dtype uint8, got float32"),
+    ("list", lambda m: m.set_input(0, [1, 2]), "expected a numpy.ndarray, got list"),  # type: ignore[arg-type]
+    ("index", lambda m: m.set_input(1, np.zeros((1, 64, 64, 3), np.uint8)), "expected input index 0 to 0, got 1"),
+    ("early invoke", lambda m: m.invoke(), "expected set_input for 1 inputs, got none for images"),
+    ("early result", lambda m: m.get_output(0), "expected invoke()"),
+    ("output index", lambda m: m.get_output(3), "expected output index 0 to 0, got 3"),
+]
+
+
+@pytest.mark.parametrize(("misuse", "message"), [row[1:] for row in MISUSES], ids=[row[0] for row in MISUSES])
+@pytest.mark.parametrize("kind", ["fixed", "offline"])
+def test_misuse(kind: str, misuse: Callable[[sgs.python_api.ModelRunner], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message.replace("()", r"\(\)")):
+        misuse(opened(kind))
+
+
+@pytest.mark.parametrize(
+    ("open_it", "name", "message"),
+    [
+        (calibrator_custom.float_simulator, "digits_fixed.sim", "expected a float .sim, got a fixed .sim"),
+        (calibrator_custom.fixed_simulator, "digits.img", "expected a fixed .sim, got an offline .img"),
+        (calibrator_custom.offline_simulator, "digits_float.sim", "expected an offline .img, got a float .sim"),
+        (calibrator_custom.float_simulator, "no.sim", "No such file"),
+    ],
+)
+def test_wrong_files(open_it: Callable[[Path], object], name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_it(converted() / name)
+
+
+def test_chip_is_chosen_once() -> None:
+    calibrator_custom.set_soc_version(CHIP.upper())
+    calibrator_custom.set_soc_version(CHIP)
+    opened("offline")
+    with pytest.raises(ValueError, match=f"expected {CHIP}, got muffin"):
+        calibrator_custom.set_soc_version("muffin")
+
+
+def test_image_of_another_chip() -> None:
+    calibrator_custom.set_soc_version("muffin")
+    with pytest.raises(ValueError, match=f"expected an image for muffin, got one for {CHIP}"):
+        opened("offline")
+
+
+def test_unknown_chip() -> None:
+    with pytest.raises(ValueError, match="unknown chip 'nonesuch'"):
+        calibrator_custom.set_soc_version("nonesuch")
+
+
+def test_import_is_light() -> None:
+    """Nothing that a simulator does not need."""
+    heavy = "[name for name in ('torch', 'onnxsim') if name in sys.modules]"
+    code = f"import sys, calibrator_custom; print(calibrator_custom.__version__, {heavy})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT / "Scripts", capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split(" ", 1) == [calibrator_custom.__version__, "[]\n"]

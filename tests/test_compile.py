@@ -1,0 +1,419 @@
+"""The compiler: what the commands compute on planned memory is what the fixed graph means, to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sgs.ops  # noqa: F401  fills the tables
+from fixed_examples import code_feeds, fixed_variants
+from sgs.builder import GraphBuilder
+from sgs.compile import compile_graph, summarise
+from sgs.compile.cost import command_cost, dma_cycles, mac_cycles
+from sgs.compile.live import live_ranges, reside
+from sgs.config.chips import Chip, load_chip
+from sgs.engine import FixedEngine, run_reference
+from sgs.errors import UserError
+from sgs.img import Image, OfflineEngine, Space, image_bytes, parse_image
+from sgs.ir import Graph, Tensor
+from sgs.numeric.quantise import Array, activation_params, quantise_weights, symmetric_params
+from sgs.numeric.table import build_table
+from sgs.numeric.types import DType
+from sgs.registry import OPERATOR
+
+FIXED_OPS = [op for op in OPERATOR if OPERATOR[op].stage != "float"]
+
+
+@pytest.fixture(scope="module")
+def chip() -> Chip:
+    return load_chip("ibopper")
+
+
+# -- fixed graphs by hand ----------------------------------------------------------------------------------------------
+class Fixed:
+    """Builds fixed graphs: every activation is UINT8 or INT16 with parameters of a range around zero."""
+
+    def __init__(self) -> None:
+        self.build = GraphBuilder()
+        self.rng = np.random.default_rng(5)
+
+    def input(self, name: str, shape: tuple[int, ...], dtype: DType = DType.INT16) -> Tensor:
+        return self.typed(self.build.input(name, shape, dtype), dtype, 4.0)
+
+    @staticmethod
+    def typed(tensor: Tensor, dtype: DType, bound: float) -> Tensor:
+        tensor.dtype = dtype
+        tensor.quant = None if dtype.is_float else activation_params(-0.7 * bound, bound, dtype)
+        return tensor
+
+    def __call__(
+        self, op: str, *operands: Tensor, dtype: DType = DType.INT16, bound: float = 5.0, **attrs: Any
+    ) -> Tensor:
+        return self.typed(self.build(op, *operands, **attrs), dtype, bound)
+
+    def conv(
+        self, x: Tensor, channels: int, kernel: int, dtype: DType = DType.INT16, weights: DType = DType.INT8
+    ) -> Tensor:
+        real = self.rng.normal(0, 0.4, (channels, kernel, kernel, x.shape[3]))
+        quant = symmetric_params(np.abs(real).reshape(channels, -1).max(1), weights)
+        weight = self.build.graph.add_constant("w", quantise_weights(real, quant, weights), quant=quant, dtype=weights)
+        bias = self.build.graph.add_constant("b", self.rng.integers(-500, 500, channels).astype(np.int32))
+        pad = kernel // 2
+        window = dict(strides=(1, 1), dilations=(1, 1), pads=(pad,) * 4, activation="NONE")
+        return self("CONV_2D", x, weight, bias, dtype=dtype, **window)
+
+    def table(self, x: Tensor, dtype: DType = DType.INT16) -> Tensor:
+        assert x.quant is not None
+        params = activation_params(-3.5, 5.0, dtype)
+        data = build_table(lambda v: v / (1 + np.exp(-np.asarray(v, np.float64))), x.quant, x.dtype, params, dtype)
+        return self("TABLE", x, self.build.constant("t", data), dtype=dtype)
+
+    def done(self, *outputs: Tensor) -> Graph:
+        return self.build.output(*outputs)
+
+
+def chain() -> Graph:
+    """float → codes → convolution → table → convolution → float."""
+    f = Fixed()
+    x = f.build.input("x", (1, 7, 9, 3))
+    y = f.table(f.conv(f("QUANTIZE", x, dtype=DType.UINT8), 6, 3), DType.UINT8)
+    return f.done(f("DEQUANTIZE", f.conv(y, 4, 3), dtype=DType.FLOAT32))
+
+
+def residual() -> Graph:
+    """Two branches added, both of them read again; inner tensor and sum are outputs."""
+    f = Fixed()
+    x = f.input("x", (1, 6, 5, 4), DType.UINT8)
+    a = f.conv(x, 4, 3)
+    b = f("QUANTIZE", a, dtype=DType.UINT8)
+    c = f.conv(f.conv(b, 4, 1, DType.UINT8), 4, 3)
+    total = f("ADD", a, c, bound=9.0, activation="NONE")
+    return f.done(a, f.table(total))
+
+
+def concat() -> Graph:
+    """Three branches joined, one of them twice, one of them the input itself."""
+    f = Fixed()
+    x = f.input("x", (1, 6, 5, 4))
+    a = f("ADD", x, x, activation="RELU")
+    y = f.build("CONCATENATION", x, a, x, axis=3)
+    y.quant = x.quant
+    return f.done(f.table(y))
+
+
+def packed_weights() -> Graph:
+    """4-bit weights of odd count, and equal constants."""
+    f = Fixed()
+    x = f.input("x", (1, 5, 7, 3), DType.UINT8)
+    y = f.conv(x, 5, 3, weights=DType.INT4)
+    return f.done(f.table(y), f.table(f("SUB", y, y, activation="NONE")))
+
+
+def reshaped(read_again: bool) -> Callable[[], Graph]:
+    """Changes of shape in front, inside and at the end, the last of a tensor that may be read again."""
+
+    def make() -> Graph:
+        f = Fixed()
+        x = f.input("x", (1, 6, 20))
+        y = f.table(f("RESHAPE", x, shape=(1, 6, 5, 4), bound=4.0))
+        z = f("RESHAPE", f("RESHAPE", y, shape=(1, 30, 4)), shape=(120,))
+        return f.done(z, f.table(y)) if read_again else f.done(z)
+
+    return make
+
+
+def two_shapes_of_one_tensor() -> Graph:
+    """Outputs that are the same bytes: only one of them can have them in place."""
+    f = Fixed()
+    y = f.table(f.input("x", (1, 6, 20)))
+    return f.done(f("RESHAPE", y, shape=(1, 120)), y, f("RESHAPE", y, shape=(120,)))
+
+
+def reshaped_input_as_output() -> Graph:
+    f = Fixed()
+    return f.done(f("RESHAPE", f.input("x", (1, 6, 20)), shape=(2, 60), bound=4.0))
+
+
+def copies() -> Graph:
+    """Outputs that no command produces: an input, a constant; and a result that nobody reads."""
+    f = Fixed()
+    x = f.input("x", (1, 6, 20))
+    constant = f.build.graph.add_constant("c", np.arange(12, dtype=np.int16).reshape(1, 12), quant=x.quant)
+    y = f.table(x)
+    f.table(y)
+    return f.done(x, constant, y)
+
+
+def two_inputs() -> Graph:
+    f = Fixed()
+    a, b = f.input("a", (1, 4, 3)), f.input("b", (1, 1, 3))
+    return f.done(f("MUL", a, b, activation="NONE"))
+
+
+BY_HAND: dict[str, Callable[[], Graph]] = {
+    "chain": chain,
+    "residual": residual,
+    "concat": concat,
+    "packed weights": packed_weights,
+    "reshaped": reshaped(False),
+    "reshaped, read again": reshaped(True),
+    "two shapes of one tensor": two_shapes_of_one_tensor,
+    "reshaped input as output": reshaped_input_as_output,
+    "copies": copies,
+    "two inputs": two_inputs,
+}
+
+
+# -- equal to the bit --------------------------------------------------------------------------------------------------
+def through_file(graph: Graph, chip: Chip, **options: Any) -> Image:
+    """The image as a reader of its file gets it."""
+    return parse_image(image_bytes(compile_graph(graph, chip, **options)))
+
+
+def stacked(frames: list[dict[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([frame[name] for frame in frames]) for name in frames[0]}
+
+
+def check_frames(graph: Graph, image: Image, count: int) -> None:
+    """Offline on `count` frames, given one by one or stacked, equals engine and reference on each of them."""
+    feeds = [code_feeds(graph, seed) for seed in range(count)]
+    constants = any(graph[name].is_constant for name in graph.outputs)
+    fixed = None if constants else FixedEngine(graph, threads=1)
+    engine = OfflineEngine(image, threads=2)
+    for offered in (feeds, stacked(feeds)):
+        results = engine.run(offered, batch=count)
+        assert list(results) == list(dict.fromkeys(graph.outputs))
+        for index, frame in enumerate(feeds):
+            truth = run_reference(graph, frame)
+            values = truth if fixed is None else fixed.run(frame)
+            for name, result in results.items():
+                expected = graph[name].data if graph[name].is_constant else truth[name]
+                part = np.split(result, count)[index]
+                assert np.array_equal(part, expected), f"{name}, frame {index}"
+                assert graph[name].is_constant or np.array_equal(part, values[name]), f"{name}, frame {index}"
+
+
+@pytest.mark.parametrize("op", FIXED_OPS)
+def test_every_operator(op: str, chip: Chip) -> None:
+    for _, graph in fixed_variants(op):
+        check_frames(graph, through_file(graph, chip, batches=2), 2)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("make", BY_HAND.values(), ids=BY_HAND.keys())
+def test_separate_buffers(make: Callable[[], Graph], count: int, chip: Chip) -> None:
+    graph = make()
+    check_frames(graph, through_file(graph, chip, batches=3), count)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("make", BY_HAND.values(), ids=BY_HAND.keys())
+def test_one_buffer(make: Callable[[], Graph], count: int, chip: Chip) -> None:
+    graph = make()
+    check_frames(graph, through_file(graph, chip, batch_mode="one_buf", batches=(4, 2)), count)
+
+
+def test_equal_graphs_give_equal_images(chip: Chip) -> None:
+    assert image_bytes(compile_graph(residual(), chip)) == image_bytes(compile_graph(residual(), chip))
+
+
+def test_the_graph_is_left_as_it_is(chip: Chip) -> None:
+    graph = copies()
+    before = graph.copy()
+    compile_graph(graph, chip)
+    assert (graph.nodes, graph.outputs, list(graph.tensors)) == (before.nodes, before.outputs, list(before.tensors))
+
+
+def test_a_colliding_plan_shows(chip: Chip) -> None:
+    """The simulator has no memory but the planned: two live tensors in one place give a wrong result."""
+    f = Fixed()
+    y = f.table(f.input("x", (1, 6, 20)))
+    graph = f.done(f.table(f("SUB", f.table(y), y, activation="NONE")))
+    image = compile_graph(graph, chip)
+    program = image.programs[0]
+    squeezed = tuple(replace(p, offset=0) if p.space is Space.ARENA else p for p in program.placements)
+    broken = replace(image, programs=(replace(program, placements=squeezed),))
+    feeds = code_feeds(graph, 0)
+    name, truth = graph.outputs[0], run_reference(graph, feeds)
+    assert np.array_equal(OfflineEngine(image).run(feeds)[name], truth[name])
+    assert not np.array_equal(OfflineEngine(broken).run(feeds)[name], truth[name])
+
+
+# -- memory ------------------------------------------------------------------------------------------------------------
+def test_a_change_of_shape_is_no_command(chip: Chip) -> None:
+    image = compile_graph(reshaped(False)(), chip)
+    assert [command.opcode for command in image.programs[0].commands] == ["TABLE"]
+    assert image.programs[0].arena_size == 0
+    assert [c.opcode for c in compile_graph(two_shapes_of_one_tensor(), chip).programs[0].commands].count(
+        "RESHAPE"
+    ) == 2
+
+
+def test_live_ranges_of_a_residual(chip: Chip) -> None:
+    graph = residual()
+    residence = reside(graph)
+    ranges = live_ranges(residence, 64)
+    assert [(r.first, r.last, r.size) for r in ranges] == [(1, 2, 128), (2, 3, 128), (3, 4, 256), (4, 5, 256)]
+    assert [residence.storage[name].space for name in graph.outputs] == [Space.OUTPUT, Space.OUTPUT]
+    assert compile_graph(graph, chip).programs[0].arena_size == 512
+
+
+def test_constants_are_stored_once_and_packed(chip: Chip) -> None:
+    image = compile_graph(packed_weights(), chip)
+    places = {image.tensors[p.tensor].name: p for p in image.programs[0].placements if p.space is Space.WEIGHTS}
+    assert places["w"].size == (5 * 3 * 3 * 3 + 1) // 2
+    assert places["t"].offset == places["t_1"].offset  # both inputs have one scale
+    assert all(placement.offset % 64 == 0 for placement in places.values())
+    assert image.weights.size == max(placement.offset + placement.size for placement in places.values())
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+def test_cycles_by_hand(chip: Chip) -> None:
+    chip = replace(
+        chip, macs_per_cycle=100, int16_divisor=4, vector_lanes=16, clock_hz=800, dram_bytes_per_second=1600,
+        dram_latency_cycles=10,
+    )  # fmt: skip
+    assert mac_cycles(1001, chip, wide=False) == 11 and mac_cycles(1001, chip, wide=True) == 41
+    assert dma_cycles(101, chip) == 10 + 51 and dma_cycles(0, chip) == 0
+    graph = residual()
+    cost = command_cost(graph, graph.nodes[0], chip)
+    macs = 6 * 5 * 4 * 3 * 3 * 4
+    traffic = 6 * 5 * 4 + 4 * 3 * 3 * 4 + 4 * 4 + 2 * 6 * 5 * 4
+    assert (cost.macs, cost.dma_bytes) == (macs, traffic)
+    assert cost.cycles == max(-(-macs // 100), 10 + traffic // 2)
+
+
+def test_summary_adds_up(chip: Chip) -> None:
+    image = compile_graph(residual(), chip, batch_mode="one_buf", batches=[2, 4])
+    summary, commands = summarise(image, chip), image.programs[1].commands
+    assert summary.cycles == sum(command.cycles for command in commands)
+    assert summary.latency == pytest.approx(summary.cycles / chip.clock_hz)
+    assert (summary.arena_peak, summary.arena_lower_bound, summary.gap) == (512, 512, 0)
+    assert "512 bytes, lower bound 512, gap 0.00%" in summary.text()
+
+
+# -- inputs and outputs ------------------------------------------------------------------------------------------------
+def test_descriptions_follow_the_metadata(chip: Chip) -> None:
+    graph = two_inputs()
+    graph.metadata["inputs"] = [
+        {"name": "b", "input_format": "BGRA", "training_format": "RGB", "layout": "NCHW"}
+        | {"mean": [1, 2, 3], "std": [4.0], "width_alignment": 16}
+    ]
+    graph.metadata["config"] = {"level": "L5"}
+    image = through_file(graph, chip, category="Classification")
+    first, second = image.inputs
+    assert (first.format, first.training_format, first.mean, first.width_alignment) == ("RAWDATA_S16_NHWC",) * 2 + (
+        (),
+        1,
+    )
+    assert (second.format, second.training_format, second.layout) == ("BGRA", "RGB", "NCHW")
+    assert (second.mean, second.std, second.width_alignment, second.height_alignment) == ((1, 2, 3), (4,), 16, 1)
+    assert first.quant is not None and first.quant.same_codes(graph["a"].quant)
+    assert (image.category, image.config, image.chip) == ("Classification", {"config": {"level": "L5"}}, chip.name)
+
+
+BAD_FEEDS: dict[str, tuple[Any, str]] = {
+    "missing": ({"a": np.zeros((1, 4, 3), np.int16)}, r"expected inputs \['a', 'b'\], got \['a'\]"),
+    "type": ({"a": np.zeros((1, 4, 3)), "b": np.zeros((1, 1, 3), np.int16)}, "'a': expected int16.*got float64"),
+    "shape": ({"a": np.zeros((1, 3, 4), np.int16), "b": np.zeros((1, 1, 3), np.int16)}, r"got int16\[1, 3, 4\]"),
+    "uneven": ({"a": np.zeros((2, 4, 3), np.int16), "b": np.zeros((1, 1, 3), np.int16)}, r"got \[2, 1\]"),
+    "too many": (
+        {"a": np.zeros((3, 4, 3), np.int16), "b": np.zeros((3, 1, 3), np.int16)},
+        "expected 1 to 2 frames, got 3",
+    ),
+    "none": ([], "expected 1 to 2 frames, got 0"),
+}
+
+
+@pytest.mark.parametrize(("feeds", "message"), BAD_FEEDS.values(), ids=BAD_FEEDS.keys())
+def test_feeds_that_do_not_fit(feeds: Any, message: str, chip: Chip) -> None:
+    engine = OfflineEngine(compile_graph(two_inputs(), chip, batches=2))
+    with pytest.raises(ValueError, match=message):
+        engine.run(feeds)
+
+
+def test_batches_that_were_not_compiled(chip: Chip) -> None:
+    engine = OfflineEngine(compile_graph(two_inputs(), chip, batch_mode="one_buf", batches=[2, 5]))
+    feeds = code_feeds(two_inputs(), 0)
+    with pytest.raises(ValueError, match="expected 2 or 5 frames, got 1"):
+        engine.run(feeds)
+    with pytest.raises(ValueError, match="expected 3 frames, got 2"):
+        engine.run([feeds, feeds], batch=3)
+
+
+def test_arrays_in_any_order_of_memory(chip: Chip) -> None:
+    graph = residual()
+    feeds = code_feeds(graph, 1)
+    turned = {name: np.asfortranarray(value) for name, value in feeds.items()}
+    engine = OfflineEngine(compile_graph(graph, chip))
+    first, second = engine.run(feeds), engine.run(turned)
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+def float_graph() -> Graph:
+    build = GraphBuilder()
+    x = build.input("x", (1, 5, 7, 6))
+    y = build("ADD", build("RELU", x, name="rectify"), x, name="sum", activation="NONE")
+    return build.output(y)
+
+
+def large_window() -> Graph:
+    f = Fixed()
+    return f.done(f.conv(f.input("x", (1, 50, 50, 1), DType.UINT8), 2, 9))
+
+
+def twice() -> Graph:
+    graph = two_inputs()
+    graph.outputs *= 2
+    return graph
+
+
+def empty() -> Graph:
+    graph = two_inputs()
+    graph["a"].shape = graph[graph.outputs[0]].shape = (1, 0, 3)
+    return graph
+
+
+REFUSED: dict[str, tuple[Callable[[], Graph], dict[str, Any], list[str]]] = {
+    "float graph": (float_graph, {}, ["2 problems", "RELU 'rectify': computes in floating point", "ADD 'sum'"]),
+    "large window": (large_window, {}, ["CONV_2D", "fewer than 64 taps"]),
+    "4 bit weights": (packed_weights, {"chip": "ifado"}, ["breaks a limit of ifado", "uint8"]),
+    "empty tensor": (empty, {}, ["holds nothing", "'a'"]),
+    "output twice": (twice, {}, ["tensor 'mul': is an output more than once"]),
+    "mode": (two_inputs, {"batch_mode": "two_buf"}, ["'two_buf' is not one of n_buf, one_buf"]),
+    "n_buf list": (two_inputs, {"batches": [1, 2]}, ["n_buf takes one number"]),
+    "zero": (two_inputs, {"batches": 0}, ["'0' is not in the range 1 to"]),
+    "too large": (two_inputs, {"batch_mode": "one_buf", "batches": [1, 1 << 20]}, ["1048576"]),
+    "no size": (two_inputs, {"batch_mode": "one_buf", "batches": []}, ["not in the range"]),
+    "11 sizes": (two_inputs, {"batch_mode": "one_buf", "batches": range(1, 12)}, ["11 batch sizes"]),
+    "category": (two_inputs, {"category": "Cats"}, ["'Cats' is not one of Classification, Detection, Unknown"]),
+}
+
+
+@pytest.mark.parametrize(("make", "options", "parts"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(make: Callable[[], Graph], options: dict[str, Any], parts: list[str]) -> None:
+    options = dict(options)
+    chip = load_chip(options.pop("chip", "ibopper"))
+    with pytest.raises(UserError) as caught:
+        compile_graph(make(), chip, **options)
+    assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_limits_of_a_chip_name_its_figures(chip: Chip) -> None:
+    small = replace(chip, max_kernel=2, max_stride=1, max_dilation=1)
+    with pytest.raises(UserError, match="A window is at most 2 high and wide") as caught:
+        compile_graph(residual(), small)
+    assert str(caught.value).startswith("compile: 2 problems")
+
+
+def test_an_image_of_an_unknown_operator(chip: Chip) -> None:
+    image = compile_graph(two_inputs(), chip)
+    program = image.programs[0]
+    strange = replace(program, commands=(replace(program.commands[0], opcode="TELEPORT"),))
+    with pytest.raises(UserError, match="TELEPORT"):
+        OfflineEngine(replace(image, programs=(strange,)))

@@ -1,0 +1,280 @@
+"""The .img file: what is written is read, and nothing else is."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sgs.errors import UserError
+from sgs.img import (
+    BatchMode,
+    Command,
+    Image,
+    IoTensor,
+    Placement,
+    Program,
+    Space,
+    TensorRef,
+    image_bytes,
+    parse_image,
+    read_image,
+    write_image,
+)
+from sgs.img.attributes import pack_attributes, unpack_attributes
+from sgs.img.check import violations
+from sgs.img.nibbles import pack_nibbles, unpack_nibbles
+from sgs.numeric.quantise import QuantParams
+from sgs.numeric.types import DType
+
+FUZZED = 300
+
+
+def params(*scales: float, axis: int = 0) -> QuantParams:
+    return QuantParams(np.array(scales, np.float32), np.arange(len(scales), dtype=np.int32), axis)
+
+
+def example() -> Image:
+    """An image with something in every field: x → DOUBLE(x, w) → y, and a dropped optional operand."""
+    tensors = (
+        TensorRef("x é", DType.UINT8, (1, 2, 3), params(0.5)),
+        TensorRef("w", DType.INT4, (3, 3), params(0.25, 0.5, 0.75, axis=1)),
+        TensorRef("inner", DType.INT16, (1, 2, 3), params(0.1)),
+        TensorRef("y", DType.FLOAT32, (6,)),
+    )
+    placements = (
+        Placement(0, Space.INPUT, 0, 6, (1, 2, 3)),
+        Placement(1, Space.WEIGHTS, 64, 5, (3, 3)),
+        Placement(2, Space.ARENA, 64, 12, (1, 2, 3)),
+        Placement(3, Space.OUTPUT, 0, 24, (6,)),
+    )
+    commands = (
+        Command("DOUBLE", "first", (0, -1, 1), (2,), {"pads": (1, 2), "alpha": 0.1, "mode": "x"}, 1, 2, 3, 4),
+        Command("SHOW", "second", (2,), (3,)),
+    )
+    inputs = (
+        IoTensor(
+            0, "x é", (1, 2, 3), DType.UINT8, params(0.5), "RGB", "BGR", "NHWC", 2, 4, (1.5, 2.0, 3.0), (0.5, 1.0, 2.0)
+        ),
+    )
+    return Image(
+        chip="pcupid",
+        model_name="network",
+        batch_mode=BatchMode.ONE_BUF,
+        batches=(1, 3),
+        inputs=inputs,
+        outputs=(IoTensor(3, "y", (6,), DType.FLOAT32, layout="NHWC"),),
+        tensors=tensors,
+        programs=tuple(Program(n, 128, 64, commands, placements, passes=n) for n in (1, 3)),
+        weights=np.arange(70, dtype=np.uint8),
+        category="Detection",
+        config={"level": "L5", "n": [1, 2]},
+        tool_version="1.2",
+    )
+
+
+def plain(value: Any) -> Any:
+    """A value in a form that `==` compares: arrays and quantisation parameters by what they hold."""
+    if isinstance(value, QuantParams):
+        return value.scale.tolist(), value.zero_point.tolist(), value.axis
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.tolist()
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return value
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    write_image(example(), tmp_path / "image é.img")
+    assert plain(read_image(tmp_path / "image é.img")) == plain(example())
+    assert [path.name for path in tmp_path.iterdir()] == ["image é.img"]
+
+
+def test_equal_images_give_equal_bytes() -> None:
+    assert image_bytes(example()) == image_bytes(example()) == image_bytes(parse_image(image_bytes(example())))
+
+
+def test_the_example_is_valid() -> None:
+    assert violations(example()) == []
+
+
+def damaged(seed: int) -> bytes:
+    """The example's file cut short, with one bit flipped, or with eight bytes inverted."""
+    rng = random.Random(seed)
+    data = bytearray(image_bytes(example()))
+    if seed % 3 == 0:
+        del data[rng.randrange(len(data)) :]
+    elif seed % 3 == 1:
+        position = rng.randrange(32 if seed % 2 else len(data))
+        data[position] ^= 1 << rng.randrange(8)
+    else:
+        start = rng.randrange(len(data) - 8)
+        data[start : start + 8] = bytes(255 - byte for byte in data[start : start + 8])
+    return bytes(data)
+
+
+def test_every_damaged_file_is_refused() -> None:
+    for seed in range(FUZZED):
+        with pytest.raises(UserError, match=r"^read \.img: damaged\.img: .* \(.*\)$"):
+            parse_image(damaged(seed), file="damaged.img")
+
+
+def test_a_damaged_payload_with_the_right_checksum_ends_in_a_valid_image_or_an_error() -> None:
+    refused = 0
+    for seed in range(FUZZED):
+        rng = random.Random(seed)
+        data = bytearray(payload())
+        for _ in range(rng.randint(1, 4)):
+            data[rng.randrange(len(data))] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+        try:
+            image = parse_image(sealed(bytes(data)))
+        except UserError:
+            refused += 1
+            continue
+        assert violations(image) == []
+    assert refused > FUZZED // 3
+
+
+def sealed(payload: bytes, *, version: int = 1, reserved: int = 0) -> bytes:
+    """A payload behind a header that fits it."""
+    return struct.pack("<8sIIQQ", b"SGSIMG\0\x01", version, zlib.crc32(payload), len(payload), reserved) + payload
+
+
+def payload() -> bytes:
+    return image_bytes(example())[32:]
+
+
+BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
+    "empty": (lambda: b"", "the file is empty"),
+    "other file": (lambda: b"PK\x03\x04" + bytes(100), "not an offline image"),
+    "a .sim": (lambda: b"\x1c\0\0\0TFL3" + bytes(100), "this is a .sim file"),
+    "half a header": (lambda: image_bytes(example())[:20], "ends inside its header, after 20 bytes"),
+    "newer": (lambda: sealed(payload(), version=7), "format version 7"),
+    "reserved": (lambda: sealed(payload(), reserved=1), "reserved field"),
+    "longer": (lambda: image_bytes(example()) + b"\0", "its header announces"),
+    "other flatbuffer": (lambda: sealed(payload()[:4] + b"ABCD" + payload()[8:]), "payload is not an offline image"),
+    "empty payload": (lambda: sealed(b""), "payload is not an offline image"),
+    "zeros": (lambda: sealed(b"\0\0\0\0SIPU" + bytes(64)), ""),
+    "root out of file": (lambda: sealed(b"\xff\xff\xff\x7fSIPU" + bytes(64)), "malformed"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_FILES.values(), ids=BAD_FILES.keys())
+def test_bad_file(make: Callable[[], bytes], reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.img"
+    path.write_bytes(make())
+    with pytest.raises(UserError) as caught:
+        read_image(path)
+    assert reason in str(caught.value) and "bad.img" in str(caught.value) and caught.value.remedy
+
+
+def with_placement(index: int, **changes: Any) -> Image:
+    image = example()
+    placements = list(image.programs[0].placements)
+    placements[index] = replace(placements[index], **changes)
+    return with_program(placements=tuple(placements))
+
+
+def with_program(**changes: Any) -> Image:
+    image = example()
+    return replace(image, programs=(replace(image.programs[0], **changes), *image.programs[1:]))
+
+
+def with_tensor(index: int, **changes: Any) -> Image:
+    tensors = list(example().tensors)
+    tensors[index] = replace(tensors[index], **changes)
+    return replace(example(), tensors=tuple(tensors))
+
+
+def with_command(**changes: Any) -> Image:
+    commands = example().programs[0].commands
+    return with_program(commands=(replace(commands[0], **changes), *commands[1:]))
+
+
+BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
+    "category": (lambda: replace(example(), category="Dogs"), "category 'Dogs'"),
+    "no batch": (lambda: replace(example(), batches=(), programs=()), "batches []"),
+    "descending": (lambda: replace(example(), batches=(3, 1)), "not ascending"),
+    "no program for a batch": (lambda: replace(example(), batches=(1, 2)), "expected [1, 2]"),
+    "two n_buf batches": (lambda: replace(example(), batch_mode=BatchMode.N_BUF), "one largest batch"),
+    "passes": (lambda: with_program(passes=2), "passes differ"),
+    "huge tensor": (lambda: with_tensor(2, shape=(1 << 30, 1 << 30)), "exceeds"),
+    "empty extent": (lambda: with_tensor(2, shape=(1, 0)), "extent out of range"),
+    "scales": (lambda: with_tensor(1, quant=params(1, 2, axis=1)), "2 scales on axis 1"),
+    "scale axis": (lambda: with_tensor(1, quant=params(1, 2, 3, axis=5)), "3 scales on axis 5"),
+    "no output": (lambda: replace(example(), outputs=()), "there is no output"),
+    "input index": (lambda: replace(example(), inputs=(replace(example().inputs[0], tensor=9),)), "tensor 9 of 4"),
+    "input type": (lambda: replace(example(), inputs=(replace(example().inputs[0], dtype=DType.INT8),)), "outside"),
+    "std": (lambda: replace(example(), inputs=(replace(example().inputs[0], std=(0.0,)),)), "std [0.0]"),
+    "arena bound": (lambda: with_program(arena_lower_bound=129), "arena of 128 bytes"),
+    "huge arena": (lambda: with_program(arena_size=1 << 60), "arena of"),
+    "placement index": (lambda: with_placement(2, tensor=4), "there are 4 tensors"),
+    "outside the arena": (lambda: with_placement(2, offset=118), "bytes 118 to 130 of 128 in ARENA"),
+    "far outside": (lambda: with_placement(2, offset=1 << 62), "of 128 in ARENA"),
+    "misaligned": (lambda: with_placement(2, offset=65), "not aligned"),
+    "outside the weights": (lambda: with_placement(1, offset=66), "of 70 in WEIGHTS"),
+    "size": (lambda: with_placement(2, size=13), "13 bytes for INT16[1, 2, 3]"),
+    "shape": (lambda: with_placement(2, shape=(6,)), "shape [6]"),
+    "no such buffer": (lambda: with_placement(0, buffer=1), "buffer 1 of INPUT does not exist"),
+    "no such arena": (lambda: with_placement(2, buffer=1), "buffer 1 of ARENA does not exist"),
+    "placed twice": (lambda: with_placement(2, tensor=3, space=Space.OUTPUT, size=24, offset=0, shape=(6,)), "twice"),
+    "input elsewhere": (lambda: with_placement(0, space=Space.ARENA), "start of its buffer"),
+    "no place": (lambda: with_command(inputs=(0, 7)), "tensor 7 has no place"),
+    "no result": (lambda: with_command(outputs=()), "has no result"),
+    "absent result": (lambda: with_command(outputs=(-1,)), "tensor -1 has no place"),
+    "no operator": (lambda: with_command(opcode=""), "has no operator"),
+    "writes weights": (lambda: with_command(outputs=(1,)), "read-only"),
+    "writes input": (lambda: with_command(outputs=(0,)), "read-only"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), BAD_IMAGES.values(), ids=BAD_IMAGES.keys())
+def test_bad_content_behind_a_right_checksum(make: Callable[[], Image], reason: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_image(image_bytes(make()))
+    assert reason in str(caught.value)
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot read"):
+        read_image(tmp_path / "none.img")
+    with pytest.raises(UserError):
+        write_image(example(), tmp_path / "none" / "x.img")
+    assert list(tmp_path.iterdir()) == []
+
+
+ATTRIBUTES: list[dict[str, Any]] = [
+    {},
+    {"strides": (1, 2), "pads": ((0, 0), (1, 2)), "empty": ()},
+    {"alpha": 0.1, "beta": 1.5, "big": 1 << 40, "negative": (-1, -(1 << 40))},
+    {"flag": True, "off": False, "none": None, "text": "größer", "texts": ("a", "bc")},
+    {"mixed": (1, 0.5, "x"), "floats": (0.1, 0.2, 0.3, 0.4, 0.5)},
+]
+
+
+@pytest.mark.parametrize("attrs", ATTRIBUTES)
+def test_attributes_come_back(attrs: dict[str, Any]) -> None:
+    back = unpack_attributes(pack_attributes(attrs))
+    assert back == attrs and all(type(back[key]) is type(attrs[key]) for key in attrs)
+
+
+def test_attributes_that_cannot_be_stored() -> None:
+    assert unpack_attributes(pack_attributes({"n": np.int64(3), "a": np.arange(2)})) == {"n": 3, "a": (0, 1)}
+    with pytest.raises(TypeError, match="attribute of type object"):
+        pack_attributes({"x": object()})
+
+
+def test_nibbles() -> None:
+    values = np.array([[-8, 7, -1], [0, 1, -7], [5, -3, 2]], np.int8)
+    packed = pack_nibbles(values)
+    assert packed.dtype == np.uint8 and packed.size == 5 and packed[0] == 0x78
+    assert np.array_equal(unpack_nibbles(packed, 9).reshape(3, 3), values)

@@ -1,0 +1,372 @@
+"""ONNX import: every operator row against onnxruntime, layouts, shapes, names, and what is refused."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper
+
+import sgs.ops  # noqa: F401  (fills the tables)
+from onnx_compare import assert_same, save
+from onnx_snippets import Net, conv_chain, from_tensorflow
+from sgs.errors import UserError
+from sgs.frontends import onnx_import, onnx_model
+from sgs.frontends.onnx_import import import_onnx
+from sgs.frontends.onnx_layout import SourceLayouts
+from sgs.passes.pipeline import optimise
+from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, OPERATOR, OnnxCase
+
+DATA = os.environ.get("SGS_TEST_DATA")
+CASES = [(op, index) for op in ONNX_EXAMPLES for index in range(len(ONNX_EXAMPLES[op]))]
+
+
+def one_node_model(case: OnnxCase) -> ModelProto:
+    net = Net(opset=case.opset)
+    for name, shape in case.inputs.items():
+        net.input(name, *shape)
+    net.initializers = [onnx.numpy_helper.from_array(value, name) for name, value in case.constants.items()]
+    order = case.order or (*case.inputs, *case.constants)
+    results = net(case.op, *order, outputs=case.outputs, result="y", **case.attrs)
+    return net.model(*([results] if isinstance(results, str) else results))
+
+
+# ---- operators -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("op", "index"), CASES)
+def test_operator_equals_onnxruntime(op: str, index: int, tmp_path: Path) -> None:
+    case = ONNX_EXAMPLES[op][index]
+    model = one_node_model(case)
+    graph = import_onnx(save(model, tmp_path))
+    assert_same(graph, model, low=case.low, high=case.high)
+    optimise(graph)
+    assert_same(graph, model, low=case.low, high=case.high)
+
+
+def test_every_imported_operator_has_an_example() -> None:
+    assert set(IMPORT_ONNX) == set(ONNX_EXAMPLES)
+
+
+# ---- layouts, names, metadata ----------------------------------------------------------------------------------------
+
+
+def test_graph_ports_are_nhwc_under_the_sources_names(tmp_path: Path) -> None:
+    path = save(conv_chain(), tmp_path, "net é.onnx")
+    graph = import_onnx(path)
+    (name,) = [value.name for value in onnx.load(path).graph.output]
+    assert (graph.inputs, graph["x"].shape) == (["x"], (1, 11, 13, 3))
+    assert (graph.outputs, graph[name].shape) == ([name], (1, 11, 13, 5))
+    assert graph.metadata["source"] == {
+        "format": "onnx",
+        "file": "net é.onnx",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "opset": 17,
+        "producer": "",
+    }
+    optimise(graph)
+    assert (graph.inputs, graph.outputs, graph[name].shape) == (["x"], [name], (1, 11, 13, 5))
+
+
+def test_layouts_of_the_graph_can_be_chosen(tmp_path: Path) -> None:
+    path = save(conv_chain(), tmp_path)
+    (name,) = [value.name for value in onnx.load(path).graph.output]
+    graph = import_onnx(path, input_layouts={"x": "NCHW"}, output_layouts={name: "NCHW"})
+    optimise(graph)
+    assert (graph["x"].shape, graph[name].shape) == ((1, 3, 11, 13), (1, 5, 11, 13))
+    assert [node.op for node in graph.nodes].count("TRANSPOSE") == 2
+
+
+def test_layouts_of_the_source_can_be_stated(tmp_path: Path) -> None:
+    net = Net()
+    model = net.model(net("Relu", net.input("x", 1, 5, 7, 3), result="y"))
+    graph = import_onnx(save(model, tmp_path), source_layouts={"x": "NHWC", "y": "NHWC"})
+    assert (graph["x"].shape, graph["y"].shape) == ((1, 5, 7, 3), (1, 5, 7, 3))
+    assert [node.op for node in graph.nodes] == ["RELU"]
+
+
+def test_layouts_read_off_the_structure() -> None:
+    layouts = SourceLayouts(from_tensorflow())
+    assert layouts.of_input("x") == "NHWC"
+    assert [layouts.of_output(v.name) for v in from_tensorflow().graph.output if "sigmoid" in v.name] == ["NHWC"]
+    net = Net()
+    y = net("Transpose", net.conv(net.input("x", 1, 3, 6, 8), 3, 5), perm=[0, 2, 3, 1])
+    z = net("Sigmoid", net("Add", y, np.float32(1)))
+    layouts = SourceLayouts(net.model(y, z))
+    assert (layouts.of_input("x"), layouts.of_output(y), layouts.of_output(z)) == ("NCHW", "NHWC", "NHWC")
+
+
+def test_the_inis_order_of_ports_wins(tmp_path: Path) -> None:
+    net = Net()
+    a, b = net.input("a", 1, 3), net.input("b", 2, 3)
+    model = net.model(net("Relu", a, result="p"), net("Relu", b, result="q"))
+    path = save(model, tmp_path)
+    graph = import_onnx(path, input_names=["b", "a"], output_names=["q", "p"])
+    assert (graph.inputs, graph.outputs) == (["b", "a"], ["q", "p"])
+    assert import_onnx(path, output_names=["q"]).outputs == ["q"]
+
+
+def test_outputs_that_are_inputs_constants_or_each_other_get_tensors_of_their_own(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 1, 3, 5, 7)
+    y = net("Relu", x, result="y")
+    outputs = [y, net("Identity", y, result="z"), net("Identity", x, result="w"), net("Shape", x, result="s")]
+    model = net.model(*outputs)
+    graph = import_onnx(save(model, tmp_path))
+    assert graph.outputs == ["y", "z", "w", "s"]
+    assert_same(graph, model)
+    optimise(graph)
+    assert graph.outputs == ["y", "z", "w", "s"]
+    assert_same(graph, model)
+
+
+# ---- forms of a model ------------------------------------------------------------------------------------------------
+
+
+def test_initializers_listed_as_inputs_are_constants(tmp_path: Path) -> None:
+    model = conv_chain()
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    assert import_onnx(save(model, tmp_path)).inputs == ["x"]
+
+
+def test_external_data_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save_model(conv_chain(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert_same(import_onnx(path), conv_chain())
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(UserError, match="external data cannot be read"):
+        import_onnx(path)
+
+
+def test_local_functions_are_inlined(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Relu", ["p"], ["t"]), helper.make_node("Add", ["t", "p"], ["q"])]
+    function = helper.make_function("local", "twice", ["p"], ["q"], nodes, [helper.make_opsetid("", 17)])
+    net = Net()
+    x = net.input("x", 2, 3)
+    net.nodes.append(helper.make_node("twice", [x], ["y"], domain="local"))
+    graph_proto = helper.make_graph(net.nodes, "net", net.inputs, [helper.make_empty_tensor_value_info("y")])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    model = helper.make_model(graph_proto, functions=[function], opset_imports=opsets, ir_version=8)
+    graph = import_onnx(save(model, tmp_path))
+    assert [node.op for node in graph.nodes] == ["RELU", "ADD"]
+
+
+def test_standard_operators_without_a_row_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Net()
+    model = net.model(net("HardSwish", net.input("x", 1, 5, 7, 3)))
+    rows = {op: row for op, row in IMPORT_ONNX._rows.items() if op != "HardSwish"}
+    monkeypatch.setattr(IMPORT_ONNX, "_rows", rows)
+    assert_same(import_onnx(save(model, tmp_path)), model)
+
+
+def test_an_if_whose_condition_is_known_takes_its_branch(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 2, 3)
+    branches = {}
+    for name, op in (("then_branch", "Relu"), ("else_branch", "Sigmoid")):
+        body = [helper.make_node(op, ["x"], [f"{op}_out"])]
+        branches[name] = helper.make_graph(body, name, [], [helper.make_empty_tensor_value_info(f"{op}_out")])
+    rank = net("Size", net("Shape", x))
+    y = net("If", net("Equal", rank, np.array(2)), **branches)
+    graph = import_onnx(save(net.model(net("Add", y, x)), tmp_path))
+    assert [node.op for node in graph.nodes] == ["RELU", "ADD"]
+
+
+def test_half_precision_models_become_float32(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 2, 5, dtype=TensorProto.FLOAT16)
+    model = net.model(net("Add", x, np.linspace(-1, 1, 5, dtype=np.float16)))
+    graph = import_onnx(save(model, tmp_path))
+    assert {tensor.dtype.name for tensor in graph.activations()} == {"FLOAT32"}
+    assert_same(graph, model, tolerance=2e-3)
+
+
+def test_opset_1_broadcasting(tmp_path: Path) -> None:
+    net = Net(opset=6)
+    x = net.input("x", 1, 3, 5, 7)
+    y = net("Add", x, np.array([1, 2, 3], np.float32), axis=1, broadcast=1, result="y")
+    graph = import_onnx(save(net.model(y), tmp_path))
+    constants = [t for t in graph.tensors.values() if t.is_constant]
+    assert [t.shape for t in constants] == [(3, 1, 1)]
+
+
+# ---- shapes ----------------------------------------------------------------------------------------------------------
+
+
+def dynamic_model() -> ModelProto:
+    net = Net()
+    x = net.input("x", "n", 3, "h", "w")
+    y = net.conv(x, 3, 5)
+    return net.model(net("Reshape", y, np.array([0, 5, -1]), result="y"))
+
+
+@pytest.mark.parametrize("shapes", [[[1, 3, 6, 8]], {"x": (1, 3, 6, 8)}])
+def test_dynamic_shapes_are_given(shapes: Any, tmp_path: Path) -> None:
+    graph = import_onnx(save(dynamic_model(), tmp_path), input_shapes=shapes)
+    assert (graph["x"].shape, graph["y"].shape) == ((1, 6, 8, 3), (1, 5, 48))
+
+
+def test_static_shapes_can_be_overridden(tmp_path: Path) -> None:
+    graph = import_onnx(save(conv_chain(), tmp_path), input_shapes=[[1, 3, 20, 30]])
+    assert graph[graph.outputs[0]].shape == (1, 20, 30, 5)
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def with_unsupported() -> ModelProto:
+    net = Net()
+    x = net.conv(net.input("x", 1, 3, 6, 8), 3, 5)
+    a = net("Det", net("NonZero", x))
+    b = net("Conv", net("Relu", x), net("Relu", net.weights(5, 5, 1, 1) if False else x))
+    return net.model(net("Add", net("Relu", a), net("GridSample", x, x)), b)
+
+
+def damaged() -> ModelProto:
+    model = conv_chain()
+    model.graph.node[1].input[0] = "nowhere"
+    return model
+
+
+def newer_opset() -> ModelProto:
+    model = conv_chain()
+    model.opset_import[0].version = 999
+    return model
+
+
+def wide_kernel() -> ModelProto:
+    net = Net()
+    return net.model(net.conv(net.input("x", 1, 3, 4, 5), 3, 5, 9, pads=[0, 0, 0, 0]))
+
+
+REFUSED_MODELS: list[tuple[Callable[[], ModelProto], dict[str, Any], str]] = [
+    (damaged, {}, r"Relu 'node_relu1': reads 'nowhere', which nothing before it defines \(export"),
+    (newer_opset, {}, "operator set 999, newer than"),
+    (wide_kernel, {}, "Conv 'node_conv0': .*does not fit"),
+    (dynamic_model, {}, r"the shape of input 'x' \[n,3,h,w\] is not static \(.*--input_shapes"),
+    (dynamic_model, {"input_shapes": [[1, 3, 6, 8], [1]]}, "2 input shapes for 1 inputs"),
+    (dynamic_model, {"input_shapes": [[1, 3, 6]]}, r"shape 1,3,6 does not fit input 'x' \[n,3,h,w\]"),
+    (dynamic_model, {"input_shapes": [[1, 3, 0, 8]]}, "shape 1,3,0,8 does not fit"),
+    (dynamic_model, {"input_shapes": {"z": [1, 3, 6, 8]}}, "a shape is given for 'z', which is not an input"),
+    (conv_chain, {"input_shapes": [[1, 4, 6, 8]]}, "Conv 'node_conv0'"),
+    (conv_chain, {"input_names": ["image"]}, r"'image' is not an input of the model \(inputs of the model: x\)"),
+    (conv_chain, {"output_names": ["conv3", "nope"]}, r"'nope' is not an output of the model \(outputs of the model: "),
+]
+
+
+@pytest.mark.parametrize(("make", "arguments", "message"), REFUSED_MODELS)
+def test_model_is_refused(
+    make: Callable[[], ModelProto], arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        import_onnx(save(make(), tmp_path), skip_simplify=True, **arguments)
+    assert caught.value.exit_code == 2
+    assert "model.onnx" in str(caught.value)
+    assert str(caught.value).startswith("convert: ")
+
+
+FILES: list[tuple[str, bytes | None, str]] = [
+    ("missing.onnx", None, "no such file"),
+    ("empty.onnx", b"", "is empty"),
+    ("text.onnx", b"this is not a model\n" * 9, "is not an ONNX model, or is truncated"),
+    ("model.tflite", b"1234TFL3", "has the extension '.tflite'"),
+    ("half.onnx", b"half", "is not an ONNX model, or is truncated"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "message"), FILES)
+def test_file_is_refused(name: str, content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "half.onnx":
+        whole = conv_chain().SerializeToString()
+        content = whole[: len(whole) // 2]
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        import_onnx(path)
+    assert caught.value.stage == "convert"
+    assert caught.value.file == str(path)
+    assert caught.value.remedy
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder"):
+        import_onnx(tmp_path)
+
+
+def test_everything_unsupported_is_named_in_one_report(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        import_onnx(save(with_unsupported(), tmp_path), skip_simplify=True)
+    text = str(caught.value)
+    for label in ("NonZero 'node_nonzero1'", "Det 'node_det2'", "GridSample 'node_gridsample", "Conv 'node_conv"):
+        assert label in text, text
+    assert "4 problems" in text
+    assert "Relu" not in text.replace("node_relu", "")
+
+
+# ---- onnxsim ---------------------------------------------------------------------------------------------------------
+
+
+def test_simplification_keeps_the_meaning(tmp_path: Path) -> None:
+    model = from_tensorflow()
+    source = onnx_model.load_model(save(model, tmp_path))
+    ports = onnx_model.input_ports(source, None, ["x"])
+    simpler = onnx_model.simplified(source, ports)
+    assert simpler is not None
+    assert_same(onnx_import.import_model(simpler), model)
+
+
+@pytest.mark.parametrize(
+    ("program", "limit", "message"),
+    [
+        ("import os; os.abort()", 60.0, "onnxsim ended with code -6"),
+        ("import time; time.sleep(60)", 0.5, "onnxsim took longer than"),
+    ],
+)
+def test_a_failing_simplifier_is_a_warning(
+    program: str, limit: float, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    source = onnx_model.load_model(save(conv_chain(), tmp_path))
+    ports = onnx_model.input_ports(source, None, ["x"])
+    (tmp_path / "onnxsim.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        assert onnx_model.simplified(source, ports, time_limit=limit) is None
+    assert message in caplog.text
+
+
+# ---- real networks ---------------------------------------------------------------------------------------------------
+
+NETWORKS: dict[str, list[list[int]] | None] = {
+    "yolox_nano/yolox_nano.onnx": None,
+    "ultraface/version-RFB-320_simplified.onnx": None,
+    "ultraface/version-slim-320_without_postprocessing.onnx": None,
+    "fastestdet/FastestDet.onnx": None,
+    "mediapipe/palm_detection_lite.onnx": None,
+    "mediapipe/selfie_segmentation_landscape.onnx": None,
+    "mediapipe/face_detection_full_range.onnx": None,
+    "mobilenet_v1_0.25_224/mobilenet_v1_0.25_224.onnx": None,
+    "shufflenet_v2/shufflenet-v2-12-deq.onnx": None,
+    "super_resolution/super_resolution.onnx": [[1, 1, 224, 224]],
+    "ppocr_v1.1_det/ch_mobile_v1.1_det.onnx": [[1, 3, 320, 320]],
+}
+
+
+@pytest.mark.skipif(DATA is None, reason="SGS_TEST_DATA is not set")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_real_network(name: str) -> None:
+    path = Path(DATA or "", "onnx", name)
+    graph = import_onnx(path, input_shapes=NETWORKS[name])
+    model = onnx.load(path)
+    assert_same(graph, model, low=0, source=path, tolerance=1e-3)
+    optimise(graph)
+    assert_same(graph, model, low=0, source=path, tolerance=1e-3)
+    if name.startswith("super_resolution") and "DEPTH_TO_SPACE" not in OPERATOR:
+        pytest.skip("DEPTH_TO_SPACE is not an operator yet")
+    assert "TRANSPOSE" not in [node.op for node in graph.nodes]

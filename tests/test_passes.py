@@ -1,0 +1,296 @@
+"""Each graph rewrite: what it makes of its pattern, when it keeps its hands off, and that no number changes."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import sgs.ops  # noqa: F401  (fills the tables)
+from sgs.builder import GraphBuilder
+from sgs.engine import FloatEngine
+from sgs.ir import Graph, Tensor, verify
+from sgs.passes.channel_shuffle import channel_shuffle
+from sgs.passes.editor import Editor
+from sgs.passes.fold_batch_norm import fold_batch_norm
+from sgs.passes.fold_constants import fold_constants
+from sgs.passes.fold_gather import fold_gather
+from sgs.passes.fold_identity import fold_identity
+from sgs.passes.fold_pad import fold_pad
+from sgs.passes.fold_reshape import fold_reshape
+from sgs.passes.fuse_activation import fuse_activation
+from sgs.passes.layout import move_transposes
+from sgs.passes.merge_duplicates import merge_duplicates
+from sgs.passes.permute_fully_connected import permute_fully_connected
+from sgs.passes.pipeline import optimise
+
+NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
+WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "activation": "NONE"}
+
+
+def ramp(*shape: int) -> np.ndarray:
+    return np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+
+
+def conv(build: GraphBuilder, x: Tensor, channels: int, **attrs: object) -> Tensor:
+    weights = np.random.default_rng(channels).normal(0, 0.3, (channels, 3, 3, x.shape[3])).astype(np.float32)
+    return build("CONV_2D", x, weights, ramp(channels), **{**WINDOW, **attrs})
+
+
+def run(graph: Graph) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    feeds = {n: rng.uniform(-1, 1, graph[n].shape).astype(np.float32) for n in graph.inputs}
+    return FloatEngine(graph).run(feeds)
+
+
+def ops(graph: Graph) -> list[str]:
+    return [node.op for node in graph.nodes]
+
+
+Build = Callable[[GraphBuilder, Tensor], Tensor]
+
+# (pass, network over x [1,5,7,6], operators that must be left)
+CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
+    "reshape of reshape": (
+        fold_reshape,
+        lambda b, x: b("RESHAPE", b("RESHAPE", x, shape=(35, 6)), shape=(7, 30)),
+        ["RESHAPE"],
+    ),
+    "reshape to the same shape": (
+        fold_reshape,
+        lambda b, x: b("RELU", b("RESHAPE", b("RESHAPE", x, shape=(35, 6)), shape=x.shape)),
+        ["RELU"],
+    ),
+    "reshape that ties input to output": (fold_reshape, lambda b, x: b("RESHAPE", x, shape=x.shape), ["RESHAPE"]),
+    "add nothing": (fold_identity, lambda b, x: b("RELU", b("ADD", x, ramp(6) * 0, activation="NONE")), ["RELU"]),
+    "add nothing to a broadcast": (
+        fold_identity,
+        lambda b, x: b("ADD", x, np.zeros((3, 1, 1, 1), np.float32), activation="NONE"),
+        ["ADD"],
+    ),
+    "add nothing, then clamp": (
+        fold_identity,
+        lambda b, x: b("RELU", b("ADD", x, ramp(6) * 0, activation="RELU")),
+        ["ADD", "RELU"],
+    ),
+    "nothing minus x": (
+        fold_identity,
+        lambda b, x: b("RELU", b("SUB", ramp(6) * 0, x, activation="NONE")),
+        ["SUB", "RELU"],
+    ),
+    "times one, from the left": (
+        fold_identity,
+        lambda b, x: b("RELU", b("MUL", np.ones(1, np.float32), x, activation="NONE")),
+        ["RELU"],
+    ),
+    "join of one": (fold_identity, lambda b, x: b("RELU", b("CONCATENATION", x, axis=3)), ["RELU"]),
+    "scale and offset behind a convolution": (
+        fold_batch_norm,
+        lambda b, x: b("ADD", ramp(1, 1, 1, 8), b("MUL", conv(b, x, 8), ramp(8), activation="NONE"), activation="RELU"),
+        ["CONV_2D"],
+    ),
+    "constant minus, and division": (
+        fold_batch_norm,
+        lambda b, x: b(
+            "DIV", b("SUB", ramp(8), conv(b, x, 8), activation="NONE"), ramp(8) + np.float32(2), activation="NONE"
+        ),
+        ["CONV_2D"],
+    ),
+    "division of a constant": (
+        fold_batch_norm,
+        lambda b, x: b("DIV", ramp(8), b("ADD", conv(b, x, 8, activation="RELU"), ramp(8) + 2, activation="NONE"),
+                       activation="NONE"),
+        ["CONV_2D", "ADD", "DIV"],
+    ),
+    "scale along the height": (
+        fold_batch_norm,
+        lambda b, x: b("MUL", conv(b, x, 8), ramp(5, 1, 1), activation="NONE"),
+        ["CONV_2D", "MUL"],
+    ),
+    "scale of a shared convolution": (
+        fold_batch_norm,
+        lambda b, x: (lambda y: b("ADD", y, b("MUL", y, ramp(8), activation="NONE"), activation="NONE"))(conv(b, x, 8)),
+        ["CONV_2D", "MUL", "ADD"],
+    ),
+    "scale of a depthwise convolution": (
+        fold_batch_norm,
+        lambda b, x: b("MUL", b("DEPTHWISE_CONV_2D", x, ramp(1, 3, 3, 6), ramp(6), **WINDOW), ramp(6),
+                       activation="NONE"),
+        ["DEPTHWISE_CONV_2D"],
+    ),
+    "activation": (fuse_activation, lambda b, x: b("RELU6", conv(b, x, 8)), ["CONV_2D"]),
+    "second activation": (
+        fuse_activation,
+        lambda b, x: b("RELU", conv(b, x, 8, activation="RELU6")),
+        ["CONV_2D", "RELU"],
+    ),
+    "activation of an input": (fuse_activation, lambda b, x: b("RELU", x), ["RELU"]),
+    "zeros in front of a convolution": (
+        fold_pad,
+        lambda b, x: conv(b, b("PAD", x, paddings=((0, 0), (1, 2), (0, 3), (0, 0))), 8),
+        ["CONV_2D"],
+    ),
+    "channels padded": (
+        fold_pad,
+        lambda b, x: conv(b, b("PAD", x, paddings=((0, 0), (1, 2), (0, 3), (0, 1))), 8),
+        ["PAD", "CONV_2D"],
+    ),
+    "ones in front of a convolution": (
+        fold_pad,
+        lambda b, x: conv(b, b("PADV2", x, paddings=((0, 0), (1, 2), (0, 3), (0, 0)), value=1.0), 8),
+        ["PADV2", "CONV_2D"],
+    ),
+    "channels of a convolution picked": (
+        fold_gather,
+        lambda b, x: b("GATHER", conv(b, x, 8), np.array([7, 0, 3], np.int32), axis=3),
+        ["CONV_2D"],
+    ),
+    "channels of a depthwise convolution picked": (
+        fold_gather,
+        lambda b, x: b("GATHER", b("DEPTHWISE_CONV_2D", x, ramp(1, 3, 3, 6), ramp(6), **WINDOW),
+                       np.array([5, 0, 3], np.int32), axis=3),
+        ["DEPTHWISE_CONV_2D", "GATHER"],
+    ),
+    "the same twice": (
+        merge_duplicates,
+        lambda b, x: b("ADD", conv(b, x, 8), conv(b, x, 8), activation="NONE"),
+        ["CONV_2D", "ADD"],
+    ),
+    "almost the same twice": (
+        merge_duplicates,
+        lambda b, x: b("ADD", conv(b, x, 8), conv(b, x, 8, activation="RELU"), activation="NONE"),
+        ["CONV_2D", "CONV_2D", "ADD"],
+    ),
+    "constants computed": (
+        fold_constants,
+        lambda b, x: b("ADD", x, b("RELU", b("TRANSPOSE", b.constant("c", ramp(6, 7)), perm=(1, 0))),
+                       activation="NONE"),
+        ["ADD"],
+    ),
+    "shuffle": (
+        channel_shuffle,
+        lambda b, x: b("RESHAPE", b("TRANSPOSE", b("RESHAPE", x, shape=(1, 5, 7, 2, 3)), perm=(0, 1, 2, 4, 3)),
+                       shape=(1, 35, 6)),
+        ["GATHER", "RESHAPE"],
+    ),
+    "shuffle that is none": (
+        channel_shuffle,
+        lambda b, x: b("RELU", b("RESHAPE", b("TRANSPOSE", b("RESHAPE", x, shape=(35, 6, 1)), perm=(0, 2, 1)),
+                                 shape=(1, 5, 7, 6))),
+        ["RESHAPE", "RELU"],
+    ),
+    "shuffle across pixels": (
+        channel_shuffle,
+        lambda b, x: b("RESHAPE", b("TRANSPOSE", b("RESHAPE", x, shape=(1, 5, 7, 2, 3)), perm=(0, 1, 3, 2, 4)),
+                       shape=(1, 35, 6)),
+        ["RESHAPE", "TRANSPOSE", "RESHAPE"],
+    ),
+    "gather of a gather": (
+        channel_shuffle,
+        lambda b, x: b("GATHER", b("GATHER", x, np.array([5, 1, 3], np.int32), axis=3), np.array([2, 0], np.int32),
+                       axis=3),
+        ["GATHER"],
+    ),
+    "flattened in another order": (
+        permute_fully_connected,
+        lambda b, x: b("FULLY_CONNECTED", b("RESHAPE", b("TRANSPOSE", x, perm=NCHW), shape=(1, 210)), ramp(4, 210),
+                       ramp(4), activation="NONE", keep_num_dims=False),
+        ["RESHAPE", "FULLY_CONNECTED"],
+    ),
+    "picture from a vector": (
+        permute_fully_connected,
+        lambda b, x: b("TRANSPOSE", b("RESHAPE", b("FULLY_CONNECTED", b("RESHAPE", x, shape=(7, 30)), ramp(24, 30),
+                       ramp(24), activation="RELU", keep_num_dims=False), shape=(7, 4, 2, 3)), perm=NHWC),
+        ["RESHAPE", "FULLY_CONNECTED", "RESHAPE"],
+    ),
+    "inverse pair": (
+        move_transposes,
+        lambda b, x: b("RELU", b("TRANSPOSE", b("TRANSPOSE", x, perm=NCHW), perm=NHWC)),
+        ["RELU"],
+    ),
+    "chain": (
+        move_transposes,
+        lambda b, x: b("RELU", b("TRANSPOSE", b("TRANSPOSE", x, perm=NCHW), perm=(0, 1, 3, 2))),
+        ["TRANSPOSE", "RELU"],
+    ),
+    "pair that ties input to output": (
+        move_transposes,
+        lambda b, x: b("TRANSPOSE", b("TRANSPOSE", x, perm=NCHW), perm=NHWC),
+        ["RESHAPE"],
+    ),
+    "unit axes": (
+        move_transposes,
+        lambda b, x: b("TRANSPOSE", b("MEAN", x, axes=(1, 2), keep_dims=True), perm=NCHW),
+        ["MEAN", "RESHAPE"],
+    ),
+    "minority operand": (
+        move_transposes,
+        lambda b, x: b("TRANSPOSE", b("ADD", b("TRANSPOSE", x, perm=NCHW),
+                       b("RESHAPE", b("MEAN", x, axes=(1, 2), keep_dims=False), shape=(6, 1, 1)), activation="NONE"),
+                       perm=NHWC),
+        ["MEAN", "RESHAPE", "RESHAPE", "RESHAPE", "ADD"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rewrite(name: str) -> None:
+    rewrite, build, expected = CASES[name]
+    builder = GraphBuilder()
+    graph = builder.output(build(builder, builder.input("x", (1, 5, 7, 6))))
+    (output,) = graph.outputs
+    before, operators, numbers = graph.copy(), ops(graph), run(graph)
+    count = rewrite(graph)
+    while rewrite(graph):
+        pass
+    verify(graph, name)
+    assert ops(graph) == expected
+    assert count > 0 or operators == expected
+    assert (graph.inputs, graph.outputs) == (["x"], [output])
+    np.testing.assert_allclose(run(graph)[output], numbers[output], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(run(before)[output], numbers[output])  # the copy shares nothing that was edited
+
+
+def test_equal_constants_are_stored_once() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", (1, 5, 7, 6))
+    y = builder("MUL", builder("ADD", x, ramp(6), activation="NONE"), ramp(6), activation="NONE")
+    graph = builder.output(y)
+    assert merge_duplicates(graph) == 1
+    assert sum(tensor.is_constant for tensor in graph.tensors.values()) == 1
+
+
+def test_an_output_in_the_middle_keeps_its_tensor() -> None:
+    builder = GraphBuilder()
+    y = conv(builder, builder.input("x", (1, 5, 7, 6)), 8)
+    graph = builder.output(y, builder("RELU", y))
+    before = run(graph)
+    optimise(graph)
+    assert ops(graph) == ["CONV_2D", "RELU"]
+    after = run(graph)
+    for name in graph.outputs:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_bypass_lets_the_source_take_an_outputs_name() -> None:
+    builder = GraphBuilder()
+    y = conv(builder, builder.input("x", (1, 5, 7, 6)), 8)
+    graph = builder.output(builder("RELU", y, output="wanted"))
+    with Editor(graph) as edit:
+        assert edit.bypass(graph.nodes[1], graph.nodes[0].outputs[0])
+    verify(graph, "bypass")
+    assert graph.nodes[0].outputs == graph.outputs == ["wanted"]
+
+
+def test_large_graphs_take_linear_time() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", (1, 4, 6, 3))
+    for _ in range(400):
+        turned = builder("TRANSPOSE", x, perm=NCHW)
+        x = builder("TRANSPOSE", builder("LOGISTIC", turned), perm=NHWC)
+        x = conv(builder, x, 3)
+    graph = builder.output(x)
+    start = time.perf_counter()
+    optimise(graph)
+    assert "TRANSPOSE" not in ops(graph)
+    assert time.perf_counter() - start < 3, "1,600 nodes should take well under a second"
