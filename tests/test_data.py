@@ -21,6 +21,8 @@ from sgs.data.files import atomic_output, check_output
 from sgs.data.images import DATA_EXTENSIONS, PROBLEMS_SHOWN, resolve_samples
 from sgs.data.preprocess import Preprocessor, load_preprocessors
 from sgs.errors import Problems, UserError
+from sgs.ir import Tensor
+from sgs.numeric.types import DType
 
 NO_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -278,10 +280,15 @@ GREY = "np.arange(1 * 2 * 4, dtype=np.uint8).reshape(1, 2, 4, 1)"
 
 
 def feed(
-    folder: Path, spec: InputSpec, result: str, shape: tuple[int, ...], norm: bool = False
+    folder: Path,
+    spec: InputSpec,
+    result: str,
+    shape: tuple[int, ...],
+    norm: bool = False,
+    dtype: DType = DType.FLOAT32,
 ) -> np.ndarray[Any, Any]:
     call = float_inputs if norm else fixed_inputs
-    arrays = call(config_of(spec), [returning(folder, result)], (folder / "b.png",), {"x": shape})
+    arrays = call(config_of(spec), [returning(folder, result)], (folder / "b.png",), {"x": Tensor("x", shape, dtype)})
     assert list(arrays) == ["x"]
     assert arrays["x"].flags.c_contiguous
     assert arrays["x"].shape == shape
@@ -293,6 +300,16 @@ def test_float_inputs(folder: Path) -> None:
     assert array.dtype == np.float32
     assert array[0, 1, 3, 2] == np.float32(23 / 255)
     assert feed(folder, RAW_S16, "np.array([[True, False]])", (1, 2), norm=True).tolist() == [[1, 0]]
+
+
+def test_float_models_may_read_integers(folder: Path) -> None:
+    array = feed(folder, RAW_S16, "np.array([[3.0, -2.0]])", (1, 2), norm=True, dtype=DType.INT32)
+    assert array.dtype == np.int32 and array.tolist() == [[3, -2]]
+    assert feed(folder, RAW_S16, "np.array([[0, 1]])", (1, 2), norm=True, dtype=DType.BOOL).tolist() == [[False, True]]
+    with pytest.raises(UserError, match=r"norm=True\) returned 0.5, needed are whole numbers of int32"):
+        feed(folder, RAW_S16, "np.array([[0.5, 1]])", (1, 2), norm=True, dtype=DType.INT32)
+    with pytest.raises(UserError, match="returned values -1..300, needed are whole numbers of uint8"):
+        feed(folder, RAW_S16, "np.array([[-1, 300]])", (1, 2), norm=True, dtype=DType.UINT8)
 
 
 def test_a_missing_batch_axis_is_added(folder: Path) -> None:
@@ -438,8 +455,8 @@ def test_shipped_scripts_agree_with_their_configurations() -> None:
         sample = resolve_samples(resources / kind / "calibration", 1)[0]
         (pre,) = load_preprocessors(str(ini.parent / f"{ini.parent.name}.py"), 1)
         config = read_input_config(ini)
-        shapes = {config.inputs[0].name: pre(sample[0], True).shape}
-        fixed, floats = (call(config, [pre], sample, shapes) for call in (fixed_inputs, float_inputs))
+        inputs = {config.inputs[0].name: Tensor("x", pre(sample[0], True).shape, DType.FLOAT32)}
+        fixed, floats = (call(config, [pre], sample, inputs) for call in (fixed_inputs, float_inputs))
         (name,) = fixed
         assert normalisation_mismatch(config.inputs[0], fixed[name], floats[name]) is None
 
@@ -450,7 +467,8 @@ def test_a_real_picture_with_a_non_ascii_name(folder: Path) -> None:
     pre = Preprocessor(
         script(folder, "import cv2\ndef image_preprocess(p, norm=True):\n    return cv2.imread(p)[None]\n")
     )
-    fed = fixed_inputs(config_of(picture("BGR", "RGB")), [pre], (Path("图 1.png"),), {"x": (1, 8, 6, 3)})["x"]
+    inputs = {"x": Tensor("x", (1, 8, 6, 3), DType.FLOAT32)}
+    fed = fixed_inputs(config_of(picture("BGR", "RGB")), [pre], (Path("图 1.png"),), inputs)["x"]
     assert np.array_equal(fed[0], image[..., ::-1])
 
 

@@ -30,7 +30,7 @@ from sgs.img import (
 )
 from sgs.img.attributes import pack_attributes, unpack_attributes
 from sgs.img.check import violations
-from sgs.img.nibbles import pack_nibbles, unpack_nibbles
+from sgs.numeric.nibbles import pack_nibbles, unpack_nibbles
 from sgs.numeric.quantise import QuantParams
 from sgs.numeric.types import DType
 

@@ -23,6 +23,7 @@ from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.pipeline import optimise
+from sgs.passes.stack_slices import stack_slices
 
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "activation": "NONE"}
@@ -151,6 +152,23 @@ CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
                        np.array([5, 0, 3], np.int32), axis=3),
         ["DEPTHWISE_CONV_2D", "GATHER"],
     ),
+    "channels permuted in front of convolutions": (
+        fold_gather,
+        lambda b, x: (lambda y: b("ADD", conv(b, y, 8), conv(b, y, 8, activation="RELU"), activation="NONE"))(
+            b("GATHER", x, np.array([2, 0, 5, 1, 3, 4], np.int32), axis=3)),
+        ["CONV_2D", "CONV_2D", "ADD"],
+    ),
+    "channels permuted in front of a depthwise convolution": (
+        fold_gather,
+        lambda b, x: b("DEPTHWISE_CONV_2D", b("GATHER", x, np.array([2, 0, 5, 1, 3, 4], np.int32), axis=3),
+                       ramp(1, 3, 3, 6), ramp(6), **WINDOW),
+        ["GATHER", "DEPTHWISE_CONV_2D"],
+    ),
+    "channels picked in front of a convolution": (
+        fold_gather,
+        lambda b, x: conv(b, b("GATHER", x, np.array([2, 0, 5], np.int32), axis=3), 8),
+        ["GATHER", "CONV_2D"],
+    ),
     "the same twice": (
         merge_duplicates,
         lambda b, x: b("ADD", conv(b, x, 8), conv(b, x, 8), activation="NONE"),
@@ -188,6 +206,12 @@ CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
     "gather of a gather": (
         channel_shuffle,
         lambda b, x: b("GATHER", b("GATHER", x, np.array([5, 1, 3], np.int32), axis=3), np.array([2, 0], np.int32),
+                       axis=3),
+        ["GATHER"],
+    ),
+    "gather of a part": (
+        channel_shuffle,
+        lambda b, x: b("GATHER", b.node("SPLIT_V", [x], axis=3, sizes=(2, 4))[1], np.array([3, 0, 2], np.int32),
                        axis=3),
         ["GATHER"],
     ),
@@ -249,6 +273,95 @@ def test_rewrite(name: str) -> None:
     assert (graph.inputs, graph.outputs) == (["x"], [output])
     np.testing.assert_allclose(run(graph)[output], numbers[output], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(run(before)[output], numbers[output])  # the copy shares nothing that was edited
+
+
+def every(b: GraphBuilder, x: Tensor, axis: int, first: int, step: int = 2) -> Tensor:
+    """x[..., first::step, ...] along an axis."""
+    begin, end, strides = [0] * 4, list(x.shape), [1] * 4
+    begin[axis], strides[axis] = first, step
+    return b("STRIDED_SLICE", x, begin=tuple(begin), end=tuple(end), strides=tuple(strides))
+
+
+def chosen(b: GraphBuilder, x: Tensor, offsets: str, step: int = 2) -> list[Tensor]:
+    """x[:, i::step, j::step] for every "ij", rows first."""
+    return [every(b, every(b, x, 1, int(o[0]), step), 2, int(o[1]), step) for o in offsets.split()]
+
+
+# network over x [2,12,18,3] → operators that must be left
+FOCUS: dict[str, tuple[Build, list[str]]] = {
+    "in TFLite's order": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 10 11"), axis=3),
+        ["SPACE_TO_DEPTH"],
+    ),
+    "as YOLOX does": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 10 01 11"), axis=3),
+        ["SPACE_TO_DEPTH", "GATHER"],
+    ),
+    "of nine": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 02 10 11 12 20 21 22", 3), axis=3),
+        ["SPACE_TO_DEPTH"],
+    ),
+    "of a crop": (
+        lambda b, x: b("CONCATENATION", *chosen(b, b("SLICE", x, begin=(0, 1, 2, 0), size=(2, 10, 14, 2)),
+                       "00 01 10 11"), axis=3),
+        ["SLICE", "SPACE_TO_DEPTH"],
+    ),
+    "with parts that others read": (
+        lambda b, x: (lambda parts: b("ADD", b("CONCATENATION", *parts, axis=3),
+                      b("CONCATENATION", *parts, axis=3), activation="NONE"))(chosen(b, x, "00 01 10 11")),
+        ["SPACE_TO_DEPTH", "SPACE_TO_DEPTH", "ADD"],
+    ),
+    "in one slice each": (
+        lambda b, x: b("CONCATENATION", *(
+            b("STRIDED_SLICE", x, begin=(0, i, j, 0), end=x.shape, strides=(1, 2, 2, 1))
+            for i in (0, 1) for j in (0, 1)), axis=3),
+        ["SPACE_TO_DEPTH"],
+    ),
+    "with an offset twice": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 10 10"), axis=3),
+        ["STRIDED_SLICE"] * 8 + ["CONCATENATION"],
+    ),
+    "of three": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 10"), axis=3),
+        ["STRIDED_SLICE"] * 6 + ["CONCATENATION"],
+    ),
+    "of every third": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 10 11", 3), axis=3),
+        ["STRIDED_SLICE"] * 8 + ["CONCATENATION"],
+    ),
+    "along the width": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 10 11"), axis=2),
+        ["STRIDED_SLICE"] * 8 + ["CONCATENATION"],
+    ),
+    "of two tensors": (
+        lambda b, x: b("CONCATENATION", *chosen(b, x, "00 01 10"), *chosen(b, b("LOGISTIC", x), "11"), axis=3),
+        ["STRIDED_SLICE"] * 6 + ["LOGISTIC"] + ["STRIDED_SLICE"] * 2 + ["CONCATENATION"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOCUS)
+def test_focus(name: str) -> None:
+    build, expected = FOCUS[name]
+    builder = GraphBuilder()
+    graph = builder.output(build(builder, builder.input("x", (2, 12, 18, 3))))
+    (output,) = graph.outputs
+    numbers = run(graph)[output]
+    stack_slices(graph)
+    verify(graph, name)
+    assert ops(graph) == expected
+    np.testing.assert_array_equal(run(graph)[output], numbers)
+
+
+def test_focus_in_front_of_a_convolution_needs_no_gather() -> None:
+    builder = GraphBuilder()
+    x = builder.input("x", (1, 12, 18, 3))
+    graph = builder.output(conv(builder, builder("CONCATENATION", *chosen(builder, x, "00 10 01 11"), axis=3), 5))
+    before = run(graph)
+    optimise(graph)
+    assert ops(graph) == ["SPACE_TO_DEPTH", "CONV_2D"]
+    for name in graph.outputs:
+        np.testing.assert_allclose(run(graph)[name], before[name], rtol=1e-5, atol=1e-5)
 
 
 def test_equal_constants_are_stored_once() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import sgs.ops  # noqa: F401 - fills the tables
+from litert_judge import litert_results
 from sgs.builder import GraphBuilder
 from sgs.engine import FloatEngine
 from sgs.errors import UserError
@@ -109,14 +110,6 @@ def random_feeds(graph: Graph) -> dict[str, Array]:
     rng = np.random.default_rng(7)
     inputs = [graph[name] for name in graph.inputs]
     return {t.name: rng.uniform(-3 * t.dtype.is_float, 3, t.shape).astype(t.dtype.numpy) for t in inputs}
-
-
-def litert_results(data: bytes, feeds: dict[str, Array]) -> dict[str, Array]:
-    judge = pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed")
-    interpreter = judge.Interpreter(model_content=data, num_threads=1)
-    run = interpreter.get_signature_runner("serving_default")
-    results: dict[str, Array] = run(**feeds)
-    return results
 
 
 @pytest.mark.parametrize(("op", "index"), FLOAT_CASES)
@@ -236,6 +229,16 @@ def test_external_buffers_run_in_litert(tmp_path: Path) -> None:
     feeds = random_feeds(graph)
     theirs = litert_results(data, feeds)["y"]
     np.testing.assert_allclose(FloatEngine(graph).run(feeds)["y"], theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_scalar_stays_a_scalar(tmp_path: Path) -> None:
+    build = GraphBuilder()
+    x = build.input("x", (1, 4, 6, 3))
+    graph = build.output(build("MUL", x, np.array(-1.5, np.float32), output="y", activation="NONE"))
+    assert graph["mul/const1"].shape == ()
+    assert_equal(read_bytes(sim_bytes(graph, "float"), tmp_path).graph, graph)
+    feeds = random_feeds(graph)
+    assert np.array_equal(litert_results(sim_bytes(graph, "float"), feeds)["y"], feeds["x"] * np.float32(-1.5))
 
 
 def test_same_graph_same_bytes() -> None:

@@ -17,11 +17,11 @@ from sgs.config.input_config import (
     read_input_config,
     refuse_unsupported_formats,
 )
-from sgs.data.feed import fixed_inputs, float_inputs, normalisation_mismatch
+from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import process_count
-from sgs.errors import UserError
+from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_import import Layouts, import_onnx
 from sgs.img import Image
 from sgs.ir import Graph
@@ -72,6 +72,24 @@ def check_names(graph: Graph, config: InputConfig) -> None:
     check_against_names(config, inputs, outputs)
 
 
+def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
+    """Raise UserError where the network reads integers of its own (numbers of words ...) and the ini says otherwise."""
+    raise_all(
+        [
+            UserError(
+                f"the network reads {graph[spec.name].dtype.name.lower()} here",
+                stage="calibrate",
+                file=config.path,
+                node=f"[INPUT_CONFIG] input_formats, '{spec.name}'",
+                remedy="set training_input_formats and input_formats to RAWDATA_S16_NHWC",
+            )
+            for spec in config.inputs
+            if not graph[spec.name].dtype.is_float and spec.input_format != "RAWDATA_S16_NHWC"
+        ],
+        stage="calibrate",
+    )
+
+
 # -- calibrate ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CalibrationOptions:
@@ -106,11 +124,12 @@ def calibrate(
     """Float graph → fixed graph by calibration on `samples`. Raises UserError for inputs that do not fit together."""
     refuse_unsupported_formats(config)
     check_names(float_graph, config)
+    check_integer_inputs(float_graph, config)
     if not samples:
         raise UserError("there are no calibration samples", stage="calibrate")
-    shapes = {name: float_graph[name].shape for name in float_graph.inputs}
-    check_normalisation(config, preprocessors, samples[0], shapes)
-    feeds = FloatFeeds(config, tuple(preprocessors), shapes)
+    inputs = {name: float_graph[name] for name in float_graph.inputs}
+    check_normalisation(config, preprocessors, samples[0], inputs)
+    feeds = FloatFeeds(config, tuple(preprocessors), inputs)
     level = effective_level(options.level, config)
     searched = searched_tensors(prepare(float_graph)) if LEVELS.index(level) >= 2 else []
     processes = process_count(options.processes, len(samples))
@@ -146,11 +165,11 @@ def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 
 def check_normalisation(
-    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, shapes: Mapping[str, Sequence[int]]
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
 ) -> None:
     """Raise UserError when the mean and std of the ini are not what the preprocess script does."""
-    floats = float_inputs(config, preprocessors, sample, shapes)
-    fixed = fixed_inputs(config, preprocessors, sample, shapes)
+    floats = float_inputs(config, preprocessors, sample, inputs)
+    fixed = fixed_inputs(config, preprocessors, sample, inputs)
     for spec in config.inputs:
         mismatch = normalisation_mismatch(spec, fixed[spec.name], floats[spec.name])
         if mismatch is not None:

@@ -211,11 +211,13 @@ class HostRow:
     """A fixed operator that runs between onnxruntime sessions.
 
     `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated contiguous output
-    arrays. `any_layout`: the operator is elementwise, so it takes its operand in whatever layout it arrives.
+    arrays. `any_layout`: the operator is elementwise, so it takes its operand in whatever layout it arrives. `centred`:
+    its function fills float32 outputs with codes minus zero point, for readers that want those and nothing else.
     """
 
     make: Callable[[Graph, Node], Callable[[list[Array], list[Array]], None]]
     any_layout: bool = False
+    centred: bool = False
 
 
 HOST: RuleTable[HostRow] = RuleTable("host kernel")
@@ -263,6 +265,10 @@ FIXED_EXPAND: RuleTable[Callable[[Graph, Node], None]] = RuleTable("fixed expans
 
 # (low, high) of the real result of operators whose range is known without measuring
 RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
+
+# (node) → the operand whose range the result's parameters come from, because what the node adds to it only has to lose
+# against every value and may saturate; None where the result has a range of its own
+RANGE_FROM: RuleTable[Callable[[Node], int | None]] = RuleTable("range source")
 
 
 # -- compiler

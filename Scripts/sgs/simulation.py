@@ -172,9 +172,8 @@ class Simulator:
     # -- feeding from files --------------------------------------------------------------------------------------------
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
         """What this model reads for one sample: scripts are called with norm=True for float models only."""
-        shapes = {port.name: port.shape for port in self.inputs}
         prepare = float_inputs if self.kind == "Float" else fixed_inputs
-        arrays = prepare(self.config, preprocessors, sample, shapes)
+        arrays = prepare(self.config, preprocessors, sample, {port.name: port for port in self.inputs})
         return {port.name: _as_fed(port, arrays[port.name]) for port in self.inputs}
 
     def simulate(

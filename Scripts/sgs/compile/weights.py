@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from sgs.img.nibbles import pack_nibbles
+from sgs.numeric.nibbles import pack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from sgs.config.input_config import CHANNELS, InputConfig, InputSpec, refuse_uns
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
 
 MEAN_TOLERANCE = 1.0  # grey levels of 0..255, mean over a channel
 TAIL_TOLERANCE = 0.02 * 255  # grey levels, 99th percentile of a channel
@@ -18,30 +20,50 @@ TAIL_TOLERANCE = 0.02 * 255  # grey levels, 99th percentile of a channel
 Shape = Sequence[int]
 
 
-def float_inputs(
-    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, shapes: Mapping[str, Shape]
-) -> dict[str, Array]:
-    """What the float model reads: input name → float32 of the model's shape, in the order of the ini (norm=True).
+class Fed(Protocol):
+    """An input of a model, such as a Tensor: `shape` is in the layout that the ini asks for."""
 
-    `shapes` are in the layout that the ini asks for; scripts return that layout. Raises UserError.
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> DType: ...
+
+
+def float_inputs(
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
+) -> dict[str, Array]:
+    """What the float model reads: input name → array in the order of the ini (norm=True), in the shape and type of the
+    model's input.
+
+    Scripts return the layout that the ini asks for. Raises UserError, also for values that the type cannot hold.
     """
     result: dict[str, Array] = {}
     for spec, script, image in zip(config.inputs, preprocessors, sample, strict=True):
-        array = script.check(script(image, True), shapes[spec.name], "fiub", image=image, norm=True)
-        with np.errstate(over="ignore"):
-            result[spec.name] = np.ascontiguousarray(array, np.float32)
-        if not np.isfinite(result[spec.name]).all():  # float64 beyond float32
-            raise script.wrong(image, True, "returned values that float32 cannot hold")
+        fed = inputs[spec.name]
+        array = script.check(script(image, True), fed.shape, "fiub", image=image, norm=True)
+        if fed.dtype.is_float:
+            result[spec.name] = _as_float32(array, script, image)
+        else:
+            needed = f"whole numbers of {fed.dtype.name.lower()}, which the model reads"
+            result[spec.name] = _exactly(array, fed.dtype.numpy, script, image, needed, norm=True)
+    return result
+
+
+def _as_float32(array: Array, script: Preprocessor, image: Path) -> Array:
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(result).all():  # float64 beyond float32
+        raise script.wrong(image, True, "returned values that float32 cannot hold")
     return result
 
 
 def fixed_inputs(
-    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, shapes: Mapping[str, Shape]
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
 ) -> dict[str, Array]:
     """What fixed and offline models are fed: input name → array in the order of the ini (norm=False).
 
-    Pictures are uint8 in the channel order of `input_formats`; RAWDATA_F32 is float32, RAWDATA_S16 int16. `shapes` are
-    in the layout that the ini asks for; scripts return that layout, with the channel order of the training format.
+    Pictures are uint8 in the channel order of `input_formats`; RAWDATA_F32 is float32, RAWDATA_S16 int16. Scripts
+    return the layout that the ini asks for, with the channel order of the training format.
 
     Raises:
         UserError: a format not supported yet; what the script returns is not what the format needs.
@@ -49,14 +71,14 @@ def fixed_inputs(
     refuse_unsupported_formats(config)
     result: dict[str, Array] = {}
     for spec, script, image in zip(config.inputs, preprocessors, sample, strict=True):
-        result[spec.name] = _FIXED[spec.input_format](spec, script, image, shapes[spec.name])
+        result[spec.name] = _FIXED[spec.input_format](spec, script, image, inputs[spec.name].shape)
     return result
 
 
 def _picture(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
     """uint8; floats are taken where they hold exact integers 0..255."""
     array = script.check(script(image, False), shape, "fiu", image=image, norm=False, expected="uint8")
-    pixels = _exactly(array, np.uint8, script, image, "whole numbers 0..255 for pictures")
+    pixels = _exactly(array, np.dtype(np.uint8), script, image, "whole numbers 0..255 for pictures")
     swapped = CHANNELS[spec.training_format] != CHANNELS[spec.input_format]
     return np.ascontiguousarray(np.flip(pixels, spec.channel_axis)) if swapped else pixels
 
@@ -68,7 +90,7 @@ def _raw_float32(spec: InputSpec, script: Preprocessor, image: Path, shape: Shap
 
 def _raw_int16(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
     array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected="int16")
-    return _exactly(array, np.int16, script, image, "values of int16 for RAWDATA_S16_NHWC")
+    return _exactly(array, np.dtype(np.int16), script, image, "values of int16 for RAWDATA_S16_NHWC")
 
 
 _FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
@@ -80,19 +102,21 @@ _FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
 }
 
 
-def _exactly(array: Array, dtype: type[np.integer], script: Preprocessor, image: Path, needed: str) -> Array:
-    """The array as `dtype`, when that changes no value. Raises UserError."""
-    limits = np.iinfo(dtype)
+def _exactly(
+    array: Array, dtype: np.dtype[Any], script: Preprocessor, image: Path, needed: str, *, norm: bool = False
+) -> Array:
+    """The array as `dtype`, integer or bool, when that changes no value. Raises UserError."""
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     # Compared as int64 or float64: where the array's type is narrower, numpy would refuse the limits.
     wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
-    outside = (wide < limits.min) | (wide > limits.max)
+    outside = (wide < low) | (wide > high)
     if outside.any():
         reason = f"returned values {wide.min():g}..{wide.max():g}, needed are {needed}"
-        raise script.wrong(image, False, reason, "with norm=False the script must not normalise")
+        raise script.wrong(image, norm, reason, None if norm else "with norm=False the script must not normalise")
     result = np.ascontiguousarray(wide.astype(dtype))
     if (result != wide).any():
         odd = wide[result != wide].flat[0]
-        raise script.wrong(image, False, f"returned {odd:g}, needed are {needed}", "round them and use astype")
+        raise script.wrong(image, norm, f"returned {odd:g}, needed are {needed}", "round them and use astype")
     return result
 
 

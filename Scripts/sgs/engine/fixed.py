@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,12 +55,16 @@ def stages(graph: Graph) -> list[_Stage]:
 class _Lane:
     """Buffers of one picture in flight, and the steps bound to them."""
 
-    def __init__(self, graph: Graph, keys: Iterable[Key], makers: Iterable[Callable[[_Lane], Step]]) -> None:
+    def __init__(
+        self, graph: Graph, keys: Iterable[Key], centred: Set[str], makers: Iterable[Callable[[_Lane], Step]]
+    ) -> None:
         self.buffers: dict[Key, Array] = {}
         for name, layout in keys:
             tensor = graph[name]
             shape = first_shape(tensor.shape) if layout == "first" else tensor.shape
-            self.buffers[(name, layout)] = np.zeros(shape, tensor.dtype.numpy)
+            self.buffers[(name, layout)] = np.zeros(shape, np.float32 if name in centred else tensor.dtype.numpy)
+            if tensor.data is not None:
+                self.buffers[(name, layout)][...] = tensor.data
         self.steps = [make(self) for make in makers]
 
 
@@ -77,10 +81,44 @@ class FixedEngine:
         self.results = list(dict.fromkeys([*graph.outputs, *extra]))
         self._keys: dict[Key, None] = {}
         self._makers: list[Callable[[_Lane], Step]] = []
+        self._centred: set[str] = set()  # tensors that host kernels write as codes minus zero point
+        self._centred = self._wanted_centred()
         self._plan()
-        self._lanes = [_Lane(graph, self._keys, self._makers)]
+        self._lanes = [self._lane()]
+
+    def _lane(self) -> _Lane:
+        return _Lane(self.graph, self._keys, self._centred, self._makers)
 
     # -- planning --------------------------------------------------------------------------------------------------
+    def _wanted_centred(self) -> set[str]:
+        """Results of host kernels that sessions read only as codes minus zero point: they are best written so at
+        once.
+        """
+        hosts = [node for node in self.graph.nodes if node.op in HOST]
+        able = {name for node in hosts if HOST[node.op].centred for name in node.outputs}
+        able -= set(self.results) | {name for node in hosts for name in node.inputs if name is not None}
+        asked: dict[str, set[str]] = {}
+        for node in self.graph.nodes:
+            reads = able & {name for name in node.inputs if name is not None}
+            if reads and node.op not in HOST:
+                builder = self._lowered([node])
+                for name in reads:
+                    asked.setdefault(name, set()).update(builder.asked.get(name, ()))
+        return {name for name, carriers in asked.items() if carriers == {"centred"}}
+
+    def _lowered(self, nodes: list[Node]) -> SessionBuilder:
+        """The nodes in a session builder, fed with what earlier steps hold (in the graph's layout before there are
+        any).
+        """
+        builder = SessionBuilder(self.graph)
+        for node in nodes:
+            for name in node.inputs:
+                if name is None or self.graph[name].is_constant or builder.has(name):
+                    continue
+                builder.feed(name, self._held(name) or "native", centred=name in self._centred)
+            FIXED[node.op](builder, node)
+        return builder
+
     def _plan(self) -> None:
         split = stages(self.graph)
         last_read: dict[str, int] = {}  # tensor → last stage whose session reads it from a buffer
@@ -101,7 +139,9 @@ class FixedEngine:
             for node in stage.host_nodes:
                 self._add_host(node)
         for name in self.results:
-            if (name, "native") not in self._keys:
+            if self.graph[name].is_constant:
+                self._keys[(name, "native")] = None
+            elif (name, "native") not in self._keys:
                 self._add_conversion(name, "native")
 
     def _held(self, name: str) -> Layout | None:
@@ -110,15 +150,7 @@ class FixedEngine:
         return next((layout for layout in layouts if (name, layout) in self._keys), None)
 
     def _add_session(self, nodes: list[Node], needed: set[str], host_read: Mapping[str, bool]) -> None:
-        builder = SessionBuilder(self.graph)
-        for node in nodes:
-            for name in node.inputs:
-                if name is None or self.graph[name].is_constant or builder.has(name):
-                    continue
-                held = self._held(name)
-                assert held is not None, name
-                builder.feed(name, held)
-            FIXED[node.op](builder, node)
+        builder = self._lowered(nodes)
         wanted: dict[str, Layout] = {}
         for name in (name for node in nodes for name in node.outputs):
             if name in self.results or not host_read.get(name, True):
@@ -188,7 +220,7 @@ class FixedEngine:
     def map(self, samples: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """Results for many samples, in order, `threads` of them at a time; at most twice as many are held in memory."""
         while len(self._lanes) < self.threads:
-            self._lanes.append(_Lane(self.graph, self._keys, self._makers))
+            self._lanes.append(self._lane())
         free = deque(self._lanes)
 
         def work(feeds: Mapping[str, Array]) -> dict[str, Array]:

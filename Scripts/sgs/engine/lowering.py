@@ -28,6 +28,7 @@ TO_FIRST, TO_NATIVE = (0, 3, 1, 2), (0, 2, 3, 1)
 # rewrites of onnxruntime that multiply constants together, and so round differently from docs/NUMERICS.md
 _UNWANTED_REWRITES = [
     "ConvMulFusion",
+    "ConvAddFusion",
     "ConvBNFusion",
     "MatMulBNFusion",
     "MatMulScaleFusion",
@@ -61,6 +62,8 @@ class SessionBuilder:
         self.graph = graph
         self.exact_dot_products = has_exact_dot_products()
         self.feeds: dict[str, Layout] = {}  # graph tensors that the session reads, in the layout they arrive in
+        self.asked: dict[str, set[str]] = {}  # tensor → carriers in which rows asked for it
+        self._centred_feeds: set[str] = set()
         self._nodes: list[onnx.NodeProto] = []
         self._constants: list[onnx.TensorProto] = []
         self._shared: dict[tuple[str, tuple[int, ...], bytes], str] = {}
@@ -91,10 +94,14 @@ class SessionBuilder:
         return name
 
     # -- forms of a tensor -------------------------------------------------------------------------------------------
-    def feed(self, tensor: str, layout: Layout) -> None:
-        """Declare a session input that arrives in `layout`."""
+    def feed(self, tensor: str, layout: Layout, *, centred: bool = False) -> None:
+        """Declare a session input that arrives in `layout`, as codes or, for rows that ask for nothing else,
+        centred.
+        """
         self.feeds[tensor] = layout
-        self._forms[(tensor, "codes", layout)] = f"in:{tensor}"
+        self._forms[(tensor, "centred" if centred else "codes", layout)] = f"in:{tensor}"
+        if centred:
+            self._centred_feeds.add(tensor)
 
     def has(self, tensor: str) -> bool:
         """True when the session computes or is fed this tensor."""
@@ -127,8 +134,8 @@ class SessionBuilder:
         if key not in self._forms:
             if tensor.is_constant:
                 self._forms[key] = self._constant_form(tensor, carrier, layout)
-            elif carrier == "codes":
-                self._forms[key] = self._turned(tensor, layout)
+            elif carrier == "codes" or name in self._centred_feeds:
+                self._forms[key] = self._turned(tensor, carrier, layout)
             else:
                 self._forms[key] = self._decoded(tensor, carrier, layout)
         return self._forms[key]
@@ -145,25 +152,29 @@ class SessionBuilder:
             return str(self.op("Cast", [codes], to=TensorProto.FLOAT))
         return str(self.op("DequantizeLinear", [codes, self.const(np.asarray(scale, np.float32)), self.const(zero)]))
 
-    def _turned(self, tensor: Tensor, layout: Layout) -> str:
-        """The codes in `layout` from those in the other one; lower ranks are seen as rank 4 with leading 1s."""
+    def _turned(self, tensor: Tensor, carrier: str, layout: Layout) -> str:
+        """A form in `layout` from the same in the other one; lower ranks are seen as rank 4 with leading 1s."""
         other: Layout = "native" if layout == "first" else "first"
-        if (tensor.name, "codes", other) not in self._forms:
-            raise KeyError(f"tensor '{tensor.name}' is not available in this session")
-        value = self._forms[(tensor.name, "codes", other)]
+        if (tensor.name, carrier, other) not in self._forms:
+            raise KeyError(f"tensor '{tensor.name}' is not available as {carrier} in this session")
+        value = self._forms[(tensor.name, carrier, other)]
         if layout == "first" and len(tensor.shape) < 4:
             shape = (1,) * (4 - len(tensor.shape)) + tensor.shape
             value = self.op("Reshape", [value, self.const(np.array(shape, np.int64))])
         return str(self.op("Transpose", [value], perm=TO_FIRST if layout == "first" else TO_NATIVE))
 
+    def _ask(self, tensor: str, carrier: str, layout: Layout) -> str:
+        self.asked.setdefault(tensor, set()).add(carrier)
+        return self._form(tensor, carrier, layout)
+
     def real(self, tensor: str, layout: Layout = "native") -> str:
-        return self._form(tensor, "real", layout)
+        return self._ask(tensor, "real", layout)
 
     def codes(self, tensor: str, layout: Layout = "native") -> str:
-        return self._form(tensor, "codes", layout)
+        return self._ask(tensor, "codes", layout)
 
     def centred(self, tensor: str, layout: Layout = "native") -> str:
-        return self._form(tensor, "centred", layout)
+        return self._ask(tensor, "centred", layout)
 
     # -- results -----------------------------------------------------------------------------------------------------
     def put(self, tensor: str, value: str, layout: Layout = "native") -> None:
@@ -266,7 +277,7 @@ class SessionBuilder:
     def _type(self, name: str, layout: Layout) -> tuple[int, tuple[int, ...]]:
         tensor = self.graph[name]
         shape = first_shape(tensor.shape) if layout == "first" else tensor.shape
-        return _ONNX_TYPE[tensor.dtype], shape
+        return TensorProto.FLOAT if name in self._centred_feeds else _ONNX_TYPE[tensor.dtype], shape
 
 
 def session_options(threads: int) -> onnxruntime.SessionOptions:

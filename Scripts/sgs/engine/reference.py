@@ -14,6 +14,7 @@ from sgs.registry import REFERENCE
 def run_reference(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Run a fixed graph on codes (or float32 where an input is float); returns every activation by name."""
     values: dict[str, Array] = {name: np.asarray(feeds[name]) for name in graph.inputs}
+    values.update({name: data for name in graph.outputs if (data := graph[name].data) is not None})
     for node in graph.nodes:
         operands = graph.operands(node)
         arrays = [None if t is None else (t.data if t.is_constant else values[t.name]) for t in operands]

@@ -17,8 +17,8 @@ import numpy as np
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.errors import UserError
 from sgs.img.image import BatchMode, Command, Image, IoTensor, Placement, Program, Space
-from sgs.img.nibbles import unpack_nibbles
 from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.nibbles import unpack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.registry import FIXED, HOST, INFER

@@ -133,7 +133,7 @@ class Graph:
         self, stem: str, data: Array, *, quant: QuantParams | None = None, dtype: DType | None = None
     ) -> Tensor:
         """Add a constant; its type follows the array unless `dtype` says else (INT4 lives in int8 arrays)."""
-        data = np.ascontiguousarray(data)
+        data = np.asarray(data, order="C")  # np.ascontiguousarray makes a vector of a scalar
         return self.add_tensor(stem, data.shape, dtype or DType.of(data.dtype), data=data, quant=quant)
 
     def rename_tensor(self, old: str, new: str) -> None:

@@ -99,7 +99,8 @@ def quantise(real: Array, params: QuantParams, dtype: DType) -> Array:
     point.
     """
     scale, zero = params.shaped(np.ndim(real))
-    x = np.asarray(real, np.float32) / scale
+    with np.errstate(over="ignore"):  # a value too large for the division saturates, as any other outside the range
+        x = np.asarray(real, np.float32) / scale
     codes = np.rint(np.nan_to_num(x, nan=0.0, posinf=3e38, neginf=-3e38)).astype(np.float64) + zero
     return np.clip(codes, dtype.qmin, dtype.qmax).astype(dtype.numpy)
 

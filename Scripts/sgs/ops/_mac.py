@@ -101,10 +101,13 @@ def accumulate(
     assert x.quant is not None
     zero = int(x.quant.zero_point[0])
     reach = max(zero, 255 - zero)
-    worst = np.abs(kernel.astype(np.int64)).reshape(kernel.shape[0], -1).sum(1) * reach + np.abs(bias.astype(np.int64))
-    value = low.centred(x.name, layout)
-    if worst.max() < EXACT_BINARY32:
-        return product(value, kernel.astype(np.float32), bias.astype(np.float32))
+    worst = np.abs(kernel.astype(np.int64)).reshape(kernel.shape[0], -1).sum(1) * reach
+    value, offset = low.centred(x.name, layout), bias.astype(np.float32)
+    if (worst + np.abs(bias.astype(np.int64))).max() < EXACT_BINARY32:
+        return product(value, kernel.astype(np.float32), offset)
+    if worst.max() < EXACT_BINARY32 and repeats == 1 and np.array_equal(offset.astype(np.int64), bias):
+        # both terms are exact, so their binary32 sum is the exact sum rounded once
+        return str(low.op("Add", [product(value, kernel.astype(np.float32), None), low.const(offset.reshape(shape))]))
     values = [product(value, part, None) for part in _split(kernel, reach)]
     return _sum_wide(low, values, [1.0] * len(values), wide_bias)
 
@@ -240,10 +243,8 @@ def publish_wide_product(low: Lowering, node: Node, rows: str, matrix: Array, bi
     if matrix.shape[0] >= DOUBLE_DEPTH:
         raise ValueError(f"sums of {matrix.shape[0]} products do not fit binary64")
     y = low.graph[node.outputs[0]]
-    acc = low.op(
-        "MatMul", [low.op("Cast", [rows], to=_DOUBLE), low.const(np.ascontiguousarray(matrix.astype(np.float64)))]
-    )
-    acc = low.op("Cast", [low.op("Add", [acc, low.const(bias.astype(np.float64))])], to=_FLOAT)
+    weights, offset = low.const(np.ascontiguousarray(matrix.astype(np.float64))), low.const(bias.astype(np.float64))
+    acc = low.op("Cast", [low.op("Gemm", [low.op("Cast", [rows], to=_DOUBLE), weights, offset])], to=_FLOAT)
     publish(low, node, low.op("Reshape", [acc, low.const(np.array(y.shape, np.int64))]), "native")
 
 

@@ -24,6 +24,7 @@ from sgs.ops._mac import (
     publish_product,
     publish_wide_product,
     qlinear_conv,
+    two_parts,
 )
 from sgs.ops._window import conv_output, onnx_window, patches, window_node
 from sgs.registry import (
@@ -205,9 +206,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
         low.put(y.name, qlinear_conv(low, node, low.codes(x.name), kernel, bias.data, **attrs))
         return
     if pointwise(node, x, weight):
-        rows = low.op("Reshape", [low.codes(x.name), low.const(np.array([-1, x.shape[3]], np.int64))])
-        product = publish_product if x.dtype is DType.UINT8 else publish_wide_product
-        product(low, node, rows, kernel.reshape(kernel.shape[0], -1).T, bias.data)
+        _lower_pointwise(low, node, x, kernel.reshape(kernel.shape[0], -1), bias.data)
         return
 
     def convolve(value: str, part: Array, offset: Array | None) -> str:
@@ -215,6 +214,24 @@ def lower_fixed(low: Lowering, node: Node) -> None:
         return str(low.op("Conv", [value, low.const(part), *tail], **attrs))
 
     publish(low, node, accumulate(low, x, kernel, bias.data, convolve, "first"), "first")
+
+
+def _lower_pointwise(low: Lowering, node: Node, x: Tensor, kernel: Array, bias: Array) -> None:
+    """UINT8: an integer product. INT16: two binary32 products where they are exact, else one in binary64."""
+    flat = low.const(np.array([-1, x.shape[3]], np.int64))
+    if x.dtype is DType.UINT8:
+        publish_product(low, node, low.op("Reshape", [low.codes(x.name), flat]), kernel.T, bias)
+    elif two_parts(kernel, bias) is None:
+        publish_wide_product(low, node, low.op("Reshape", [low.codes(x.name), flat]), kernel.T, bias)
+    else:
+        shape = low.const(np.array(low.graph[node.outputs[0]].shape, np.int64))
+
+        def multiply(value: str, part: Array, offset: Array | None) -> str:
+            tail = [] if offset is None else [low.const(offset)]
+            product = low.op("Gemm", [low.op("Reshape", [value, flat]), low.const(part), *tail], transB=1)
+            return str(low.op("Reshape", [product, shape]))
+
+        publish(low, node, accumulate(low, x, kernel, bias, multiply, "native"), "native")
 
 
 def pointwise(node: Node, x: Tensor, weight: Tensor) -> bool:

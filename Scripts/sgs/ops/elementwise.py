@@ -205,6 +205,21 @@ for _op, (_onnx, _options, _function) in _FAMILY.items():
     )
 
 
+def lower_prelu(low: Lowering, node: Node) -> None:
+    """max(x, slope · x) where no slope exceeds 1, else max(x, 0) + slope · min(x, 0): the same binary32 numbers,
+    several times faster than onnxruntime's broadcasting PRelu."""
+    x, slope = node.inputs[0] or "", node.inputs[1] or ""
+    layout = low.prefer(node.inputs)
+    value, factor, tensor = low.real(x, layout), low.real(slope, layout), low.graph[slope]
+    assert tensor.data is not None and tensor.quant is not None
+    if dequantise(tensor.data, tensor.quant).max(initial=0) <= 1:
+        y = low.op("Max", [value, low.op("Mul", [value, factor])])
+    else:
+        below = low.op("Mul", [low.op("Min", [value, low.const(np.asarray(0, np.float32))]), factor])
+        y = low.op("Add", [low.op("Relu", [value]), below])
+    low.put_real(node.outputs[0], y, layout)
+
+
 # -- PRELU: slope per channel
 # ---------------------------------------------------------------------------------------------
 OPERATOR.add("PRELU", OperatorInfo("both", "x where x >= 0, else slope * x; the slope broadcasts"))
@@ -212,7 +227,7 @@ INFER.add("PRELU", infer)
 LAYOUT.add("PRELU", transparent)
 SIM.add("PRELU", SimRow())
 FLOAT.add("PRELU", _lower("PRelu", fixed=False))
-FIXED.add("PRELU", _lower("PRelu", fixed=True))
+FIXED.add("PRELU", lower_prelu)
 REFERENCE.add("PRELU", _reference(prelu))
 QUANTISE.add("PRELU", QuantRule("real"))
 COST.add("PRELU", cost)
@@ -236,10 +251,11 @@ ONNX_EXAMPLES.add(
 )
 
 
-def _prelu_example() -> Graph:
+def _prelu_example(largest: float) -> Graph:
     build = GraphBuilder()
     x = build.input("x", (1, 5, 7, 6))
-    return build.output(build("PRELU", x, np.linspace(-0.5, 0.9, 6, dtype=np.float32).reshape(1, 1, 6), output="y"))
+    slope = np.linspace(-0.5, largest, 6, dtype=np.float32).reshape(1, 1, 6)
+    return build.output(build("PRELU", x, slope, output="y"))
 
 
-EXAMPLES.add("PRELU", lambda: [_prelu_example()])
+EXAMPLES.add("PRELU", lambda: [_prelu_example(0.9), _prelu_example(1.7)])

@@ -22,6 +22,7 @@ from sgs.registry import (
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
+    RANGE_FROM,
     SIM,
     ImportContext,
     Layout,
@@ -34,6 +35,7 @@ from sgs.registry import (
 
 Paddings = tuple[tuple[int, int], ...]
 _NUMPY_MODE: dict[str, Literal["reflect", "symmetric"]] = {"REFLECT": "reflect", "SYMMETRIC": "symmetric"}
+_MARKER = 1e4  # from here on (BERT's -1e4, float16's -65504, float32's lowest) a fill is no value but a marker
 _LEAST_REAL = float(np.finfo(np.float32).min)
 
 
@@ -115,6 +117,14 @@ def _first(node: Node) -> Sequence[int]:
 
 add_move("PAD", "zeros around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4)
 add_move("PADV2", "a constant around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4)
+
+
+@RANGE_FROM.row("PADV2")
+def range_from(node: Node) -> int | None:
+    """The operand where the fill is a marker, such as the lowest float in front of a max pool."""
+    return 0 if abs(node.attrs["value"]) >= _MARKER else None
+
+
 add_move(
     "MIRROR_PAD",
     "a tensor's own values mirrored around it",
@@ -264,6 +274,16 @@ def _example(op: str, shape: tuple[int, ...], paddings: Paddings, **attrs: Any) 
 
 
 _NHWC: Paddings = ((0, 0), (1, 2), (3, 0), (0, 0))
+
+
+def _pooled() -> Graph:
+    """The fill loses against every value, and the result keeps the operand's range."""
+    build = GraphBuilder()
+    x = build("PADV2", build.input("x", (1, 5, 7, 6)), paddings=((0, 0), (1, 1), (1, 0), (0, 0)), value=-65504.0)
+    window: dict[str, Any] = {"kernel": (3, 2), "strides": (2, 1), "pads": (0, 0, 0, 0), "activation": "NONE"}
+    return build.output(build("MAX_POOL_2D", x, output="y", **window))
+
+
 EXAMPLES.add(
     "PAD",
     lambda: [
@@ -277,6 +297,7 @@ EXAMPLES.add(
     lambda: [
         _example("PADV2", (1, 5, 7, 6), _NHWC, value=-0.75),
         _example("PADV2", (1, 5, 7, 6), _NHWC, value=-1000.0),
+        _pooled(),
         _example("PADV2", (2, 5, 7), ((0, 0), (1, 1), (0, 2)), value=0.5),
     ],
 )

@@ -226,7 +226,7 @@ ONNX_EXAMPLES.add(
 
 # -- TABLE: the fixed form
 # ----------------------------------------------------------------------------------------------------
-OPERATOR.add("TABLE", OperatorInfo("fixed", "elementwise function by look-up: 256 entries, or 513 with interpolation"))
+OPERATOR.add("TABLE", OperatorInfo("fixed", "elementwise function by look-up, interpolated for 16-bit operands"))
 INFER.add("TABLE", infer)
 SIM.add("TABLE", SimRow(custom=True))
 COST.add("TABLE", table_cost)
@@ -245,14 +245,19 @@ def reference(
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
-    """The table written out for every code, applied in one go."""
+    """The table written out for every code, applied in one go; to float32 outputs as codes minus zero point."""
     x, table, y = graph[node.inputs[0] or ""], graph[node.inputs[1] or ""], graph[node.outputs[0]]
-    assert table.data is not None
+    assert table.data is not None and y.quant is not None
     expanded = expand(table.data, x.dtype, y.dtype)
-    return lambda inputs, outputs: apply_expanded(inputs[0], expanded, outputs[0])
+    centred = expanded.astype(np.float32) - np.float32(y.quant.zero_point[0])
+
+    def kernel(inputs: list[Array], outputs: list[Array]) -> None:
+        apply_expanded(inputs[0], centred if outputs[0].dtype == np.float32 else expanded, outputs[0])
+
+    return kernel
 
 
-HOST.add("TABLE", HostRow(_make, any_layout=True))
+HOST.add("TABLE", HostRow(_make, any_layout=True, centred=True))
 
 
 def _table_examples() -> list[Graph]:

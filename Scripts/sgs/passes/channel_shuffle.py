@@ -30,7 +30,7 @@ def channel_shuffle(graph: Graph) -> int:
 
 def _shorten(edit: Editor, node: Node, name: str) -> bool:
     for chain in chains(edit, name):
-        if len(chain) < 2 or not chain.has("GATHER", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE"):
+        if len(chain) < 2 or not chain.has(*MOVES - {"RESHAPE"}):
             continue
         picked = channels_picked(edit.graph, chain)
         if picked is not None and _replace(edit, node, chain, picked):
@@ -59,7 +59,7 @@ def _replace(edit: Editor, place: Node, chain: Chain, picked: IndexMap) -> bool:
     contiguous = np.array_equal(picked, picked[0] + np.arange(picked.size))
     reshaped = source.shape[:-1] != result.shape[:-1] or whole
     if len(chain) <= (not whole) + reshaped or (
-        contiguous and chain.has("SPLIT") and not chain.has("GATHER", "TRANSPOSE")
+        contiguous and chain.has("SPLIT", "SPLIT_V") and not chain.has("GATHER", "TRANSPOSE")
     ):
         return False
     name = source.name

@@ -1,4 +1,4 @@
-"""Channel selections into the weights of the sum of products in front."""
+"""Channel selections into the weights of the sums of products in front or behind."""
 
 from __future__ import annotations
 
@@ -8,23 +8,54 @@ from sgs.ir.graph import Graph, Node
 from sgs.passes.editor import Editor
 from sgs.registry import QUANTISE
 
+Indices = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+
 
 def fold_gather(graph: Graph) -> int:
-    """GATHER of channels by a constant, right behind a float sum of products over *all* input channels (not depthwise,
-    not grouped) that nothing else reads: the rows of its weights and bias are gathered instead."""
+    """GATHER of channels by a constant, next to float sums of products over *all* input channels (not depthwise, not
+    grouped):
+
+    * right behind one that nothing else reads: the rows of its weights and bias are gathered instead;
+    * a permutation that only such sums read, as their operand 0: the input channels of their weights are permuted
+      instead.
+    """
     with Editor(graph) as edit:
         for node in graph.nodes:
             indices = edit.constant(node.inputs[1]) if node.op == "GATHER" else None
-            mac = None if indices is None else edit.sole_producer(node.inputs[0])
-            if indices is None or indices.data is None or mac is None or not _gatherable(edit, mac):
+            if indices is None or indices.data is None or indices.data.ndim != 1 or not _on_channels(graph, node):
                 continue
-            last = node.attrs["axis"] == len(graph[mac.outputs[0]].shape) - 1 and indices.data.ndim == 1
-            old = graph[mac.outputs[0]]
-            if last and edit.bypass(node, mac.outputs[0]):
-                _gather_rows(edit, mac, indices.data.astype(np.int64))
-                old.shape = (*old.shape[:-1], indices.data.size)
-                edit.count += 1
+            picked = indices.data.astype(np.int64)
+            edit.count += _into_producer(edit, node, picked) or _into_readers(edit, node, picked)
     return edit.count
+
+
+def _on_channels(graph: Graph, node: Node) -> bool:
+    return bool(node.attrs["axis"] == len(graph[node.inputs[0] or ""].shape) - 1)
+
+
+def _into_producer(edit: Editor, node: Node, picked: Indices) -> bool:
+    mac = edit.sole_producer(node.inputs[0])
+    if mac is None or not _gatherable(edit, mac) or not edit.bypass(node, mac.outputs[0]):
+        return False
+    _gather_rows(edit, mac, picked)
+    old = edit.graph[mac.outputs[0]]
+    old.shape = (*old.shape[:-1], picked.size)
+    return True
+
+
+def _into_readers(edit: Editor, node: Node, picked: Indices) -> bool:
+    x, y = edit.graph[node.inputs[0] or ""], node.outputs[0]
+    macs = list(edit.readers[y])
+    if not macs or y in edit.graph.outputs or not np.array_equal(np.sort(picked), np.arange(x.shape[-1])):
+        return False
+    if not all(mac.inputs.count(y) == 1 and mac.inputs[0] == y and _gatherable(edit, mac) for mac in macs):
+        return False
+    for mac in macs:
+        rule = QUANTISE[mac.op]
+        weight = edit.constant(mac.inputs[rule.weight])
+        assert weight is not None and weight.data is not None
+        edit.set_input(mac, rule.weight, edit.add_constant(weight.name, weight.data[..., np.argsort(picked)]))
+    return edit.bypass(node, x.name)
 
 
 def _gatherable(edit: Editor, mac: Node) -> bool:
@@ -39,7 +70,7 @@ def _gatherable(edit: Editor, mac: Node) -> bool:
     return dense and weight.shape[0] == edit.graph[mac.outputs[0]].shape[-1]
 
 
-def _gather_rows(edit: Editor, mac: Node, rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> None:
+def _gather_rows(edit: Editor, mac: Node, rows: Indices) -> None:
     rule = QUANTISE[mac.op]
     for index in (rule.weight, rule.bias):
         tensor = edit.constant(mac.inputs[index]) if index < len(mac.inputs) else None

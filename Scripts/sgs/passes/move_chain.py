@@ -16,7 +16,7 @@ from sgs.numeric.quantise import Array
 from sgs.passes.editor import Editor
 from sgs.registry import REFERENCE
 
-MOVES = frozenset({"GATHER", "RESHAPE", "SLICE", "SPLIT", "STRIDED_SLICE", "TRANSPOSE"})
+MOVES = frozenset({"GATHER", "RESHAPE", "SLICE", "SPLIT", "SPLIT_V", "STRIDED_SLICE", "TRANSPOSE"})
 _LONGEST = 12
 
 IndexMap = np.ndarray[tuple[int, ...], np.dtype[np.int32]]

@@ -19,6 +19,7 @@ from sgs.passes.fuse_activation import fuse_activation
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.permute_fully_connected import permute_fully_connected
+from sgs.passes.stack_slices import stack_slices
 
 _log = logging.getLogger(__name__)
 Pass = Callable[[Graph], int]
@@ -31,6 +32,7 @@ LAYOUT: Sequence[Pass] = (
     fold_identity,
     move_transposes,
     fold_reshape,
+    stack_slices,
     depth_to_space,
     channel_shuffle,
     permute_fully_connected,

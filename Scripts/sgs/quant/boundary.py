@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from sgs.config.input_config import CHANNELS, InputConfig, InputSpec, OutputSpec
 from sgs.ir import Graph, Node, Tensor, verify
 from sgs.numeric.quantise import Array, dequantise, quantise
@@ -64,8 +62,7 @@ def _attach_input(graph: Graph, spec: InputSpec, front: list[Node]) -> dict[str,
         inner = _renamed(graph, spec.name, "codes")
         graph.tensors[spec.name] = Tensor(spec.name, inner.shape, DType.FLOAT32)
         front.append(Node("QUANTIZE", [spec.name], [inner.name], {}, spec.name))
-    else:
-        assert codes.quant is not None
+    elif codes.quant is not None:  # else it is integers of the network's own, such as indices
         facts["scale"], facts["zero_point"] = float(codes.quant.scale[0]), int(codes.quant.zero_point[0])
     return facts
 
@@ -94,12 +91,13 @@ def _attach_output(graph: Graph, spec: OutputSpec, back: list[Node]) -> dict[str
 
 
 def codes_of_inputs(core: Graph, sample: Mapping[str, Array]) -> dict[str, Array]:
-    """Float feeds of the float graph as codes for the integer graph before its front end is attached."""
+    """Feeds of the float graph as codes for the integer graph before its front end is attached; integers of the
+    network's own stay what they are.
+    """
     feeds = {}
     for name in core.inputs:
-        tensor = core[name]
-        assert tensor.quant is not None
-        feeds[name] = quantise(np.asarray(sample[name], np.float32), tensor.quant, tensor.dtype)
+        tensor, value = core[name], sample[name]
+        feeds[name] = value if tensor.quant is None else quantise(value, tensor.quant, tensor.dtype)
     return feeds
 
 

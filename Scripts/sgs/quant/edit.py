@@ -23,9 +23,9 @@ from sgs.numeric.quantise import (
 )
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
-from sgs.ops._mac import two_part_limit
+from sgs.ops._mac import INT16_REACH, two_part_limit
 from sgs.quant.plan import QuantPlan
-from sgs.quant.prepare import FUNCTION, kind_of
+from sgs.quant.prepare import FUNCTION, kind_of, range_source
 from sgs.registry import FIXED_EXPAND, QUANTISE
 
 _BIAS_LIMIT = {8: 2.0**30, 16: 2.0**51}  # keeps int32 sums below 2^31, binary64 sums below 2^53
@@ -45,13 +45,12 @@ class _Group:
     params: QuantParams | None = None
 
 
-def _sum_floor(weight: Array, axis: int) -> Array:
+def _sum_floor(weight: Array, axis: int, unit_bias: Array) -> Array:
     """Least weight scale [O] at which 16-bit sums of few taps stay exact in two binary32 parts (NUMERICS §2); 0 for
-    many taps.
-    """
+    many taps. `unit_bias` [O] is the bias as a weight of an operand at its largest."""
     rows = np.abs(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64))
     limit = two_part_limit(rows.shape[1])
-    return np.zeros(rows.shape[0]) if limit is None else rows.sum(1) / limit
+    return np.zeros(rows.shape[0]) if limit is None else (rows.sum(1) + unit_bias) / limit
 
 
 def mac_type(bits: int) -> DType:
@@ -97,9 +96,14 @@ class FixedBuilder:
         self.graph.nodes = []
         self.groups = build_groups(prepared)
         self._casts: dict[tuple[str, DType], str] = {}
+        self._range_sources = {
+            name: source for node in prepared.nodes if (source := range_source(node)) for name in node.outputs
+        }
 
     # -- storage -------------------------------------------------------------------------------------------------------
     def _range(self, name: str) -> tuple[float, float]:
+        while name in self._range_sources:
+            name = self._range_sources[name]
         tensor = self.source[name]
         if tensor.data is not None:
             return float(tensor.data.min(initial=0)), float(tensor.data.max(initial=0))
@@ -125,6 +129,8 @@ class FixedBuilder:
             self._settle(group)
 
     def _settle(self, group: _Group) -> None:
+        if not self.source[group.members[0]].dtype.is_float:
+            return  # integers of the network's own, such as indices
         spans = [self._range(name) for name in group.members]
         group.low, group.high = min(s[0] for s in spans), max(s[1] for s in spans)
         fine = min((self._span(name) for name in group.narrow), default=0.0)
@@ -174,13 +180,14 @@ class FixedBuilder:
         steps = 127 if choice.bits == 8 else 32767
         floor = np.abs(bias) * steps / (float(x.quant.scale[0]) * _BIAS_LIMIT[choice.bits])
         if choice.bits == 16:
-            floor = np.maximum(floor, _sum_floor(weight.data, rule.channel_axis) * steps)
+            unit_bias = np.abs(bias) / (float(x.quant.scale[0]) * INT16_REACH)
+            floor = np.maximum(floor, _sum_floor(weight.data, rule.channel_axis, unit_bias) * steps)
         kind = DType.INT8 if choice.bits == 8 else DType.INT16
         params = symmetric_params(np.maximum(choice.weight_bound, floor), kind, rule.channel_axis)
         codes = self.graph.add_constant(f"{weight.name}/q", quantise_weights(weight.data, params, kind), quant=params)
         unit = x.quant.scale.astype(np.float64) * params.scale.astype(np.float64)
-        wide = np.rint(bias / unit).astype(np.int64)
-        wide = wide.astype(np.int32) if choice.bits == 8 else wide
+        # 24 bits of a bias are enough, and keep sums exact in binary32
+        wide = np.rint(bias / unit).astype(np.float32).astype(np.int32 if choice.bits == 8 else np.int64)
         bias_params = QuantParams(unit.astype(np.float32), np.zeros(unit.shape, np.int32), 0)
         codes_bias = self.graph.add_constant(f"{node.outputs[0]}/bias", wide, quant=bias_params)
         inputs = list(node.inputs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from sgs.config.input_config import InputConfig
-from sgs.data.feed import float_inputs
+from sgs.data.feed import Fed, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import map_shards
@@ -25,15 +25,15 @@ def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
 
 @dataclass(frozen=True)
 class FloatFeeds:
-    """Samples as float feeds of a network; small and picklable, loads pictures when iterated."""
+    """Samples as feeds of a float network; small and picklable, loads pictures when iterated."""
 
     config: InputConfig
     preprocessors: tuple[Preprocessor, ...]
-    shapes: Mapping[str, tuple[int, ...]]
+    inputs: Mapping[str, Fed]
 
     def load(self, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
         for sample in samples:
-            yield float_inputs(self.config, self.preprocessors, sample, self.shapes)
+            yield float_inputs(self.config, self.preprocessors, sample, self.inputs)
 
 
 def gather(

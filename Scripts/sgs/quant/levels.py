@@ -29,7 +29,7 @@ from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
 from sgs.quant.sensitivity import output_errors
-from sgs.quant.statistics import Statistics, measure_extrema
+from sgs.quant.statistics import Statistics, marked_tensors, measure_extrema
 from sgs.registry import COST, QUANTISE, RANGE
 
 Feeds = Mapping[str, Array]
@@ -37,6 +37,7 @@ LEVELS = ("L1", "L2", "L3", "L4", "L5")
 JUDGE_SAMPLES = 8  # pictures on which plans are compared
 CORRECTION_SAMPLES = 16
 SENSITIVITY_SAMPLES = 2
+RESULT_COST = 64  # what a 16-bit result costs beside its multiply-accumulates, in such
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Step:
 class Calibration:
     """A calibration under way. `samples` are float feeds kept for judging, at most CORRECTION_SAMPLES of them.
 
-    `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted to 16 bit;
+    `threshold`: loss of cosine similarity at the worst output that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be.
     """
 
@@ -137,7 +138,7 @@ class Calibration:
 
     def promote(self, plan: QuantPlan) -> QuantPlan:
         """16 bit where it helps the outputs most per multiply-accumulate, until what is left in 8 bits is expected to
-        disturb them by less than the threshold, or the budget of 16-bit work is spent; nothing where bits are
+        cost them less cosine than the threshold, or the budget of 16-bit work is spent; nothing where bits are
         forced."""
         if self.conv.input_format is not None:
             return plan
@@ -152,14 +153,27 @@ class Calibration:
         budget = self.max_int16_macs * sum(work.values())
         budget -= sum(work[name] for name, mac in plan.macs.items() if mac.bits == 16)
         macs = dict(plan.macs)
-        for name in sorted(errors, key=lambda name: -errors[name] / work[name]):
-            if left <= self.threshold:
+        # 1 - cosine is half the relative error energy; what 16 bits cannot reach either is no reason to use them
+        tolerated = 2 * self.threshold + 10 ** (-self.output_sqnr(self._all_wide(plan)) / 10)
+        cost = {name: work[name] + RESULT_COST * self.prepared[name].elements for name in errors}
+        for name in sorted(errors, key=lambda name: -errors[name] / cost[name]):
+            if left <= tolerated:
                 break
+            if errors[name] < tolerated / len(errors):  # even if all did so, they would be tolerated
+                continue
             if work[name] > budget:
                 continue
             left, budget = left - errors[name], budget - work[name]
             macs[name] = replace(macs[name], bits=16, weight_bound=self._weight_absmax(nodes[name]))
         return replace(plan, macs=macs)
+
+    def _all_wide(self, plan: QuantPlan) -> QuantPlan:
+        """The plan with every sum of products in 16 bits."""
+        wide = {
+            node.outputs[0]: replace(plan.macs[node.outputs[0]], bits=16, weight_bound=self._weight_absmax(node))
+            for node in mac_nodes(self.prepared)
+        }
+        return replace(plan, macs=wide)
 
     def _weight_absmax(self, node: Node) -> Array:
         rule = QUANTISE[node.op]
@@ -209,7 +223,8 @@ def searched_tensors(prepared: Graph) -> list[str]:
             wanted[node.inputs[0]] = None
         elif kind == "move" and any(name in wanted for name in node.outputs):
             wanted.update((n, None) for n in moved_operands(node) if not prepared[n].is_constant)
-    return [t.name for t in prepared.activations() if t.name in wanted]
+    marked = marked_tensors(prepared)
+    return [t.name for t in prepared.activations() if t.name in wanted and t.name not in marked]
 
 
 def known_ranges(prepared: Graph) -> dict[str, TensorRange]:

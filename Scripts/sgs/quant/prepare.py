@@ -14,7 +14,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.registry import QUANTISE, REAL
+from sgs.registry import QUANTISE, RANGE_FROM, REAL
 
 FUNCTION = "FUNCTION"  # exists only between `prepare` and the fixed graph; attr "expression"
 
@@ -95,6 +95,13 @@ def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) 
     }
     expression = Expression(root, result, tuple(steps), constants)
     return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
+
+
+def range_source(node: Node) -> str | None:
+    """The operand that gives a prepared node's results their range; None where they have a range of their own."""
+    row = RANGE_FROM.get(node.op)
+    index = None if row is None else row(node)
+    return None if index is None else node.inputs[index]
 
 
 def kind_of(node: Node) -> str:

@@ -3,8 +3,8 @@
 The float network is built once with, for every sum of products, a twin whose operand and weights pass through the 8-bit
 quantisers of the plan, and a gate that chooses between the two. With one gate open at a time the outputs show that
 operation's error alone. Errors of different operations add up nearly independently, so the list also says what
-promoting several of them gains. `--sensitivity_threshold` is compared with the relative error energy Σ(y_q - y)² /
-Σy² of the worst output (0.002 is 27 dB).
+promoting several of them gains. The measure is the relative error energy Σ(y_q - y)² / Σy² of the worst output; half
+of it is the cosine that is lost, which `--sensitivity_threshold` is compared with.
 """
 
 from __future__ import annotations

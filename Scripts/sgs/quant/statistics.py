@@ -18,6 +18,7 @@ from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.errors import UserError
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.quant.prepare import range_source
 from sgs.registry import FLOAT, QUANTISE
 
 BINS = 2048
@@ -134,9 +135,15 @@ class _Observer:
         return result
 
 
+def marked_tensors(graph: Graph) -> set[str]:
+    """Results that hold fill values which only mark a place; their range is that of the operand they come from."""
+    return {name for node in graph.nodes if range_source(node) is not None for name in node.outputs}
+
+
 def observed_tensors(graph: Graph) -> list[str]:
-    """Float activations with at least one element."""
-    return [t.name for t in graph.activations() if t.dtype.is_float and t.elements]
+    """Float activations with at least one element, but for marked ones."""
+    marked = marked_tensors(graph)
+    return [t.name for t in graph.activations() if t.dtype.is_float and t.elements and t.name not in marked]
 
 
 def measure_extrema(graph: Graph, feeds: Iterable[Mapping[str, Array]], *, threads: int = 0) -> Statistics:

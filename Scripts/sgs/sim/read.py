@@ -19,6 +19,7 @@ from flatbuffers import flexbuffers
 from sgs.errors import UserError
 from sgs.ir.graph import Graph, Node
 from sgs.ir.verify import violations
+from sgs.numeric.nibbles import unpack_nibbles
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 from sgs.registry import SIM
@@ -318,7 +319,6 @@ class _Reader:
 def _loaded(raw: Array, shape: tuple[int, ...], dtype: DType) -> Array:
     """Inverse of `write.stored`: a view where the bytes are aligned."""
     if dtype is DType.INT4:
-        nibbles = np.stack([raw & 15, raw >> 4], -1).reshape(-1)[: prod(shape)]
-        return ((nibbles ^ 8).astype(np.int8) - np.int8(8)).reshape(shape)
+        return unpack_nibbles(raw, prod(shape)).reshape(shape)
     data = raw.view(dtype.numpy).reshape(shape)
     return data if data.flags.aligned else data.copy()

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.types import DType
 from sgs.ops._mac import ACTIVATIONS
 from sgs.ops._window import same_pads
 from sgs.registry import INFER, SIM, SimRow
@@ -86,8 +85,7 @@ def _file_constant(out: Graph, node: Node, row: SimRow, position: int) -> Tensor
     stem = node.outputs[0]
     if position in row.constant_inputs:
         attr = row.constant_inputs[position]
-        data = np.asarray(node.attrs[attr], np.int32)
-        return out.add_tensor(f"{stem}/{attr}", data.shape, DType.INT32, data=data)
+        return out.add_constant(f"{stem}/{attr}", np.asarray(node.attrs[attr], np.int32))
     form = row.file_inputs[position]
     made = form.make(node, out.operands(node), out.results(node))
     return out.add_tensor(f"{stem}/{form.name}", made.shape, made.dtype, data=made.data, quant=made.quant)

@@ -16,6 +16,7 @@ from flatbuffers import flexbuffers
 from sgs import __version__
 from sgs.data.files import atomic_output
 from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.nibbles import pack_nibbles
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 from sgs.registry import SIM
@@ -176,12 +177,9 @@ def _tensor(tensor: Tensor, buffers: _Buffers) -> Any:
 
 
 def stored(data: Array, dtype: DType) -> Array:
-    """The bytes that stand for an array in a file, uint8 [n]: a view of it, but INT4 packed, low nibble first."""
+    """The bytes that stand for an array in a file, uint8 [n]: a view of it, but INT4 packed."""
     if dtype is DType.INT4:
-        flat = np.ascontiguousarray(data).reshape(-1).view(np.uint8) & 15
-        pairs = np.concatenate([flat, np.zeros(flat.size % 2, np.uint8)]).reshape(-1, 2)
-        packed: Array = pairs[:, 0] | pairs[:, 1] << 4
-        return packed
+        return pack_nibbles(data)
     return np.ascontiguousarray(data).reshape(-1).view(np.uint8)
 
 

@@ -1,0 +1,156 @@
+"""Whole networks: float .sim against onnxruntime and LiteRT, fixed against reference and offline, levels in order.
+
+The shipped networks always run; the public ones of bench/networks.py where SGS_TEST_DATA names their folder.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from networks import NETWORKS
+
+from conventions import ROOT
+from litert_judge import litert_results
+from onnx_compare import run_onnx
+from sgs.config.chips import load_chip
+from sgs.config.input_config import InputConfig, read_input_config
+from sgs.data.feed import fixed_inputs, float_inputs
+from sgs.data.images import Sample
+from sgs.data.preprocess import Preprocessor
+from sgs.engine import FixedEngine, FloatEngine, run_reference
+from sgs.frontends.onnx_layout import SourceLayouts
+from sgs.img import OfflineEngine, read_image, write_image
+from sgs.ir import Graph
+from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed, convert_onnx
+from sgs.quant.levels import LEVELS
+from sgs.sim import read_sim, write_sim
+
+Arrays = Mapping[str, Any]
+PUBLIC = pytest.mark.skipif("SGS_TEST_DATA" not in os.environ, reason="SGS_TEST_DATA is not set")
+SHIPPED = {"onnx_mobilenet_v2_digits": "digits", "onnx_yolo_shapes": "shapes"}  # model → pictures under resource/
+EVERY = [*SHIPPED, *(pytest.param(name, marks=PUBLIC) for name in NETWORKS)]
+TOLERANCE = 1e-3  # of an output's range
+SLACK = 0.001  # of cosine, by which a higher level may be worse on pictures that it has not seen
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with what its user has. Nothing is computed twice in a process."""
+
+    model: Path
+    config: InputConfig
+    scripts: tuple[Preprocessor, ...]
+    pictures: tuple[Path, ...]
+
+    @cached_property
+    def graph(self) -> Graph:
+        return convert_onnx(self.model, self.config)[1]
+
+    def samples(self, first: int, count: int) -> list[Sample]:
+        return [(path,) for path in self.pictures[first : first + count]]
+
+    def floats(self, sample: Sample) -> dict[str, Any]:
+        return float_inputs(self.config, self.scripts, sample, {name: self.graph[name] for name in self.graph.inputs})
+
+    def codes(self, sample: Sample) -> dict[str, Any]:
+        return fixed_inputs(self.config, self.scripts, sample, {name: self.graph[name] for name in self.graph.inputs})
+
+    def calibrated(self, level: str, count: int) -> Graph:
+        return calibrate(
+            self.graph, self.config, self.scripts, self.samples(0, count), CalibrationOptions(level, processes=1)
+        ).graph
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="sgs_networks_")
+
+
+@lru_cache
+def case_of(name: str) -> Case:
+    if name in NETWORKS:
+        network, folder = NETWORKS[name], Path(_scratch().name)
+        config, script = network.write_config(folder), network.write_script(folder)
+        return Case(network.path(), read_input_config(config), (Preprocessor(script),), tuple(network.samples()))
+    folder = ROOT / "SGS_Models/onnx" / name
+    pictures = sorted((ROOT / "SGS_Models/resource" / SHIPPED[name] / "calibration").glob("*.png"))
+    scripts = (Preprocessor(folder / f"{name}.py"),)
+    return Case(folder / f"{name}.onnx", read_input_config(folder / "input_config.ini"), scripts, tuple(pictures))
+
+
+def run_source(case: Case, feeds: Arrays) -> dict[str, Any]:
+    """onnxruntime on the source model, from and to our layouts."""
+    layouts = SourceLayouts(onnx.load(case.model))
+    turned = {
+        name: value.transpose(0, 3, 1, 2) if value.ndim == 4 and layouts.of_input(name) == "NCHW" else value
+        for name, value in feeds.items()
+    }
+    results = run_onnx(case.model, {name: np.ascontiguousarray(value) for name, value in turned.items()})
+    return {
+        name: value.transpose(0, 2, 3, 1) if value.ndim == 4 and layouts.of_output(name) == "NCHW" else value
+        for name, value in results.items()
+    }
+
+
+def assert_within(found: Arrays, expected: Arrays) -> None:
+    """Equal up to TOLERANCE of each output's range."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=0, atol=TOLERANCE * float(np.ptp(value)), err_msg=name)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_the_float_sim_computes_what_the_source_does(name: str, tmp_path: Path) -> None:
+    case = case_of(name)
+    write_sim(case.graph, tmp_path / "float.sim", stage="float")
+    graph = read_sim(tmp_path / "float.sim").graph
+    assert "TRANSPOSE" not in {node.op for node in graph.nodes}
+    feeds = case.floats(case.samples(0, 1)[0])
+    expected = run_source(case, feeds)
+    assert_within(FloatEngine(graph).run(feeds), expected)
+    assert_within(litert_results((tmp_path / "float.sim").read_bytes(), feeds), expected)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_fixed_reference_and_offline_are_the_same_integers(name: str, tmp_path: Path) -> None:
+    case = case_of(name)
+    write_sim(case.calibrated("L2", 4), tmp_path / "fixed.sim", stage="fixed")
+    graph = read_sim(tmp_path / "fixed.sim").graph
+    write_image(compile_fixed(graph, load_chip("pcupid")), tmp_path / "offline.img")
+    feeds = case.codes(case.samples(4, 1)[0])
+    fixed, reference = FixedEngine(graph).run(feeds), run_reference(graph, feeds)
+    offline = OfflineEngine(read_image(tmp_path / "offline.img")).run(feeds)
+    for output in graph.outputs:
+        assert np.ptp(fixed[output]) > 0, f"{output} is the same number everywhere"
+        assert np.count_nonzero(fixed[output] != reference[output]) == 0, output
+        assert np.count_nonzero(fixed[output] != offline[output]) == 0, output
+
+
+def cosine(a: Any, b: Any) -> float:
+    x, y = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    return float(x @ y / max(np.sqrt((x @ x) * (y @ y)), 1e-30))
+
+
+def mean_cosine(case: Case, fixed: Graph, samples: list[Sample]) -> float:
+    """Over outputs and pictures, fixed against float."""
+    engine, truth = FixedEngine(fixed), FloatEngine(case.graph)
+    pairs = [(engine.run(case.codes(sample)), truth.run(case.floats(sample))) for sample in samples]
+    return float(np.mean([cosine(codes[n], real[n]) for codes, real in pairs for n in fixed.outputs]))
+
+
+@PUBLIC
+@pytest.mark.parametrize("name", ["ultraface", "selfie_segmentation"])
+def test_higher_levels_are_never_less_accurate(name: str) -> None:
+    case = case_of(name)
+    held_out = case.samples(8, 6)
+    found = [mean_cosine(case, case.calibrated(level, 8), held_out) for level in LEVELS]
+    assert all(after >= before - SLACK for before, after in zip(found, found[1:], strict=False)), found
