@@ -106,12 +106,13 @@ def apply_channel_tables(picture: Array, tables: Array, order: Sequence[int], ou
     """out[..., c] = tables[picture[..., order[c]], c] for a UINT8 picture [H, W, C], tables [256, C], out [H, W, C]."""
     bits = {1: np.uint8, 2: np.uint16}[out.itemsize]
     target = out.view(bits)
-    if len(order) == 1:
-        cv2.LUT(picture, tables.reshape(-1).view(bits), target)
+    plain = tuple(order) == tuple(range(len(order)))
+    if plain and (tables == tables[:, :1]).all():  # one table for all channels
+        cv2.LUT(picture.reshape(len(picture), -1), tables[:, 0].copy().view(bits), target.reshape(len(target), -1))
         return
     by_source = np.empty(tables.shape, bits)
     by_source[:, list(order)] = tables.view(bits)
-    if tuple(order) == tuple(range(len(order))):
+    if plain:
         cv2.LUT(picture, by_source[None], target)
         return
     pairs = [number for c, source in enumerate(order) for number in (source, c)]
