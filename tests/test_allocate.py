@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sgs.compile.allocate import ORDERS, Plan, allocate, check_plan, lower_bound
+from sgs.compile.allocate import ORDERS, allocate, check_plan, lower_bound
 from sgs.compile.live import LiveRange
 
 DATA = Path(os.environ.get("SGS_TEST_DATA", ""), "minimalloc")
@@ -88,11 +88,6 @@ def test_a_large_range_hides_no_overlap() -> None:
     assert len(check_plan(ranges, [0, 20, 50], 100)) == 2
 
 
-def test_gap_is_relative_to_the_bound() -> None:
-    assert Plan((0,), 150, 100, "").gap == pytest.approx(0.5)
-    assert Plan((), 0, 0, "").gap == 0
-
-
 @pytest.mark.skipif(not DATA.is_dir(), reason="SGS_TEST_DATA is unset or has no minimalloc instances")
 @pytest.mark.parametrize("letter", "AK")
 def test_public_instance(letter: str) -> None:
@@ -101,4 +96,4 @@ def test_public_instance(letter: str) -> None:
     ranges = [LiveRange(row["id"], int(row["lower"]), int(row["upper"]) - 1, int(row["size"])) for row in rows]
     plan = allocate(ranges)
     assert check_plan(ranges, plan.offsets, plan.peak) == []
-    assert plan.gap < 0.35
+    assert plan.peak < 1.35 * plan.lower_bound

@@ -52,7 +52,7 @@ def test_modelled_speed_agrees_with_the_public_figure(name: str, low: float, hig
 def test_figures_are_plausible(chip: Chip) -> None:
     assert chip.alignment & (chip.alignment - 1) == 0
     assert chip.sram_bytes % chip.alignment == 0
-    assert 1 <= chip.dram_bytes_per_cycle <= 64
+    assert 1 <= chip.dram_bytes_per_second / chip.clock_hz <= 64
     assert {"uint8", "int16"} <= set(chip.number_formats)
     assert chip.max_kernel >= 13, "the pooling pyramids of detectors"
     assert pickle.loads(pickle.dumps(chip)) == chip

@@ -294,6 +294,8 @@ def test_summary_adds_up(chip: Chip) -> None:
     assert summary.latency == pytest.approx(summary.cycles / chip.clock_hz)
     assert (summary.arena_peak, summary.arena_lower_bound, summary.gap) == (512, 512, 0)
     assert "512 bytes, lower bound 512, gap 0.00%" in summary.text()
+    assert replace(summary, arena_peak=768).gap == pytest.approx(0.5)
+    assert replace(summary, arena_peak=0, arena_lower_bound=0).gap == 0
 
 
 # -- inputs and outputs ------------------------------------------------------------------------------------------------
@@ -409,6 +411,18 @@ def test_limits_of_a_chip_name_its_figures(chip: Chip) -> None:
     with pytest.raises(UserError, match="A window is at most 2 high and wide") as caught:
         compile_graph(residual(), small)
     assert str(caught.value).startswith("compile: 2 problems")
+
+
+def test_limits_of_windows_are_for_windows(chip: Chip) -> None:
+    f = Fixed()
+    x = f.input("x", (1, 100, 3))
+    y = f("STRIDED_SLICE", x, begin=(0, 1, 0), end=(1, 100, 3), strides=(1, chip.max_stride + 9, 1))
+    y.quant = x.quant
+    compile_graph(f.done(y), chip)
+    small = replace(chip, max_kernel=1, max_stride=1)
+    for op in ("TRANSPOSE_CONV", "MAX_POOL_2D"):
+        with pytest.raises(UserError, match=r"Strides are at most 1"):
+            compile_graph(next(g for _, g in fixed_variants(op) if max(g.nodes[-1].attrs["strides"]) > 1), small)
 
 
 def test_an_image_of_an_unknown_operator(chip: Chip) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -17,7 +18,7 @@ import pytest
 from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, read_input_config
 from sgs.data import preprocess
 from sgs.data.feed import fixed_inputs, float_inputs, normalisation_mismatch
-from sgs.data.files import atomic_output, check_output
+from sgs.data.files import atomic_output, atomic_outputs, check_output
 from sgs.data.images import DATA_EXTENSIONS, PROBLEMS_SHOWN, resolve_samples
 from sgs.data.preprocess import Preprocessor, load_preprocessors
 from sgs.errors import Problems, UserError
@@ -495,6 +496,29 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(folder: Path, error: typ
         temporary.write_bytes(b"half")
         raise error
     assert Path("x.img").read_bytes() == b"old"
+    assert not list(folder.glob(".sgs-*"))
+
+
+def test_files_that_belong_together_appear_together(folder: Path) -> None:
+    Path("b.img").write_bytes(b"old")
+    with pytest.raises(ValueError, match="last"), atomic_outputs("a.sim", "b.img", "c.img") as (first, second, _):
+        first.write_bytes(b"new")
+        second.write_bytes(b"new")
+        raise ValueError("the last one fails")
+    assert (Path("a.sim").exists(), Path("b.img").read_bytes()) == (False, b"old")
+    assert not list(folder.glob(".sgs-*"))
+    with atomic_outputs("a.sim", "b.img") as files:
+        for file in files:
+            file.write_bytes(file.suffix.encode())
+            assert (Path("a.sim").exists(), Path("b.img").read_bytes()) == (False, b"old")
+    assert (Path("a.sim").read_bytes(), Path("b.img").read_bytes()) == (b".sim", b".img")
+    assert not list(folder.glob(".sgs-*"))
+
+
+def test_a_full_disk_is_told_of_the_file_that_was_asked_for(folder: Path) -> None:
+    with pytest.raises(UserError) as caught, atomic_outputs("a.sim", "b.img") as (_, last), atomic_output(last):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert caught.value.file == "b.img"
     assert not list(folder.glob(".sgs-*"))
 
 

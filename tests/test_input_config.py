@@ -87,7 +87,7 @@ def test_several_inputs_with_raw_data_last(tmp_path: Path) -> None:
         "inputs": "a, 'b b', \"c;d\"",
         "training_input_formats": "RGB,GRAY,RAWDATA_F32_NHWC",
         "input_formats": "YUV_NV12,GRAY,RAWDATA_F32_NHWC",
-        "quantizations": "TRUE,false,TRUE",
+        "quantizations": "TRUE,true,false",
         "mean": "127.5:127.5:127.5,33.318",
         "std_value": "255.,1e0",
         "input_width_alignment": "16,4",
@@ -95,8 +95,8 @@ def test_several_inputs_with_raw_data_last(tmp_path: Path) -> None:
     }
     a, b, c = read(tmp_path, text_of(keys, {"outputs": "x,y"}, {})).inputs
     assert a == InputSpec("a", "RGB", "YUV_NV12", True, (127.5,) * 3, (255.0,) * 3, 16, 2, "NHWC")
-    assert b == InputSpec("b b", "GRAY", "GRAY", False, (33.318,), (1.0,), 4, 1, "NCHW")
-    assert c == InputSpec("c;d", "RAWDATA_F32_NHWC", "RAWDATA_F32_NHWC", True, (), (), 1, 1, "NHWC")
+    assert b == InputSpec("b b", "GRAY", "GRAY", True, (33.318,), (1.0,), 4, 1, "NCHW")
+    assert c == InputSpec("c;d", "RAWDATA_F32_NHWC", "RAWDATA_F32_NHWC", False, (), (), 1, 1, "NHWC")
     assert (a.channels, b.channels, c.channels) == (3, 1, 0)
     assert (a.channel_axis, b.channel_axis) == (3, 1)
 
@@ -168,6 +168,20 @@ BAD: list[tuple[Keys, Keys, Keys, list[str]]] = [
     ({"training_input_formats": "GRAY", "mean": "1"}, {}, {}, ["RGB cannot be fed", "GRAY allows YUV_NV12, GRAY"]),
     ({"training_input_formats": "RAWDATA_F32_NHWC"}, {}, {}, ["RGB cannot be fed", "RAWDATA_F32_NHWC allows RAW"]),
     ({"quantizations": "YES"}, {}, {}, ["'YES' is not TRUE or FALSE"]),
+    (
+        {"quantizations": "FALSE"},
+        *({}, {}, ["quantizations, line 6", "always fed as UINT8: data", "write TRUE, or", "RAWDATA_F32_NHWC"]),
+    ),
+    (
+        {
+            "inputs": "a,b",
+            "input_formats": "GRAY,GRAY",
+            "mean": "0,0",
+            "std_value": "1,1",
+            "quantizations": "TRUE,FALSE",
+        },
+        *({}, {}, ["always fed as UINT8: b"]),
+    ),
     ({"mean": None}, {}, {}, ["[INPUT_CONFIG] mean", "missing", "0:0:0"]),
     ({"mean": "1:2"}, {}, {}, ["[INPUT_CONFIG] mean, line 4", "2 values for 3 channels of RGB"]),
     ({"mean": "5"}, {}, {}, ["1 values for 3 channels"]),

@@ -395,6 +395,87 @@ def test_bypass_lets_the_source_take_an_outputs_name() -> None:
     assert graph.nodes[0].outputs == graph.outputs == ["wanted"]
 
 
+def quiet(b: GraphBuilder, x: Tensor, name: str) -> Tensor:
+    """x + 0, which goes away."""
+    return b("ADD", x, ramp(x.shape[-1]) * 0, activation="NONE", output=name)
+
+
+# (pass, network over x [1,5,7,6], names of its activations that must be left, in order)
+NAMES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
+    "activation": (
+        fuse_activation,
+        lambda b, x: conv(b, b("RELU", conv(b, x, 8, output="a"), output="b"), 8, output="y"),
+        ["x", "b", "y"],
+    ),
+    "scale": (
+        fold_batch_norm,
+        lambda b, x: conv(b, b("MUL", conv(b, x, 8, output="a"), ramp(8), activation="NONE", output="b"), 8,
+                          output="y"),
+        ["x", "b", "y"],
+    ),
+    "scale, offset and activation": (
+        optimise,
+        lambda b, x: conv(b, b("RELU", b("ADD", b("MUL", conv(b, x, 8, output="a"), ramp(8), activation="NONE"),
+                          ramp(8), activation="NONE", output="bn"), output="b"), 8, output="y"),
+        ["x", "b", "y"],
+    ),
+    "identity of a result": (
+        fold_identity,
+        lambda b, x: b("TANH", quiet(b, b("LOGISTIC", x, output="a"), "b"), output="y"),
+        ["x", "b", "y"],
+    ),
+    "identity of an input": (
+        fold_identity,
+        lambda b, x: b("TANH", quiet(b, x, "b"), output="y"),
+        ["x", "y"],
+    ),
+    "identity of a result that others read": (
+        fold_identity,
+        lambda b, x: (lambda a: b("ADD", a, b("TANH", quiet(b, a, "b"), output="t"), activation="NONE", output="y"))(
+            b("LOGISTIC", x, output="a")),
+        ["x", "a", "t", "y"],
+    ),
+    "reshape that a pass put behind": (
+        fold_reshape,
+        lambda b, x: b("TANH", b("RESHAPE", b("LOGISTIC", x, output="a"), shape=x.shape, output="a/nhwc"), output="y"),
+        ["x", "a", "y"],
+    ),
+    "channels picked": (
+        fold_gather,
+        lambda b, x: b("TANH", b("GATHER", conv(b, x, 8, output="a"), np.array([7, 0, 3], np.int32), axis=3,
+                       output="b"), output="y"),
+        ["x", "b", "y"],
+    ),
+    "channels in another order than the name says": (
+        fold_gather,
+        lambda b, x: conv(b, b("GATHER", b("TANH", x, output="a"), np.array([2, 0, 5, 1, 3, 4], np.int32), axis=3,
+                          output="b"), 8, output="y"),
+        ["x", "a", "y"],
+    ),
+    "shuffle": (
+        channel_shuffle,
+        lambda b, x: b("TANH", b("RESHAPE", b("TRANSPOSE", b("RESHAPE", x, shape=(1, 5, 7, 2, 3)),
+                       perm=(0, 1, 2, 4, 3)), shape=x.shape, output="b"), output="y"),
+        ["x", "b", "y"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_keep_the_name_that_the_next_operator_reads(name: str) -> None:
+    rewrite, build, expected = NAMES[name]
+    builder = GraphBuilder()
+    graph = builder.output(build(builder, builder.input("x", (1, 5, 7, 6))))
+    before = graph.copy()
+    rewrite(graph)
+    verify(graph, name)
+    assert [tensor.name for tensor in graph.activations()] == expected
+    before.outputs = graph.outputs = expected[1:]  # what has the same name has the same values
+    after = run(graph)
+    for output, values in run(before).items():
+        np.testing.assert_allclose(after[output], values, rtol=1e-5, atol=1e-5)
+
+
 def test_large_graphs_take_linear_time() -> None:
     builder = GraphBuilder()
     x = builder.input("x", (1, 4, 6, 3))

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import shipped
-from sgs import pipelines
+from sgs import pipelines, simulation
 from sgs.cli import calibrator_tool, compiler_tool, convert_tool, names, sgs_converter, simulator_tool
+from sgs.data.images import Sample
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
+from sgs.ir import Graph
 from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
 from sgs.report.results import Labels, classification_text, picture_names, ranked, unknown_text
-from sgs.simulation import Simulator
+from sgs.sim import write_sim
+from sgs.sim.write import Stage
+from sgs.simulation import Port, Simulator
 from shipped import CALIBRATION, CHIP, INI, LABELS, SCRIPT, SOURCE, TEST, converted, launch
 
 Main = Callable[[Sequence[str]], int]
@@ -88,6 +94,26 @@ def test_one_shot_without_export_keeps_nothing_else(tmp_path: Path) -> None:
     image = Simulator(tmp_path / "a.img").image
     assert image is not None
     assert (image.category, image.batches, image.batch_mode.name) == ("Classification", (2,), "ONE_BUF")
+
+
+def test_a_failing_last_file_leaves_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object, **keywords: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def but_float(graph: Graph, path: Path, *, stage: Stage) -> None:
+        (full if stage == "float" else write_sim)(graph, path, stage=stage)
+
+    monkeypatch.setattr(convert_tool, "write_sim", but_float)
+    monkeypatch.setattr(sgs_converter, "write_image", full)
+    source = [str(argument) for argument in ("onnx", *SOURCE, "--output_file")]
+    one_shot = ["-i", str(pictures(1)[0]), "-n", str(SCRIPT), "--quant_level", "L1", "--export_models"]
+    assert convert_tool.main([*source, str(tmp_path / "a_float.sim")]) == 2
+    assert f"{tmp_path}/a_float.sim: cannot be written: No space left" in capsys.readouterr().err
+    assert sgs_converter.main([*source, str(tmp_path / "a.img"), *one_shot]) == 2
+    assert f"{tmp_path}/a.img: cannot be written: No space left" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_quant_info_and_category_travel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +199,60 @@ def test_three_simulators_agree() -> None:
     assert np.abs(debug - truth[:4]).max() < 1e-4
 
 
+def test_samples_of_a_fixed_model_run_at_a_time_in_order() -> None:
+    """As many single runs would give; pictures are loaded while results are taken, not all at the start."""
+    path, scripts = converted() / "digits_fixed.sim", load_preprocessors(str(SCRIPT), 1)
+    taken: list[Sample] = []
+
+    def samples() -> Iterator[Sample]:
+        for picture in pictures(9):
+            taken.append((picture,))
+            yield (picture,)
+
+    single, together = Simulator(path, threads=1), Simulator(path, threads=2)
+    results = together.simulate(scripts, samples())
+    for picture in pictures(5):
+        sample, feeds, got = next(results)
+        assert sample == (picture,)
+        alone = single.feeds(scripts, sample)
+        assert np.array_equal(feeds["images"], alone["images"])
+        assert np.array_equal(got["logits"], single.run(alone)["logits"])
+    assert len(taken) < 9
+    assert len(list(results)) == 4
+    assert not list(together.simulate(scripts, []))
+
+
+def test_results_before_a_sample_at_fault_are_given() -> None:
+    samples = [*((path,) for path in pictures(3)), (Path("none.png"),), (pictures(4)[3],)]
+    results = Simulator(converted() / "digits_fixed.sim").simulate(load_preprocessors(str(SCRIPT), 1), samples)
+    assert [next(results)[0] for _ in range(3)] == samples[:3]
+    with pytest.raises(UserError, match="none.png"):
+        next(results)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "got"),
+    [
+        (DType.UINT8, np.array([0, 256], np.int16), "uint8 holds, got 0..256 (int16)"),
+        (DType.UINT8, np.array([-1, 5], np.int16), "uint8 holds, got -1..5 (int16)"),
+        (DType.INT32, np.array([0.5, 1], np.float32), "int32 holds, got 0.5..1 (float32)"),
+        (DType.INT32, np.array([np.nan], np.float32), "int32 holds, got nan..nan (float32)"),
+        (DType.FLOAT32, np.array([1 << 24, (1 << 24) + 1], np.int32), "float32 holds"),
+        (DType.INT32, np.array([-7, 300], np.int16), ""),
+        (DType.FLOAT32, np.array([np.nan, 2], np.float32), ""),
+    ],
+)
+def test_values_that_do_not_fit_an_input_are_refused(dtype: DType, values: Array, got: str) -> None:
+    port = Port("ids", values.shape, dtype, "NHWC")
+    if not got:
+        fed = simulation._as_fed(port, values, Path("m.sim"))
+        assert fed.dtype == dtype.numpy and np.array_equal(fed, values, equal_nan=True)
+        return
+    with pytest.raises(UserError) as caught:
+        simulation._as_fed(port, values, Path("m.sim"))
+    assert got in caught.value.render() and "m.sim: input 'ids'" in caught.value.render(), caught.value.render()
+
+
 def test_channels_first_inputs(tmp_path: Path) -> None:
     """input_layouts=NCHW: scripts and simulators speak NCHW; the answers are those of the NHWC model."""
     ini, script = tmp_path / "nchw.ini", tmp_path / "nchw.py"
@@ -232,10 +312,11 @@ def test_simulator_dumps_what_the_model_is_fed(tmp_path: Path) -> None:
     assert text.startswith("logits Tensor:\n{\ntensor dim:2, Original shape:[1 10]\ntensor data:\n")
 
 
+@pytest.mark.parametrize("model", ["digits_fixed.sim", "digits.img"])
 def test_processes_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = ["-m", converted() / "digits.img", "-i", shipped.sample_list(tmp_path, TEST, 3), "-n", SCRIPT]
+    options = ["-m", converted() / model, "-i", shipped.sample_list(tmp_path, TEST, 3), "-n", SCRIPT]
     told = []
     for processes in (1, 2):
         monkeypatch.setattr(simulator_tool, "process_count", lambda asked, samples, n=processes: n)

@@ -27,7 +27,6 @@ from sgs.img import Image
 from sgs.ir import Graph
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
-from sgs.quant.edit import build_fixed
 from sgs.quant.gather import FloatFeeds, Wrap, gather, plain
 from sgs.quant.levels import CORRECTION_SAMPLES, LEVELS, Calibration, Step, searched_tensors
 from sgs.quant.plan import QuantPlan
@@ -93,11 +92,13 @@ def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
 # -- calibrate ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """`level` of LEVELS; `threshold` for promotion to 16 bit; `processes` at most; with `memory_saving` half the
-    samples are kept for judging."""
+    """`level` of LEVELS; `threshold` and `max_int16_macs` for promotion to 16 bit (see `quant.levels.Calibration`);
+    `processes` at most; with `memory_saving` half the samples are kept for judging.
+    """
 
     level: str = "L5"
     threshold: float = 0.002
+    max_int16_macs: float = 0.25
     processes: int = 10
     memory_saving: bool = False
 
@@ -130,31 +131,67 @@ def calibrate(
     inputs = {name: float_graph[name] for name in float_graph.inputs}
     check_normalisation(config, preprocessors, samples[0], inputs)
     feeds = FloatFeeds(config, tuple(preprocessors), inputs)
-    level = effective_level(options.level, config)
+    check_outputs(float_graph)
+    level = options.level
+    warn_of_pointless_level(level, config)
     searched = searched_tensors(prepare(float_graph)) if LEVELS.index(level) >= 2 else []
     processes = process_count(options.processes, len(samples))
     statistics = gather(float_graph, feeds, samples, searched, processes=processes, wrap=wrap)
     kept = spread(samples, CORRECTION_SAMPLES // 2 if options.memory_saving else CORRECTION_SAMPLES)
-    calibration = Calibration(float_graph, statistics, list(feeds.load(kept)), config.conv, options.threshold)
+    calibration = Calibration(
+        float_graph,
+        statistics,
+        list(feeds.load(kept)),
+        config.conv,
+        threshold=options.threshold,
+        max_int16_macs=options.max_int16_macs,
+        wide=code_inputs(config),
+    )
     plan = calibration.run(level)
-    graph = attach(build_fixed(calibration.prepared, plan), config)
+    graph = attach(calibration.fixed(plan), config)
     graph.metadata["config"] = config.text
     graph.metadata["calibration"] = {
         "level": level,
         "samples": len(samples),
+        "sensitivity_threshold": options.threshold,
+        "max_int16_macs": options.max_int16_macs,
+        "memory_saving": options.memory_saving,
         "steps": [asdict(step) for step in calibration.steps],
         "bits16": [name for name, mac in plan.macs.items() if mac.bits == 16],
     }
     return Calibrated(graph, plan, statistics, tuple(calibration.steps))
 
 
-def effective_level(level: str, config: InputConfig) -> str:
-    """The level asked for; where all convolutions are forced to 16 bit, says that higher ones gain nothing."""
+def warn_of_pointless_level(level: str, config: InputConfig) -> None:
+    """Say that levels above L2 gain nothing where all convolutions are forced to 16 bit."""
     if config.conv.input_format == "ALL_INT16" and LEVELS.index(level) > 1:
         _log.warning(
             "input_format=ALL_INT16 in %s: levels above L2 search 8-bit ranges, of which there are none", config.path
         )
-    return level
+
+
+def code_inputs(config: InputConfig) -> frozenset[str]:
+    """Inputs that the user feeds as codes: RAWDATA_S16, and RAWDATA_F32 that is not quantised inside."""
+    return frozenset(
+        spec.name
+        for spec in config.inputs
+        if not spec.is_picture and (spec.training_format != "RAWDATA_F32_NHWC" or not spec.quantize)
+    )
+
+
+def check_outputs(graph: Graph) -> None:
+    """Raise UserError for outputs that are not real numbers, or that no input has a part in: they cannot be
+    quantised.
+    """
+    produced = graph.producers()
+    problems = []
+    for name in graph.outputs:
+        reason = "is a constant" if name not in produced and name not in graph.inputs else ""
+        reason = reason if graph[name].dtype.is_float else "is an integer, which a fixed network does not return"
+        if reason:
+            remedy = "leave it out of [OUTPUT_CONFIG] outputs"
+            problems.append(UserError(reason, stage="calibrate", node=f"output '{name}'", remedy=remedy))
+    raise_all(problems, stage="calibrate")
 
 
 def spread(samples: Sequence[Sample], count: int) -> list[Sample]:

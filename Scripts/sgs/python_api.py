@@ -208,7 +208,7 @@ def planned_types(graph: Graph, conv: ConvSpec) -> dict[str, DType]:
     forced = forced_bits(prepared, conv)
     macs = {node.outputs[0]: MacChoice(forced.get(node.outputs[0], 8), np.ones(1)) for node in mac_nodes(prepared)}
     ranges = {tensor.name: TensorRange(-1.0, 1.0) for tensor in prepared.activations()}
-    fixed = build_fixed(prepared, QuantPlan(ranges, macs))
+    fixed = build_fixed(prepared, QuantPlan(ranges, {}, macs))
     types = {t.name: DType.INT16 if t.dtype.is_float else t.dtype for t in graph.tensors.values()}
     types |= {name: fixed[name].dtype for name in types if name in fixed.tensors}
     for node in mac_nodes(prepared):

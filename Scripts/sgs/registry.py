@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from sgs.errors import UnsupportedOperator
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from sgs.ir.graph import Graph, Node, Tensor
     from sgs.numeric.quantise import Array
     from sgs.numeric.types import DType
@@ -68,10 +66,14 @@ class RuleTable(Generic[Row]):
 # -------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class OperatorInfo:
-    """`stage` says where the operator may stand: in float graphs, in fixed graphs, or in both."""
+    """`stage` says where the operator may stand: in float graphs, in fixed graphs, or in both.
+
+    `window`: it moves a window over pictures, of attr `kernel` or of the rows and columns of its weight, operand 1.
+    """
 
     stage: Literal["float", "fixed", "both"]
     summary: str
+    window: bool = False
 
 
 OPERATOR: RuleTable[OperatorInfo] = RuleTable("description")
@@ -168,6 +170,9 @@ class Lowering(Protocol):
     def op(self, op_type: str, inputs: Sequence[str], /, outputs: int = 1, domain: str = "", **attrs: Any) -> Any:
         """Append an ONNX node; returns the name of its result (list of names when outputs > 1)."""
 
+    def cast(self, value: str, dtype: DType) -> str:
+        """The value in another element type."""
+
     def const(self, data: Array, *, shared: bool = True) -> str:
         """An initializer; equal small ones are one, unless `shared` is False."""
 
@@ -197,8 +202,8 @@ class Lowering(Protocol):
         """Publish clamp(rint(value · M) + zp): eq. 7 (float32 multiplier) or eq. 8 (float64), [C] or scalar."""
 
     def prefer(self, tensors: Sequence[str | None]) -> Layout:
-        """The layout in which most elements of these tensors already exist; "native" unless all are of rank 4 or
-        broadcast.
+        """The layout in which most elements of the rank-4 activations among these tensors exist so far; "native" in a
+        tie. Tensors of lower rank and those that exist in both layouts have no say.
         """
 
 
@@ -239,7 +244,7 @@ class QuantRule:
       integer.
       "move"   moves or selects values: results share type and parameters with the operands in `moved`.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
-      "unary"  elementwise function of operand 0: becomes a TABLE. `function(node, operands)` gives it in float64.
+      "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
     `channel_axis` is the axis of the weight that holds output channels.
     """
 
@@ -248,9 +253,6 @@ class QuantRule:
     bias: int = 2
     channel_axis: int = 0
     moved: Callable[[Node], Sequence[int]] | None = None
-    function: (
-        Callable[[Node, Sequence[Tensor | None]], Callable[[np.ndarray[Any, Any]], np.ndarray[Any, Any]]] | None
-    ) = None
 
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")

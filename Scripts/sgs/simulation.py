@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -174,7 +175,7 @@ class Simulator:
         """What this model reads for one sample: scripts are called with norm=True for float models only."""
         prepare = float_inputs if self.kind == "Float" else fixed_inputs
         arrays = prepare(self.config, preprocessors, sample, {port.name: port for port in self.inputs})
-        return {port.name: _as_fed(port, arrays[port.name]) for port in self.inputs}
+        return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
 
     def simulate(
         self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
@@ -182,8 +183,11 @@ class Simulator:
         """(sample, feeds, outputs) of every sample, in order.
 
         Where the model takes several frames only, the last group is filled up with repetitions, whose results are
-        dropped.
+        dropped. Fixed models run on several samples at a time, `threads` of them; only a few more are loaded ahead.
         """
+        if isinstance(self._engine, FixedEngine):
+            yield from self._map(self._engine, preprocessors, samples)
+            return
         group: list[tuple[Sample, dict[str, Array]]] = []
         for sample in samples:
             group.append((sample, self.feeds(preprocessors, sample)))
@@ -192,6 +196,27 @@ class Simulator:
                 group = []
         if group:
             yield from self._run_group(group)
+
+    def _map(
+        self, engine: FixedEngine, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
+    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
+        running: deque[tuple[Sample, dict[str, Array]]] = deque()  # whose results have not come yet
+        faults: list[UserError] = []
+
+        def loaded() -> Iterator[dict[str, Array]]:
+            for sample in samples:
+                try:
+                    feeds = self.feeds(preprocessors, sample)
+                except UserError as error:  # raised behind the results of the samples before
+                    faults.append(error)
+                    return
+                running.append((sample, feeds))
+                yield {port.name: self.checked(port, feeds[port.name]) for port in self.inputs}
+
+        for outputs in engine.map(loaded()):
+            yield (*running.popleft(), outputs)
+        if faults:
+            raise faults[0]
 
     def _run_group(
         self, group: list[tuple[Sample, dict[str, Array]]]
@@ -235,8 +260,16 @@ def _graph_port(graph: Graph, name: str, layout: str, spec: InputSpec | None) ->
     return Port(name, tensor.shape, tensor.dtype, layout, None if tensor.dtype.is_float else tensor.quant, spec)
 
 
-def _as_fed(port: Port, values: Array) -> Array:
-    """The array in the port's type: real numbers become codes where the model reads codes."""
+def _as_fed(port: Port, values: Array, path: Path) -> Array:
+    """The array in the port's type: real numbers become codes where the model reads codes.
+
+    Raises UserError where the type cannot hold the values as they are.
+    """
     if values.dtype.kind == "f" and port.quant is not None:
         return quantise(values, port.quant, port.dtype)
-    return values.astype(port.dtype.numpy, copy=False)
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and what is too large are refused below
+        fed = values.astype(port.dtype.numpy, copy=False)
+    if not np.array_equal(fed, values, equal_nan=True):
+        reason = f"expected values that {fed.dtype} holds, got {values.min():g}..{values.max():g} ({values.dtype})"
+        raise UserError(reason, stage=STAGE, file=path, node=f"input '{port.name}'")
+    return fed

@@ -74,6 +74,7 @@ def calibrate_files(graph: Graph, config: InputConfig, options: argparse.Namespa
     chosen = CalibrationOptions(
         level=options.quant_level,
         threshold=options.sensitivity_threshold,
+        max_int16_macs=options.max_int16_macs,
         processes=options.num_process,
         memory_saving=options.memory_saving,
     )

@@ -12,6 +12,7 @@ from sgs.cli.options import LATER_PLATFORMS, add_common, add_source, check_array
 from sgs.cli.program import Parser, run
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
+from sgs.data.files import atomic_outputs
 from sgs.ir import Graph
 from sgs.ir.text import dump
 from sgs.pipelines import convert_onnx, load_config
@@ -47,8 +48,9 @@ def _body(argv: list[str]) -> int:
     debug = debug_path(target)
     check_outputs([target, debug], [options.model_file, options.input_config])
     _, imported, graph = convert(options)
-    write_sim(imported, debug, stage="debug")
-    write_sim(graph, target, stage="float")
+    with atomic_outputs(debug, target) as (debug_file, target_file):
+        write_sim(imported, debug_file, stage="debug")
+        write_sim(graph, target_file, stage="float")
     print(f"Float model at: {target}")
     return 0
 

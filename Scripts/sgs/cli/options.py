@@ -46,6 +46,14 @@ def count(text: str) -> int:
     return int(text)
 
 
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = threshold(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 to 1")
+    return value
+
+
 def threshold(text: str) -> float:
     """A number from 0 on."""
     try:
@@ -120,8 +128,10 @@ def add_calibration(parser: Parser) -> None:
     """How ranges and precisions are chosen."""
     text = f"{LEVELS[0]} (quick) to {LEVELS[-1]} (accurate, the default)"
     parser.add_argument("--quant_level", metavar="LEVEL", type=one_of(LEVELS), default=LEVELS[-1], help=text)
-    text = "from L4 on: convolutions with a larger relative error are promoted to 16 bit (default: 0.002)"
+    text = "from L4 on: loss of cosine similarity tolerated before convolutions go to 16 bit (default: 0.002)"
     parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, default=0.002, help=text)
+    text = "from L4 on: largest share of multiply-accumulates that may go to 16 bit (default: 0.25)"
+    parser.add_argument("--max_int16_macs", metavar="SHARE", type=share, default=0.25, help=text)
     text = "keep fewer samples in memory for comparing plans"
     parser.add_argument("--memory_saving", action="store_true", help=text)
 

@@ -23,9 +23,12 @@ from sgs.cli.program import Parser, run
 from sgs.compile import summarise
 from sgs.compile.batches import checked_batches
 from sgs.config.chips import load_chip
+from sgs.data.files import atomic_outputs
 from sgs.img import write_image
+from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
 from sgs.sim import write_sim
+from sgs.sim.write import Stage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,12 +69,11 @@ def _body(argv: list[str]) -> int:
     image = compile_fixed(
         calibrated.graph, chip, batch_mode=options.batch_mode, batches=options.batch, category=options.category
     )
-    if exported:
-        for step, path, stage in zip(
-            (imported, graph, calibrated.graph), exported, ("debug", "float", "fixed"), strict=True
-        ):
-            write_sim(step, path, stage=stage)  # type: ignore[arg-type]
-    write_image(image, target)
+    stages: tuple[tuple[Graph, Stage], ...] = ((imported, "debug"), (graph, "float"), (calibrated.graph, "fixed"))
+    with atomic_outputs(*exported, target) as (*sims, image_file):
+        for (step, stage), file in zip(stages, sims, strict=False):  # no files without --export_models
+            write_sim(step, file, stage=stage)
+        write_image(image, image_file)
     print(summary(calibrated))
     print(summarise(image, chip).text())
     if exported:

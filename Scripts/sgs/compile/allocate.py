@@ -28,11 +28,6 @@ class Plan:
     lower_bound: int
     method: str
 
-    @property
-    def gap(self) -> float:
-        """How far the peak lies above the lower bound, as a part of it."""
-        return self.peak / self.lower_bound - 1 if self.lower_bound else 0.0
-
 
 def allocate(ranges: Sequence[LiveRange]) -> Plan:
     """The best plan of all allocators; a plan that meets the lower bound ends the search."""

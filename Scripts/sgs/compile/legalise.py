@@ -77,7 +77,7 @@ def _message(limit: Callable[..., bool]) -> str:
 # -- limits of a chip --------------------------------------------------------------------------------------------------
 def _window(node: Node, operands: Operands) -> tuple[int, ...]:
     """Extents of a node's window, () for a node without one."""
-    if "strides" not in node.attrs:
+    if not OPERATOR[node.op].window:
         return ()
     if "kernel" in node.attrs:
         return tuple(node.attrs["kernel"])
@@ -92,7 +92,7 @@ def kernel_fits(chip: Chip, node: Node, operands: Operands, results: list[Tensor
 
 def stride_fits(chip: Chip, node: Node, operands: Operands, results: list[Tensor]) -> bool:
     """Strides are at most {max_stride}."""
-    return all(stride <= chip.max_stride for stride in node.attrs.get("strides", ()))
+    return not OPERATOR[node.op].window or all(stride <= chip.max_stride for stride in node.attrs["strides"])
 
 
 def dilation_fits(chip: Chip, node: Node, operands: Operands, results: list[Tensor]) -> bool:

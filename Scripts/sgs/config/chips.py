@@ -50,10 +50,6 @@ class Chip:
         return 2 * self.macs_per_cycle * self.clock_hz / 1e12
 
     @property
-    def dram_bytes_per_cycle(self) -> float:
-        return self.dram_bytes_per_second / self.clock_hz
-
-    @property
     def figures(self) -> tuple[str, ...]:
         """Names of the fields that carry a provenance, in order."""
         return tuple(f.name for f in fields(self) if f.name in self.provenance)

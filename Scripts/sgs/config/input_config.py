@@ -337,6 +337,7 @@ class _Inputs:
         if self.training is None or self.formats is None or not self.names:
             return ()
         self.check_formats(layouts)
+        self.check_quantizations(quantize)
         means, stds = self.means(), self.per_picture("std_value", "write 1 for pictures that are not divided")
         widths, heights = (self.alignments(axis) for axis in (0, 1))
         return tuple(
@@ -372,6 +373,14 @@ class _Inputs:
         if self.pictures != list(range(len(self.pictures))):
             raw = [name for index, name in enumerate(self.names) if index not in self.pictures]
             self.parser.problem(INPUT, "inputs", f"RAWDATA inputs must come last: {listing(raw)}")
+
+    def check_quantizations(self, quantize: tuple[Any, ...] | None) -> None:
+        """Pictures are bytes: what feeds them to the chip never makes real numbers of them."""
+        real = [self.names[index] for index in self.pictures if quantize and not quantize[index]]
+        if real:
+            reason = f"FALSE for a picture, which is always fed as UINT8: {listing(real)}"
+            remedy = "write TRUE, or set the input's formats to RAWDATA_F32_NHWC to feed real numbers"
+            self.parser.problem(INPUT, "quantizations", reason, remedy)
 
     def per_picture(self, key: str, remedy: str) -> tuple[Any, ...] | None:
         """One value for each picture input, RAWDATA inputs having none; None for no pictures or a fault."""

@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from sgs.errors import UserError
@@ -57,6 +57,17 @@ def atomic_output(path: str | Path) -> Iterator[Path]:
         if error.errno in _FULL:
             raise UserError(f"cannot be written: {error.strerror}", stage=STAGE, file=path) from error
         raise
+    except UserError as error:
+        if error.file == str(temporary):  # a writer that itself writes by `atomic_output`
+            raise UserError(error.reason, stage=error.stage, file=path, remedy=error.remedy) from error
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+@contextmanager
+def atomic_outputs(*paths: str | Path) -> Iterator[list[Path]]:
+    """`atomic_output` of files that belong together: none takes its name before all are written."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(atomic_output(path)) for path in paths]

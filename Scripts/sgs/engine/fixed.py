@@ -238,8 +238,3 @@ class FixedEngine:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-
-    @property
-    def step_count(self) -> int:
-        """Number of sessions and host kernels of one run."""
-        return len(self._makers)

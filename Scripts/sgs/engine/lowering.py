@@ -82,6 +82,9 @@ class SessionBuilder:
         self._nodes.append(helper.make_node(op_type, list(inputs), names, domain=domain, **attrs))
         return names[0] if outputs == 1 else names
 
+    def cast(self, value: str, dtype: DType) -> str:
+        return str(self.op("Cast", [value], to=_ONNX_TYPE[dtype]))
+
     def const(self, data: Array, *, shared: bool = True) -> str:
         data = np.asarray(data, order="C")
         key = (data.dtype.str, data.shape, data.tobytes()) if shared and data.nbytes <= 1 << 16 else None
@@ -149,7 +152,7 @@ class SessionBuilder:
         scale = quant.scale[0] if carrier == "real" else np.float32(1)
         zero = np.asarray(quant.zero_point[0], tensor.dtype.numpy)
         if carrier == "centred" and not zero:
-            return str(self.op("Cast", [codes], to=TensorProto.FLOAT))
+            return self.cast(codes, DType.FLOAT32)
         return str(self.op("DequantizeLinear", [codes, self.const(np.asarray(scale, np.float32)), self.const(zero)]))
 
     def _turned(self, tensor: Tensor, carrier: str, layout: Layout) -> str:
@@ -218,7 +221,7 @@ class SessionBuilder:
             limits = [np.asarray(b - zero, multiplier.dtype) for b in bounds or whole]
             scaled = self.op("Clip", [self.op("Round", [scaled]) if wide else scaled, *map(self.const, limits)])
         if wide:
-            scaled = self.op("Cast", [scaled], to=TensorProto.FLOAT)
+            scaled = self.cast(scaled, DType.FLOAT32)
         self.put(tensor, self.quantised(scaled, self.const(np.asarray(1, np.float32)), zero, result.dtype), layout)
 
     def _times(self, value: str, multiplier: Array, layout: Layout) -> str:
@@ -233,9 +236,6 @@ class SessionBuilder:
         return str(self.op("Reshape", [flat, self.op("Shape", [value])]))
 
     def prefer(self, tensors: Sequence[str | None]) -> Layout:
-        """ "first" when the rank-4 activations among `tensors` hold more elements that way, and all others broadcast
-        to rank 4.
-        """
         weight = {"native": 0, "first": 0}
         for name in tensors:
             if name is None or self.graph[name].is_constant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnxruntime
 
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node
@@ -12,22 +13,28 @@ from sgs.numeric.quantise import Array
 from sgs.registry import FIXED, HOST
 
 
+def node_session(graph: Graph, node: Node, threads: int) -> onnxruntime.InferenceSession:
+    """A session of one fixed node: inputs `in:<name>` and outputs `out:<name>` in the graph's own layout."""
+    builder = SessionBuilder(graph)
+    for name in dict.fromkeys(node.inputs):
+        if name is not None and not graph[name].is_constant:
+            builder.feed(name, "native")
+    FIXED[node.op](builder, node)
+    return builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
+
+
 class NodeKernel:
     """Runs one node. Operands are its activations in order, without constants and absent ones."""
 
     def __init__(self, graph: Graph, node: Node, *, threads: int = 0) -> None:
-        self.operands = list(dict.fromkeys(n for n in node.inputs if n is not None and not graph[n].is_constant))
         self._reads = [n for n in node.inputs if n is not None and not graph[n].is_constant]
+        self.operands = list(dict.fromkeys(self._reads))
         self._results = graph.results(node)
         if node.op in HOST:
             self._host = HOST[node.op].make(graph, node)
             self._session = None
             return
-        builder = SessionBuilder(graph)
-        for name in self.operands:
-            builder.feed(name, "native")
-        FIXED[node.op](builder, node)
-        self._session = builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
+        self._session = node_session(graph, node, threads)
         self._names = [f"out:{name}" for name in node.outputs]
 
     def __call__(self, operands: Sequence[Array]) -> list[Array]:

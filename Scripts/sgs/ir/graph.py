@@ -151,11 +151,6 @@ class Graph:
         self.inputs = [new if n == old else n for n in self.inputs]
         self.outputs = [new if n == old else n for n in self.outputs]
 
-    def replace_uses(self, old: str, new: str) -> None:
-        """Make every reader of `old` read `new` instead. Graph outputs keep their names: they are not touched."""
-        for node in self.nodes:
-            node.inputs = [new if n == old else n for n in node.inputs]
-
     def prune(self) -> None:
         """Drop nodes that no output needs, then tensors that nothing refers to."""
         needed = set(self.outputs)

@@ -29,7 +29,6 @@ _REAL_BOUNDS = {
     "RELU_0_TO_1": (0.0, 1.0),
 }
 ACTIVATIONS = tuple(_REAL_BOUNDS)
-_FLOAT, _DOUBLE = 1, 11  # onnx.TensorProto
 
 
 def real_bounds(activation: str) -> tuple[float | None, float | None]:
@@ -60,6 +59,13 @@ def activation_bounds(node: Node, result: Tensor) -> tuple[int, int]:
     if ceiling is not None:
         high = int(np.clip(np.rint(ceiling / scale) + zero, low, high))
     return low, high
+
+
+def bias_of(low: Lowering, node: Node, channels: int) -> Array:
+    """The bias in its own element type, zeros where it is absent."""
+    name = node.inputs[2] if len(node.inputs) > 2 else None
+    data = None if name is None else low.graph[name].data
+    return np.zeros(channels, np.int64) if data is None else data
 
 
 def scale_multiplier(x: Tensor, weight: Tensor, y: Tensor) -> Array:
@@ -169,11 +175,11 @@ def _sum_wide(low: Lowering, values: Sequence[str], factors: Sequence[float], bi
     """Σ factor·value + bias: exact in binary64, then rounded once to binary32."""
     total = low.const(bias)
     for value, factor in zip(values, factors, strict=True):
-        term = low.op("Cast", [value], to=_DOUBLE)
+        term = low.cast(value, DType.FLOAT64)
         if factor != 1.0:
             term = low.op("Mul", [term, low.const(np.asarray(factor, np.float64))])
         total = low.op("Add", [total, term])
-    return str(low.op("Cast", [total], to=_FLOAT))
+    return low.cast(total, DType.FLOAT32)
 
 
 def _accumulate_bytes(low: Lowering, x: Tensor, kernel: Array, bias: Array, product: Product, layout: Layout) -> str:
@@ -187,26 +193,22 @@ def _accumulate_bytes(low: Lowering, x: Tensor, kernel: Array, bias: Array, prod
     wide = kernel.astype(np.int64)
     kernel_high = (wide + 128) >> 8
     kernel_low = wide - (kernel_high << 8)
+    planes = [(kernel_high, 256.0), (kernel_low, 1.0)]
+    planes = [(weights, factor) for weights, factor in planes if weights.any()] or planes[1:]  # one has the shape
     values, factors = [], []
     for plane, x_factor in ((high, 256.0), (lower, 1.0)):
-        for weights, w_factor in ((kernel_high, 256.0), (kernel_low, 1.0)):
-            if not weights.any():
-                continue
+        for weights, w_factor in planes:
             for part in _split(weights, 128):
                 values.append(product(plane, part, None))
                 factors.append(x_factor * w_factor)
     return _sum_wide(low, values, factors, bias)
 
 
-def publish(low: Lowering, node: Node, acc: str, layout: Layout, *, repeats: int = 1) -> None:
-    """Requantise a binary32 accumulator and publish the node's result (eq. 7).
-
-    The channels of `acc` may be the node's `repeats` times over.
-    """
+def publish(low: Lowering, node: Node, acc: str, layout: Layout) -> None:
+    """Requantise a binary32 accumulator and publish the node's result (eq. 7)."""
     x, weight = low.graph[node.inputs[0] or ""], low.graph[node.inputs[1] or ""]
     y = low.graph[node.outputs[0]]
-    multiplier = np.tile(scale_multiplier(x, weight, y), repeats)
-    low.put_scaled(y.name, acc, multiplier, layout, activation_bounds(node, y))
+    low.put_scaled(y.name, acc, scale_multiplier(x, weight, y), layout, activation_bounds(node, y))
 
 
 def publish_product(low: Lowering, node: Node, rows: str, matrix: Array, bias: Array) -> None:
@@ -244,7 +246,7 @@ def publish_wide_product(low: Lowering, node: Node, rows: str, matrix: Array, bi
         raise ValueError(f"sums of {matrix.shape[0]} products do not fit binary64")
     y = low.graph[node.outputs[0]]
     weights, offset = low.const(np.ascontiguousarray(matrix.astype(np.float64))), low.const(bias.astype(np.float64))
-    acc = low.op("Cast", [low.op("Gemm", [low.op("Cast", [rows], to=_DOUBLE), weights, offset])], to=_FLOAT)
+    acc = low.cast(low.op("Gemm", [low.cast(rows, DType.FLOAT64), weights, offset]), DType.FLOAT32)
     publish(low, node, low.op("Reshape", [acc, low.const(np.array(y.shape, np.int64))]), "native")
 
 

@@ -53,8 +53,8 @@ from sgs.registry import (
 )
 
 CONV, DEPTHWISE = "CONV_2D", "DEPTHWISE_CONV_2D"
-OPERATOR.add(CONV, OperatorInfo("both", "2-D convolution, dense or grouped"))
-OPERATOR.add(DEPTHWISE, OperatorInfo("both", "2-D convolution of each channel on its own"))
+OPERATOR.add(CONV, OperatorInfo("both", "2-D convolution, dense or grouped", window=True))
+OPERATOR.add(DEPTHWISE, OperatorInfo("both", "2-D convolution of each channel on its own", window=True))
 
 
 def groups_of(node: Node, x: Tensor, weight: Tensor) -> int:
@@ -244,7 +244,7 @@ def pointwise(node: Node, x: Tensor, weight: Tensor) -> bool:
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """acc = Σ (q_x - z_x) q_w + bias, int64; then eq. 7 or 8."""
+    """acc = Σ (q_x - z_x) q_w + bias, int64; then eq. 7."""
     x, weight, bias = values[:3]
     tensor = operands[0]
     assert x is not None and weight is not None and bias is not None and tensor is not None and tensor.quant is not None

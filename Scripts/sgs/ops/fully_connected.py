@@ -14,7 +14,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._mac import activation_float, finish, publish, publish_product, publish_wide_product, qlinear_conv
+from sgs.ops._mac import activation_float, bias_of, finish, publish, publish_product, publish_wide_product, qlinear_conv
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -45,7 +45,6 @@ OPERATOR.add(OP, OperatorInfo("both", "product with a constant matrix"))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
 TILE.add(OP, "whole")
 CONSTRAINTS.add(OP, ())
-_FLOAT, _DOUBLE, _UINT8 = 1, 11, 2  # onnx.TensorProto
 FEW_ROWS = 16  # up to here the time goes into reading the weights, so bytes beat binary64
 _BYTES_DEPTH = 1 << 15  # 255 · 255 · I stays below 2^31
 
@@ -86,18 +85,11 @@ def _shaped(low: Lowering, value: str, shape: Sequence[int]) -> str:
     return str(low.op("Reshape", [value, low.const(np.array(shape, np.int64))]))
 
 
-def _bias(low: Lowering, node: Node, channels: int) -> Array:
-    """The bias in its own element type, zeros where it is absent."""
-    name = node.inputs[2] if len(node.inputs) > 2 else None
-    data = None if name is None else low.graph[name].data
-    return np.zeros(channels, np.int64) if data is None else data
-
-
 @FLOAT.row(OP)
 def lower_float(low: Lowering, node: Node) -> None:
     weight, y = low.graph[node.inputs[1] or ""], low.graph[node.outputs[0]]
     rows = _shaped(low, low.real(node.inputs[0] or ""), (-1, weight.shape[1]))
-    bias = low.const(_bias(low, node, weight.shape[0]).astype(np.float32))
+    bias = low.const(bias_of(low, node, weight.shape[0]).astype(np.float32))
     value = low.op("Gemm", [rows, low.real(weight.name), bias], transB=1)
     low.put_real(y.name, _shaped(low, activation_float(low, node, value), y.shape))
 
@@ -107,7 +99,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
     """UINT8 → UINT8: QLinearConv 1×1. UINT8 → INT16: integer product. INT16: few rows by bytes, else in binary64."""
     x, weight, y = low.graph[node.inputs[0] or ""], low.graph[node.inputs[1] or ""], low.graph[node.outputs[0]]
     channels, width = weight.shape
-    bias = _bias(low, node, channels).astype(np.int64)
+    bias = bias_of(low, node, channels).astype(np.int64)
     rows = x.elements // width
     assert weight.data is not None
     if x.dtype is DType.UINT8 and y.dtype is DType.UINT8:
@@ -137,9 +129,9 @@ def _accumulate_bytes(low: Lowering, x: Tensor, weight: Array, bias: Array) -> s
     shifted = low.op("Add", [_shaped(low, low.centred(x.name), (-1, width)), low.const(np.asarray(32768, np.float32))])
     high = low.op("Floor", [low.op("Mul", [shifted, low.const(np.asarray(1 / 256, np.float32))])])
     lower = low.op("Sub", [shifted, low.op("Mul", [high, low.const(np.asarray(256, np.float32))])])
-    stacked = low.op("Cast", [low.op("Concat", [high, lower], axis=0)], to=_UINT8)  # [2·rows, I]
+    stacked = low.cast(low.op("Concat", [high, lower], axis=0), DType.UINT8)  # [2·rows, I]
     sums = low.op("MatMulInteger", [stacked, low.const(planes), *map(low.const, zeros)])
-    parted = _shaped(low, low.op("Cast", [sums], to=_DOUBLE), (2, -1, 2, channels))
+    parted = _shaped(low, low.cast(sums, DType.FLOAT64), (2, -1, 2, channels))
     factors = np.array([[65536, 256], [256, 1]], np.float64).reshape(2, 1, 2, 1)
     total = low.op("ReduceSum", [low.op("Mul", [parted, low.const(factors)]), low.const(np.array([0, 2]))], keepdims=0)
     return _rounded(low, total, bias - 32768 * wide.sum(1))
@@ -147,14 +139,14 @@ def _accumulate_bytes(low: Lowering, x: Tensor, weight: Array, bias: Array) -> s
 
 def _rounded(low: Lowering, total: str, bias: Array) -> str:
     """A binary64 sum plus bias, exact, rounded once to binary32."""
-    return str(low.op("Cast", [low.op("Add", [total, low.const(bias.astype(np.float64))])], to=_FLOAT))
+    return low.cast(low.op("Add", [total, low.const(bias.astype(np.float64))]), DType.FLOAT32)
 
 
 @REFERENCE.row(OP)
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """acc = Σ (q_x - z_x) q_w + bias, int64; then eq. 7 or 8."""
+    """acc = Σ (q_x - z_x) q_w + bias, int64; then eq. 7."""
     x, weight, tensor = values[0], values[1], operands[0]
     bias = values[2] if len(values) > 2 else None
     assert x is not None and weight is not None and tensor is not None and tensor.quant is not None

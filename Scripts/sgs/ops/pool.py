@@ -51,9 +51,8 @@ from sgs.registry import (
 )
 
 MAX, AVERAGE = "MAX_POOL_2D", "AVERAGE_POOL_2D"
-_FLOAT, _DOUBLE, _INT16 = 1, 11, 5  # onnx.TensorProto
-OPERATOR.add(MAX, OperatorInfo("both", "largest value of a window"))
-OPERATOR.add(AVERAGE, OperatorInfo("both", "mean of a window, padding left out"))
+OPERATOR.add(MAX, OperatorInfo("both", "largest value of a window", window=True))
+OPERATOR.add(AVERAGE, OperatorInfo("both", "mean of a window, padding left out", window=True))
 LAYOUT.add(MAX, fixed)
 LAYOUT.add(AVERAGE, fixed)
 
@@ -112,7 +111,7 @@ def lower_fixed_max(low: Lowering, node: Node) -> None:
     if narrow:
         value = low.op("NhwcMaxPool", [low.codes(x.name)], domain="com.microsoft", **_onnx_attrs(node))
     else:
-        value = low.op("Cast", [low.codes(x.name, "first")], to=_FLOAT)
+        value = low.cast(low.codes(x.name, "first"), DType.FLOAT32)
         value = low.op("MaxPool", [value], **_onnx_attrs(node))
     if bounds is not None:
         kind = np.uint8 if narrow else np.float32
@@ -120,7 +119,7 @@ def lower_fixed_max(low: Lowering, node: Node) -> None:
     if narrow:
         low.put(y.name, value)
     else:
-        low.put(y.name, low.op("Cast", [value], to=_INT16), "first")
+        low.put(y.name, low.cast(value, DType.INT16), "first")
 
 
 def _code_bounds(node: Node, y: Tensor) -> tuple[int, int] | None:
@@ -173,7 +172,7 @@ def _window_sums(low: Lowering, node: Node, x: Tensor, value: str, *, wide: bool
     high = low.op("Floor", [low.op("Mul", [value, low.const(np.asarray(1 / 256, np.float32))])])
     scale = low.const(np.asarray(256, np.float32))
     planes = [total(high), total(low.op("Sub", [value, low.op("Mul", [high, scale])]))]
-    sums = [low.op("Cast", [plane], to=_DOUBLE) for plane in planes]
+    sums = [low.cast(plane, DType.FLOAT64) for plane in planes]
     return str(low.op("Add", [low.op("Mul", [sums[0], low.const(np.asarray(256, np.float64))]), sums[1]]))
 
 

@@ -46,7 +46,6 @@ from sgs.registry import (
 
 MEAN, SUM, MAX, MIN = OPS = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
 _ONNX = {MEAN: "ReduceMean", SUM: "ReduceSum", MAX: "ReduceMax", MIN: "ReduceMin"}
-_FLOAT, _DOUBLE, _INT16 = 1, 11, 5  # onnx.TensorProto
 
 
 @INFER.row(*OPS)
@@ -132,7 +131,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
                 narrow.append(axis)
                 room //= extents[axis]
         wide = [a for a in axes if a not in narrow]
-        value = low.op("Cast", [_reduce(low, "ReduceSum", value, sorted(narrow), True)], to=_DOUBLE)
+        value = low.cast(_reduce(low, "ReduceSum", value, sorted(narrow), True), DType.FLOAT64)
         value = _reduce(low, "ReduceSum", value, wide, True)
         if not keep:
             value = low.op("Reshape", [value, low.const(np.array(y.shape, np.int64))])
@@ -171,9 +170,9 @@ def _lower(low: Lowering, node: Node, values: list[str], layout: Layout) -> list
     """onnxruntime reduces UINT8 and binary32; INT16 codes go through binary32, which holds them exactly."""
     value, wide = values[0], low.graph[node.inputs[0] or ""].dtype is DType.INT16
     if wide:
-        value = low.op("Cast", [value], to=_FLOAT)
+        value = low.cast(value, DType.FLOAT32)
     value = _reduce(low, _ONNX[node.op], value, _axes(node, layout), node.attrs["keep_dims"])
-    return [low.op("Cast", [value], to=_INT16) if wide else value]
+    return [low.cast(value, DType.INT16) if wide else value]
 
 
 def _move(node: Node, arrays: list[Array], results: Sequence[Tensor]) -> list[Array]:

@@ -54,7 +54,6 @@ from sgs.registry import (
 
 NEAREST, BILINEAR = "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"
 DYADIC_BITS, WEIGHT_BITS = 4, 14
-_DOUBLE = 11  # onnx.TensorProto
 
 
 @INFER.row(NEAREST, BILINEAR)
@@ -218,7 +217,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
         low.put_scaled(y.name, _resize(low, node, value, layout), mult, layout)
         return
     if mult.dtype == np.float64:
-        value = low.op("Cast", [value], to=_DOUBLE)
+        value = low.cast(value, DType.FLOAT64)
     for axis, taps in ((2, width), (1, height)):
         value = _interpolated(low, value, taps, axis, mult.dtype, layout)
     low.put_scaled(y.name, value, mult, layout)

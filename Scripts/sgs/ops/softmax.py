@@ -3,7 +3,7 @@
 Fixed, three micro-operators (docs/NUMERICS.md §5):
 
   SOFTMAX_SHIFT  INT16 → UINT16   d = clamp(rint(f32(max(q) - q) · M)), M = s_x · beta / s_d in binary32; attr `beta`
-  TABLE          UINT16 → UINT16  e = 65535 · exp(-d · s_d) by 513 entries with interpolation
+  TABLE          UINT16 → UINT16  e = 65535 · exp(-d · s_d) by interpolation (eq. 9-11)
   SOFTMAX_NORM   UINT16 → codes   q = clamp(rint(f32(e) · M) + z_y), M = f32(1 / (max(Σ e, 1) · s_y)) by binary64
 
 where max and Σ are exact and go over the last axis. s_d = min(s_x · beta, 12/65535): beyond 12, e is 0 as a 16-bit
@@ -52,7 +52,6 @@ from sgs.registry import (
 
 OP, SHIFT, NORM = "SOFTMAX", "SOFTMAX_SHIFT", "SOFTMAX_NORM"
 REACH = 12.0  # 65535 · exp(-12) rounds to 0
-_FLOAT, _DOUBLE, _UINT16 = 1, 11, 4  # onnx.TensorProto
 
 OPERATOR.add(OP, OperatorInfo("float", "softmax over the last axis"))
 OPERATOR.add(SHIFT, OperatorInfo("fixed", "first step of softmax: how far a value is below its row's largest"))
@@ -135,7 +134,7 @@ def lower_shift(low: Lowering, node: Node) -> None:
     largest = low.op("ReduceMax", [value, low.const(np.array([axis], np.int64))], keepdims=1)
     scaled = low.op("Mul", [low.op("Sub", [largest, value]), low.const(_shift_multiplier(node, x, y))])
     limits = [low.const(np.asarray(v, np.float32)) for v in (0, 65535)]
-    low.put(y.name, low.op("Cast", [low.op("Clip", [low.op("Round", [scaled]), *limits])], to=_UINT16), layout)
+    low.put(y.name, low.cast(low.op("Clip", [low.op("Round", [scaled]), *limits]), DType.UINT16), layout)
 
 
 @REFERENCE.row(SHIFT)
@@ -155,15 +154,15 @@ def lower_norm(low: Lowering, node: Node) -> None:
     x, y = low.graph[node.inputs[0] or ""], low.graph[node.outputs[0]]
     assert y.quant is not None
     layout, axis = _place(low, x.name)
-    value = low.op("Cast", [low.codes(x.name, layout)], to=_FLOAT)
-    terms = value if x.shape[-1] * 65535 < EXACT_BINARY32 else low.op("Cast", [value], to=_DOUBLE)
+    value = low.cast(low.codes(x.name, layout), DType.FLOAT32)
+    terms = value if x.shape[-1] * 65535 < EXACT_BINARY32 else low.cast(value, DType.FLOAT64)
     total = low.op("ReduceSum", [terms, low.const(np.array([axis], np.int64))], keepdims=1)
     if terms == value:
-        total = low.op("Cast", [total], to=_DOUBLE)
+        total = low.cast(total, DType.FLOAT64)
     one = low.const(np.asarray(1, np.float64))
     total = low.op("Mul", [low.op("Max", [total, one]), low.const(np.asarray(y.quant.scale[0], np.float64))])
     mult = low.op("Div", [one, total])
-    scaled = low.op("Mul", [value, low.op("Cast", [mult], to=_FLOAT)])
+    scaled = low.op("Mul", [value, low.cast(mult, DType.FLOAT32)])
     low.put_scaled(y.name, scaled, np.asarray(1, np.float32), layout)
 
 

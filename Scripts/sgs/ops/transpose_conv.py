@@ -23,7 +23,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
-from sgs.ops._mac import accumulate, activation_float, finish, publish, qlinear_conv
+from sgs.ops._mac import accumulate, activation_float, bias_of, finish, publish, qlinear_conv
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -51,7 +51,7 @@ from sgs.registry import (
 
 OP = "TRANSPOSE_CONV"
 Pads = tuple[int, int, int, int]
-OPERATOR.add(OP, OperatorInfo("both", "transposed 2-D convolution"))
+OPERATOR.add(OP, OperatorInfo("both", "transposed 2-D convolution", window=True))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
 LAYOUT.add(OP, fixed)
 TILE.add(OP, "whole")
@@ -153,13 +153,6 @@ SIM.add(
 
 
 # -- engine ----------------------------------------------------------------------------------------------------------
-def _bias(low: Lowering, node: Node, channels: int) -> Array:
-    """The bias in its own element type, zeros where it is absent."""
-    name = node.inputs[2] if len(node.inputs) > 2 else None
-    data = None if name is None else low.graph[name].data
-    return np.zeros(channels, np.int64) if data is None else data
-
-
 def _scatter(low: Lowering, node: Node, value: str, weight: Array, bias: Array | None) -> str:
     """onnxruntime's ConvTranspose, channels first; weight [O,KH,KW,I] and bias [O] binary32."""
     top, left, bottom, right = node.attrs["pads"]
@@ -180,7 +173,7 @@ def _scatter(low: Lowering, node: Node, value: str, weight: Array, bias: Array |
 def lower_float(low: Lowering, node: Node) -> None:
     weight = low.graph[node.inputs[1] or ""]
     assert weight.data is not None
-    bias = _bias(low, node, weight.shape[0]).astype(np.float32)
+    bias = bias_of(low, node, weight.shape[0]).astype(np.float32)
     value = _scatter(low, node, low.real(node.inputs[0] or "", "first"), weight.data, bias)
     low.put_real(node.outputs[0], activation_float(low, node, value), "first")
 
@@ -210,7 +203,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
     classes = int(np.prod(strides))
     assert weight.data is not None
     kernel = stride_kernels(weight.data, strides)
-    bias = np.tile(_bias(low, node, channels).astype(np.int64), classes)
+    bias = np.tile(bias_of(low, node, channels).astype(np.int64), classes)
     if x.dtype is DType.UINT8 and y.dtype is DType.UINT8:
         grid, pads = _grid(node, x.shape[1:3], kernel.shape[2:])
         attrs: dict[str, Any] = {"kernel_shape": list(kernel.shape[2:]), "pads": pads}
@@ -255,7 +248,7 @@ def _interleave(low: Lowering, node: Node, value: str, grid: tuple[int, int]) ->
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """acc = Σ (q_x - z_x) q_w + bias, int64, added up tap by tap on the full result; then eq. 7 or 8."""
+    """acc = Σ (q_x - z_x) q_w + bias, int64, added up tap by tap on the full result; then eq. 7."""
     x, weight, tensor = values[0], values[1], operands[0]
     bias = values[2] if len(values) > 2 else None
     assert x is not None and weight is not None and tensor is not None and tensor.quant is not None

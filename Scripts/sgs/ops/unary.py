@@ -1,7 +1,7 @@
 """Unary elementwise functions. In fixed graphs each becomes one TABLE (docs/NUMERICS.md §5).
 
 A function that TFLite lacks as a builtin is imported as a small expression of builtins (HardSigmoid: MUL, ADD,
-RELU_0_TO_1; SiLU: LOGISTIC, MUL); `passes/fuse_tables.py` merges such expressions back into one table before
+RELU_0_TO_1; SiLU: LOGISTIC, MUL); `quant/prepare.py` merges such expressions back into one table before
 calibration.
 """
 
@@ -44,8 +44,6 @@ from sgs.registry import (
     SimRow,
 )
 
-Function = Callable[[Array], Array]
-
 
 def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
     x = operands[0]
@@ -83,10 +81,6 @@ def _lower(
     return lower
 
 
-def _function(function: Function) -> Callable[[Node, Sequence[Tensor | None]], Function]:
-    return lambda node, operands: function
-
-
 def _example(op: str, attrs: dict[str, Any]) -> list[Graph]:
     graphs = []
     for shape in ((1, 5, 7, 6), (3, 11)):
@@ -98,46 +92,38 @@ def _example(op: str, attrs: dict[str, Any]) -> list[Graph]:
 def add_unary(
     op: str,
     onnx_op: str,
-    function: Function | None,
+    function: Callable[[Node, Array], Array],
     *,
     options: str = "",
     attrs: dict[str, Any] | None = None,
     bounds: tuple[float | None, float | None] = (None, None),
-    rule: Callable[[Node, Sequence[Tensor | None]], Function] | None = None,
 ) -> None:
-    """All rows of a unary function. `onnx_op` computes it in float graphs ("Clip" between `bounds`)."""
+    """All rows of a unary function: `function(node, x)` in float64, in float graphs `onnx_op` ("Clip" between
+    `bounds`)."""
     attrs = attrs or {}
     OPERATOR.add(op, OperatorInfo("float", f"elementwise {op.lower().replace('_', ' ')}"))
     INFER.add(op, infer)
     LAYOUT.add(op, transparent)
     SIM.add(op, SimRow(options, fields={k: k for k in attrs}))
     FLOAT.add(op, _lower(onnx_op, attrs, bounds))
-    assert rule is not None or function is not None
-    QUANTISE.add(op, QuantRule("unary", function=rule or _function(function)))  # type: ignore[arg-type]
-    REAL.add(op, lambda node, values: _rule(op)(node, ())(values[0]))
+    QUANTISE.add(op, QuantRule("unary"))
+    REAL.add(op, lambda node, values: function(node, values[0]))
     EXAMPLES.add(op, lambda: _example(op, attrs))
 
 
-def _rule(op: str) -> Callable[[Node, Sequence[Tensor | None]], Function]:
-    rule = QUANTISE[op].function
-    assert rule is not None
-    return rule
-
-
-add_unary("RELU", "Relu", lambda x: np.maximum(x, 0))
-add_unary("RELU6", "Clip", lambda x: np.clip(x, 0, 6), bounds=(0, 6))
-add_unary("RELU_N1_TO_1", "Clip", lambda x: np.clip(x, -1, 1), bounds=(-1, 1))
-add_unary("RELU_0_TO_1", "Clip", lambda x: np.clip(x, 0, 1), bounds=(0, 1))
-add_unary("LOGISTIC", "Sigmoid", _logistic)
-add_unary("TANH", "Tanh", np.tanh)
-add_unary("HARD_SWISH", "HardSwish", _hard_swish)
+add_unary("RELU", "Relu", lambda node, x: np.maximum(x, 0))
+add_unary("RELU6", "Clip", lambda node, x: np.clip(x, 0, 6), bounds=(0, 6))
+add_unary("RELU_N1_TO_1", "Clip", lambda node, x: np.clip(x, -1, 1), bounds=(-1, 1))
+add_unary("RELU_0_TO_1", "Clip", lambda node, x: np.clip(x, 0, 1), bounds=(0, 1))
+add_unary("LOGISTIC", "Sigmoid", lambda node, x: _logistic(x))
+add_unary("TANH", "Tanh", lambda node, x: np.tanh(x))
+add_unary("HARD_SWISH", "HardSwish", lambda node, x: _hard_swish(x))
 add_unary(
     "LEAKY_RELU",
     "LeakyRelu",
-    None,
+    lambda node, x: np.where(x >= 0, x, x * node.attrs["alpha"]),
     options="LeakyReluOptions",
     attrs={"alpha": 0.1},
-    rule=lambda node, operands: lambda x: np.where(x >= 0, x, x * node.attrs["alpha"]),
 )
 
 

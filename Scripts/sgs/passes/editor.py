@@ -83,20 +83,24 @@ class Editor:
     def bypass(self, node: Node, source: str, output: int = 0) -> bool:
         """Let readers of a node's result read `source` instead; the node goes away once all its results are bypassed.
 
-        A graph output keeps its name: `source` takes it. False, and nothing changed, where it cannot, because
-        `source` is itself an input, an output or a constant.
+        Where nothing else knows `source`, the result of a node, by its name, it takes the name of the result: the one
+        by which the source network's next operator reads it, unless a pass made it up from the name of `source`.
+        A graph output keeps its name in any case: False, and nothing changed, where `source` cannot take it, because
+        it is itself an input, an output or a constant.
         """
         name = node.outputs[output]
-        if name in self.graph.outputs:
-            fixed = source in self.graph.inputs or source in self.graph.outputs or self.graph[source].is_constant
-            if fixed or len(node.outputs) > 1:
-                return False
+        fixed = source not in self.producers or source in self.graph.outputs or len(node.outputs) > 1
+        wanted = name in self.graph.outputs
+        if fixed and wanted:
+            return False
+        unknown = all(reader is node for reader in self.readers[source])
+        renamed = wanted or (not fixed and unknown and not name.startswith(f"{source}/"))
         moved = self.readers[name]
         for reader in moved:
             reader.inputs = [source if operand == name else operand for operand in reader.inputs]
         self.readers[source].extend(moved)
         self.readers[name] = []
-        if name in self.graph.outputs:
+        if renamed:
             self.remove(node)
             self._take_name(source, name)
         elif not any(self.readers[result] or result in self.graph.outputs for result in node.outputs):

@@ -55,7 +55,9 @@ def _into_readers(edit: Editor, node: Node, picked: Indices) -> bool:
         weight = edit.constant(mac.inputs[rule.weight])
         assert weight is not None and weight.data is not None
         edit.set_input(mac, rule.weight, edit.add_constant(weight.name, weight.data[..., np.argsort(picked)]))
-    return edit.bypass(node, x.name)
+        edit.set_input(mac, 0, x.name)  # under its own name: its channels are not in the order of the selection
+    edit.remove(node)
+    return True
 
 
 def _gatherable(edit: Editor, mac: Node) -> bool:

@@ -13,9 +13,7 @@ from sgs.passes.editor import Editor
 _NEUTRAL = {"ADD": 0.0, "SUB": 0.0, "MUL": 1.0, "DIV": 1.0}
 _COMMUTES = frozenset({"ADD", "MUL"})
 # Selections that, when the result has the operand's shape, selected everything, in order.
-_WHOLE = frozenset(
-    {"SLICE", "PAD", "TILE", "CONCATENATION", "SPLIT", "BROADCAST_TO", "SUM", "MEAN", "REDUCE_MAX", "REDUCE_MIN"}
-)
+_WHOLE = frozenset({"SLICE", "PAD", "CONCATENATION", "SPLIT", "SUM", "MEAN", "REDUCE_MAX", "REDUCE_MIN"})
 
 
 def _kept_operand(graph: Graph, node: Node) -> str | None:
@@ -48,8 +46,8 @@ _CASES: tuple[Callable[[Graph, Node], str | None], ...] = (_kept_operand, _only_
 
 
 def fold_identity(graph: Graph) -> int:
-    """Remove x + 0, 0 + x, x - 0, x * 1, 1 * x and x / 1; slices, pads, tiles, splits, joins and reductions whose one
-    operand has the result's shape; and a TRANSPOSE that permutes nothing."""
+    """Remove x + 0, 0 + x, x - 0, x * 1, 1 * x and x / 1; slices, pads, splits, joins and reductions whose one operand
+    has the result's shape; and a TRANSPOSE that permutes nothing."""
     with Editor(graph) as edit:
         for node in graph.nodes:
             kept = next((name for case in _CASES if (name := case(graph, node)) is not None), None)

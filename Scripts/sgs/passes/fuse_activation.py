@@ -18,7 +18,7 @@ def takes_activation(node: Node) -> bool:
 
 def fuse_activation(graph: Graph) -> int:
     """RELU, RELU6 or RELU_N1_TO_1 becomes the attr `activation` of the operator that makes its operand, when that
-    operator has such an attr, still unused, and nothing else reads the operand."""
+    operator has such an attr, still unused, and nothing else reads the operand. The result keeps its name."""
     with Editor(graph) as edit:
         for node in graph.nodes:
             if node.op not in _FUSED:

@@ -17,26 +17,24 @@ from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array, dequantise
 from sgs.numeric.types import DType
-from sgs.quant.edit import build_fixed, mac_nodes
 from sgs.quant.plan import QuantPlan
 from sgs.quant.statistics import LINEAR, Statistics
 from sgs.registry import FLOAT, QUANTISE
 
 
 def corrected(
-    prepared: Graph, plan: QuantPlan, floats: Statistics, feeds: Sequence[Mapping[str, Array]], *, threads: int = 0
+    core: Graph, plan: QuantPlan, floats: Statistics, feeds: Sequence[Mapping[str, Array]], *, threads: int = 0
 ) -> QuantPlan:
-    """The plan with `bias_shift` of every sum of products set.
+    """The plan with `bias_shift` of every sum of products set. `core` is the fixed graph that the plan makes.
 
     `floats` are statistics of the float network on exactly the pictures of `feeds`, which hold codes (see
     `quant.boundary.codes_of_inputs`) keyed by input name.
     """
-    graph = build_fixed(prepared, plan)
-    macs = {node.outputs[0] for node in mac_nodes(prepared)}
+    graph = core.copy()
     values: dict[str, list[Array]] = {name: [feed[name] for feed in feeds] for name in graph.inputs}
     last_use = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs if name is not None}
     for index, node in enumerate(graph.nodes):
-        if node.outputs[0] in macs:
+        if node.outputs[0] in plan.macs:
             name = node.outputs[0]
             wanted = floats.mean(f"{name}{LINEAR}" if f"{name}{LINEAR}" in floats.tensors else name)
             shift = wanted - _linear_mean(graph, node, values[node.inputs[0] or ""], threads)

@@ -7,11 +7,12 @@ with the range of the very tensor it reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from sgs.errors import UserError
 from sgs.ir import Graph, Node, Tensor, verify
 from sgs.numeric.quantise import (
     Array,
@@ -28,17 +29,16 @@ from sgs.quant.plan import QuantPlan
 from sgs.quant.prepare import FUNCTION, kind_of, range_source
 from sgs.registry import FIXED_EXPAND, QUANTISE
 
+_SUM_LIMIT = 2.0**30  # of the products of an 8-bit sum; with the bias it stays below 2^31
 _BIAS_LIMIT = {8: 2.0**30, 16: 2.0**51}  # keeps int32 sums below 2^31, binary64 sums below 2^53
 COARSE = 1.25  # an 8-bit reader of a group shares its UINT8 codes when the group's range is at most this much wider
 
 
 @dataclass
 class _Group:
-    """Tensors with one type and parameters. `forced` is set where the outside fixes the type (network inputs)."""
+    """Tensors with one type and parameters."""
 
     members: list[str] = field(default_factory=list)
-    low: float = np.inf
-    high: float = -np.inf
     wants_wide: bool = False
     narrow: list[str] = field(default_factory=list)  # members that 8-bit sums of products read
     dtype: DType = DType.INT16
@@ -48,9 +48,19 @@ class _Group:
 def _sum_floor(weight: Array, axis: int, unit_bias: Array) -> Array:
     """Least weight scale [O] at which 16-bit sums of few taps stay exact in two binary32 parts (NUMERICS §2); 0 for
     many taps. `unit_bias` [O] is the bias as a weight of an operand at its largest."""
-    rows = np.abs(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).astype(np.float64))
-    limit = two_part_limit(rows.shape[1])
-    return np.zeros(rows.shape[0]) if limit is None else (rows.sum(1) + unit_bias) / limit
+    total = _products(weight, axis)
+    limit = two_part_limit(weight.size // weight.shape[axis])
+    return np.zeros(total.shape) if limit is None else (total + unit_bias) / limit
+
+
+def _products(weight: Array, axis: int) -> Array:
+    """Σ|w| of every output channel, float64 [O]."""
+    return np.asarray(np.abs(np.moveaxis(weight, axis, 0).astype(np.float64)).reshape(weight.shape[axis], -1).sum(1))
+
+
+def _width(span: tuple[float, float]) -> float:
+    """Width of a range that is widened to contain 0."""
+    return max(span[1], 0.0) - min(span[0], 0.0)
 
 
 def mac_type(bits: int) -> DType:
@@ -89,9 +99,10 @@ def build_groups(graph: Graph) -> dict[str, _Group]:
 class FixedBuilder:
     """Builds the fixed graph in one walk. Used through `build_fixed`."""
 
-    def __init__(self, prepared: Graph, plan: QuantPlan) -> None:
+    def __init__(self, prepared: Graph, plan: QuantPlan, wide: Set[str]) -> None:
         self.source = prepared
         self.plan = plan
+        self.wide = wide
         self.graph = prepared.copy()
         self.graph.nodes = []
         self.groups = build_groups(prepared)
@@ -101,13 +112,16 @@ class FixedBuilder:
         }
 
     # -- storage -------------------------------------------------------------------------------------------------------
-    def _range(self, name: str) -> tuple[float, float]:
+    def _range(self, name: str, dtype: DType) -> tuple[float, float]:
+        """What codes of a tensor must cover: all of it in INT16, the clipped range (where the plan has one) in
+        UINT8.
+        """
         while name in self._range_sources:
             name = self._range_sources[name]
         tensor = self.source[name]
         if tensor.data is not None:
             return float(tensor.data.min(initial=0)), float(tensor.data.max(initial=0))
-        chosen = self.plan.ranges[name]
+        chosen = self.plan.range_of(name, narrow=dtype is DType.UINT8)
         return chosen.low, chosen.high
 
     def decide_storage(self) -> None:
@@ -123,7 +137,7 @@ class FixedBuilder:
                     self.groups[name].narrow.append(name)
                 else:
                     self.groups[name].wants_wide = True
-        for name in self.source.outputs:
+        for name in [*self.source.outputs, *self.wide]:
             self.groups[name].wants_wide = True
         for group in {id(g): g for g in self.groups.values()}.values():
             self._settle(group)
@@ -131,12 +145,11 @@ class FixedBuilder:
     def _settle(self, group: _Group) -> None:
         if not self.source[group.members[0]].dtype.is_float:
             return  # integers of the network's own, such as indices
-        spans = [self._range(name) for name in group.members]
-        group.low, group.high = min(s[0] for s in spans), max(s[1] for s in spans)
-        fine = min((self._span(name) for name in group.narrow), default=0.0)
-        coarse = max(group.high, 0.0) - min(group.low, 0.0) > COARSE * fine
+        fine = min((_width(self._range(name, DType.UINT8)) for name in group.narrow), default=0.0)
+        coarse = _width(self._union(group, DType.UINT8)) > COARSE * fine
         group.dtype = DType.INT16 if group.wants_wide or coarse or not group.narrow else DType.UINT8
-        group.params = activation_params(group.low, group.high, group.dtype)
+        low, high = self._union(group, group.dtype)
+        group.params = activation_params(low, high, group.dtype)
         for name in group.members:
             tensor = self.graph.tensors[name]
             if tensor.data is not None:
@@ -147,9 +160,9 @@ class FixedBuilder:
             else:
                 tensor.dtype, tensor.quant = group.dtype, group.params
 
-    def _span(self, name: str) -> float:
-        low, high = self._range(name)
-        return max(high, 0.0) - min(low, 0.0)
+    def _union(self, group: _Group, dtype: DType) -> tuple[float, float]:
+        spans = [self._range(name, dtype) for name in group.members]
+        return min(low for low, _ in spans), max(high for _, high in spans)
 
     def reading(self, name: str, dtype: DType) -> str:
         """The tensor in the type a reader wants: itself, or through a (shared) QUANTIZE with its own range."""
@@ -158,7 +171,7 @@ class FixedBuilder:
             return name
         key = (name, dtype)
         if key not in self._casts:
-            params = activation_params(*self._range(name), dtype)
+            params = activation_params(*self._range(name, dtype), dtype)
             cast = self.graph.add_tensor(f"{name}/{dtype.name.lower()}", tensor.shape, dtype, quant=params)
             self.graph.nodes.append(Node("QUANTIZE", [name], [cast.name], {}, name))
             self._casts[key] = cast.name
@@ -166,8 +179,19 @@ class FixedBuilder:
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
     def add(self, node: Node) -> None:
-        """Append the fixed form of one prepared node."""
-        {"mac": self._mac, "move": self._move, "unary": self._unary, "real": self._real}[kind_of(node)](node)
+        """Append the fixed form of one prepared node. Raises UserError, naming it, where integers cannot stand for
+        it.
+        """
+        make = {"mac": self._mac, "move": self._move, "unary": self._unary, "real": self._real}[kind_of(node)]
+        try:
+            make(node)
+        except ValueError as error:
+            raise UserError(
+                f"cannot be quantised: {error}",
+                stage="calibrate",
+                node=node.label,
+                remedy="mend the network there, or cut it before this node",
+            ) from error
 
     def _mac(self, node: Node) -> None:
         rule, choice = QUANTISE[node.op], self.plan.macs[node.outputs[0]]
@@ -179,7 +203,9 @@ class FixedBuilder:
             bias = bias + choice.bias_shift
         steps = 127 if choice.bits == 8 else 32767
         floor = np.abs(bias) * steps / (float(x.quant.scale[0]) * _BIAS_LIMIT[choice.bits])
-        if choice.bits == 16:
+        if choice.bits == 8:
+            floor = np.maximum(floor, _products(weight.data, rule.channel_axis) * 255 / _SUM_LIMIT * steps)
+        else:
             unit_bias = np.abs(bias) / (float(x.quant.scale[0]) * INT16_REACH)
             floor = np.maximum(floor, _sum_floor(weight.data, rule.channel_axis, unit_bias) * steps)
         kind = DType.INT8 if choice.bits == 8 else DType.INT16
@@ -246,13 +272,14 @@ class FixedBuilder:
         return self._casts[key]
 
 
-def build_fixed(prepared: Graph, plan: QuantPlan) -> Graph:
+def build_fixed(prepared: Graph, plan: QuantPlan, wide: Set[str] = frozenset()) -> Graph:
     """The fixed graph: integer operators, integer inputs and outputs (INT16 or UINT8 codes under the source's names).
 
     `quant.boundary.attach` puts the network's front end and DEQUANTIZE on it. `prepared` comes from `prepare`, `plan`
-    must hold a range for every activation and a choice for every sum of products.
+    must hold a range for every activation and a choice for every sum of products. `wide` names inputs that are INT16
+    whoever reads them, because the user feeds their codes.
     """
-    builder = FixedBuilder(prepared, plan)
+    builder = FixedBuilder(prepared, plan, wide)
     builder.decide_storage()
     for node in prepared.nodes:
         builder.add(node)

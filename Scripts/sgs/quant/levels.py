@@ -12,6 +12,7 @@ samples, so a higher level is never less accurate on them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,11 +28,12 @@ from sgs.quant.bias_correction import corrected
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
-from sgs.quant.prepare import FUNCTION, kind_of, prepare
+from sgs.quant.prepare import kind_of, prepare
 from sgs.quant.sensitivity import output_errors
 from sgs.quant.statistics import Statistics, marked_tensors, measure_extrema
 from sgs.registry import COST, QUANTISE, RANGE
 
+_log = logging.getLogger(__name__)
 Feeds = Mapping[str, Array]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 JUDGE_SAMPLES = 8  # pictures on which plans are compared
@@ -56,7 +58,8 @@ class Calibration:
     """A calibration under way. `samples` are float feeds kept for judging, at most CORRECTION_SAMPLES of them.
 
     `threshold`: loss of cosine similarity at the worst output that is tolerated before sums of products are promoted;
-    `max_int16_macs`: the largest share of multiply-accumulates that may be.
+    `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
+    `wide`: inputs whose codes the user feeds. `steps` tells what each step of the last `run` gained.
     """
 
     float_graph: Graph
@@ -65,6 +68,7 @@ class Calibration:
     conv: ConvSpec
     threshold: float = 0.002
     max_int16_macs: float = 0.25
+    wide: frozenset[str] = frozenset()
     threads: int = 0
     prepared: Graph = field(init=False)
     steps: list[Step] = field(default_factory=list)
@@ -89,12 +93,13 @@ class Calibration:
             for t in self.prepared.activations()
             if t.name in self.statistics.tensors
         }
-        return QuantPlan(chosen, macs, "L1")
+        return QuantPlan(chosen, {}, macs, "L1")
 
     # -- judging -------------------------------------------------------------------------------------------------------
     def output_sqnr(self, plan: QuantPlan) -> float:
-        """Mean over outputs of signal to quantisation noise, dB, on the judging samples (capped at 120)."""
-        core = build_fixed(self.prepared, plan)
+        """Mean of the outputs' signal to quantisation noise, dB, on the judging samples: capped at 120, outputs that
+        are all zero there left out."""
+        core = self.fixed(plan)
         engine = FixedEngine(core, threads=self.threads)
         signal, noise = dict.fromkeys(core.outputs, 0.0), dict.fromkeys(core.outputs, 0.0)
         for sample, truth in zip(self.samples, self._truth, strict=False):
@@ -102,13 +107,16 @@ class Calibration:
             for name in core.outputs:
                 signal[name] += float((truth[name].astype(np.float64) ** 2).sum())
                 noise[name] += float(((truth[name].astype(np.float64) - values[name]) ** 2).sum())
-        decibels = [min(120.0, 10 * np.log10(max(signal[n], 1e-30) / max(noise[n], 1e-30))) for n in core.outputs]
-        return float(np.mean(decibels))
+        heard = [name for name in core.outputs if signal[name] > 0]
+        decibels = [min(120.0, 10 * np.log10(signal[name] / max(noise[name], 1e-12 * signal[name]))) for name in heard]
+        return float(np.mean(decibels)) if heard else 0.0
+
+    def fixed(self, plan: QuantPlan) -> Graph:
+        """The integer graph of a plan."""
+        return build_fixed(self.prepared, plan, self.wide)
 
     def better(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
         """The plan with the smaller measured error of the two; the trial is recorded."""
-        if not self.steps:
-            self.steps.append(Step("start", self.output_sqnr(plan), True))
         best = max(step.sqnr for step in self.steps if step.kept)
         score = self.output_sqnr(trial)
         self.steps.append(Step(name, score, score > best))
@@ -129,12 +137,12 @@ class Calibration:
         return replace(plan, macs=macs)
 
     def search_ranges(self, plan: QuantPlan, *, candidates: int) -> QuantPlan:
-        """Ranges of the operands of 8-bit sums of products by histogram search."""
-        found = dict(plan.ranges)
+        """Clipped ranges of tensors that sums of products may read in 8 bits, by histogram search."""
+        found = dict(plan.narrow)
         for name in searched_tensors(self.prepared):
             if self.statistics.tensors[name].counts is not None:
                 found[name] = ranges.histogram_mse(self.statistics.tensors[name], candidates=candidates)
-        return replace(plan, ranges=found)
+        return replace(plan, narrow=found)
 
     def promote(self, plan: QuantPlan) -> QuantPlan:
         """16 bit where it helps the outputs most per multiply-accumulate, until what is left in 8 bits is expected to
@@ -161,10 +169,12 @@ class Calibration:
                 break
             if errors[name] < tolerated / len(errors):  # even if all did so, they would be tolerated
                 continue
-            if work[name] > budget:
+            if work[name] > budget and any(mac.bits == 16 for mac in macs.values()):
                 continue
             left, budget = left - errors[name], budget - work[name]
             macs[name] = replace(macs[name], bits=16, weight_bound=self._weight_absmax(nodes[name]))
+        if left > tolerated:
+            _log.info("16 bit: the budget of work is spent; %.4f of cosine is expected to be lost", left / 2)
         return replace(plan, macs=macs)
 
     def _all_wide(self, plan: QuantPlan) -> QuantPlan:
@@ -183,15 +193,16 @@ class Calibration:
 
     def correct_bias(self, plan: QuantPlan) -> QuantPlan:
         """Sequential bias correction on the samples kept."""
-        core = build_fixed(self.prepared, plan)
+        core = self.fixed(plan)
         floats = measure_extrema(self.float_graph, self.samples, threads=self.threads)
         feeds = [codes_of_inputs(core, sample) for sample in self.samples]
-        return corrected(self.prepared, plan, floats, feeds, threads=self.threads)
+        return corrected(core, plan, floats, feeds, threads=self.threads)
 
     def run(self, level: str) -> QuantPlan:
-        """The plan of a level. `steps` tells what each step gained."""
+        """The plan of a level."""
         recipe = RECIPES[: LEVELS.index(level) + 1]
         plan = self.initial_plan()
+        self.steps = [Step("start", self.output_sqnr(plan), True)]
         for names in recipe:
             for name in names:
                 plan = self.better(name, plan, STEPS[name](self, plan))
@@ -231,9 +242,8 @@ def known_ranges(prepared: Graph) -> dict[str, TensorRange]:
     """Ranges that follow from the operator alone."""
     known = {}
     for node in prepared.nodes:
-        op = node.attrs["expression"].steps[-1].op if node.op == FUNCTION else node.op
-        if op in RANGE:
-            low, high = RANGE[op]
+        if node.op in RANGE:
+            low, high = RANGE[node.op]
             known[node.outputs[0]] = TensorRange(low, high, "known")
     return known
 
@@ -271,6 +281,8 @@ def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
     for node in nodes:
         if node.inputs[0] in conv.tensor_arrays:
             bits[node.outputs[0]] = 16
-    if nodes and nodes[0].inputs[0] in prepared.inputs and conv.input_format is None:
-        bits.pop(nodes[0].outputs[0], None)
+    first = nodes[0] if nodes else None
+    exempt = first is not None and first.inputs[0] in prepared.inputs and conv.input_format is None
+    if first is not None and exempt and bits.pop(first.outputs[0], None) is not None:
+        _log.warning("tensor_arrays: '%s' feeds the first convolution, which stays in 8 bit", first.inputs[0])
     return bits

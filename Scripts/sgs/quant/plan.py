@@ -1,14 +1,12 @@
 """The decisions of a calibration, frozen: what every tensor's range is and how many bits every sum of products has.
 
-A plan holds no graph; it can be written as JSON, edited, read back and applied to the float graph again.
+A plan holds no graph; it can be applied to the float graph again, and written down as JSON.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-
-import numpy as np
 
 from sgs.numeric.quantise import Array
 
@@ -37,11 +35,20 @@ class MacChoice:
 
 @dataclass(frozen=True)
 class QuantPlan:
-    """Everything that distinguishes one fixed graph from another of the same float graph."""
+    """Everything that distinguishes one fixed graph from another of the same float graph.
+
+    `ranges` hold all that was seen and serve INT16 storage; `narrow` hold clipped ranges for tensors stored as UINT8,
+    where they are better than `ranges`.
+    """
 
     ranges: dict[str, TensorRange] = field(default_factory=dict)
+    narrow: dict[str, TensorRange] = field(default_factory=dict)
     macs: dict[str, MacChoice] = field(default_factory=dict)
     level: str = ""
+
+    def range_of(self, name: str, *, narrow: bool) -> TensorRange:
+        """The range of a tensor for UINT8 (`narrow`) or INT16 storage. Raises KeyError for a tensor without one."""
+        return self.narrow.get(name, self.ranges[name]) if narrow else self.ranges[name]
 
     def with_mac(self, name: str, **changes: object) -> QuantPlan:
         """A plan with one sum of products decided otherwise."""
@@ -58,19 +65,11 @@ class QuantPlan:
             for name, mac in self.macs.items()
         }
         return json.dumps(
-            {"level": self.level, "ranges": {k: asdict(r) for k, r in self.ranges.items()}, "macs": macs}, indent=1
+            {
+                "level": self.level,
+                "ranges": {k: asdict(r) for k, r in self.ranges.items()},
+                "narrow": {k: asdict(r) for k, r in self.narrow.items()},
+                "macs": macs,
+            },
+            indent=1,
         )
-
-    @classmethod
-    def from_json(cls, text: str) -> QuantPlan:
-        """Inverse of `to_json`. Raises ValueError, KeyError or TypeError for text that is not a plan."""
-        data = json.loads(text)
-        macs = {
-            name: MacChoice(
-                int(mac["bits"]),
-                np.asarray(mac["weight_bound"], np.float64),
-                None if mac["bias_shift"] is None else np.asarray(mac["bias_shift"], np.float64),
-            )
-            for name, mac in data["macs"].items()
-        }
-        return cls({k: TensorRange(**r) for k, r in data["ranges"].items()}, macs, data["level"])

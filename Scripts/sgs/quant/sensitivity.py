@@ -75,7 +75,7 @@ def _add_gated_twin(builder: SessionBuilder, graph: Graph, node: Node, plan: Qua
     rule = QUANTISE[node.op]
     result = node.outputs[0]
     operand, weight = graph[node.inputs[0] or ""], graph[node.inputs[rule.weight] or ""]
-    chosen = plan.ranges[operand.name]
+    chosen = plan.range_of(operand.name, narrow=True)
     params = activation_params(chosen.low, chosen.high, DType.UINT8)
     layout = builder.layouts(operand.name)[0]
     scale = builder.const(np.asarray(params.scale[0], np.float32))
