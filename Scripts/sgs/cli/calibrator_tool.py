@@ -12,7 +12,7 @@ from sgs.cli.program import Parser, run
 from sgs.cli.progress import progress
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
-from sgs.data.files import atomic_output
+from sgs.data.files import atomic_outputs
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.ir import Graph
@@ -58,10 +58,10 @@ def _body(argv: list[str]) -> int:
     calibrated = calibrate_files(graph, config, options)
     if options.category is not None:
         calibrated.graph.metadata["category"] = options.category
-    write_sim(calibrated.graph, target, stage="fixed")
-    if options.save_quant_info:
-        with atomic_output(record) as temporary:
-            temporary.write_text(plan_record(calibrated), encoding="utf-8")
+    with atomic_outputs(*outputs) as (sim, *records):
+        write_sim(calibrated.graph, sim, stage="fixed")
+        for file in records:
+            file.write_text(plan_record(calibrated), encoding="utf-8")
     print(summary(calibrated))
     print(f"Fixed model at: {target}")
     return 0

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sgs.engine.lowering import SessionBuilder, session_options
+from sgs.engine.single import node_session
 from sgs.errors import UserError
 from sgs.img.image import BatchMode, Command, Image, IoTensor, Placement, Program, Space
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.nibbles import unpack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.registry import FIXED, HOST, INFER
+from sgs.registry import HOST, INFER
 
 STAGE = "offline simulator"
 ALIGNMENT = 64  # of the start of every memory, in bytes
@@ -120,12 +120,7 @@ def _host_kernel(graph: Graph, node: Node) -> Bind:
 
 def _session_kernel(graph: Graph, node: Node, threads: int) -> Bind:
     """The operator's integer lowering alone in a session; its arrays are bound by address."""
-    builder = SessionBuilder(graph)
-    for name in dict.fromkeys(node.inputs):
-        if name is not None and not graph[name].is_constant:
-            builder.feed(name, "native")
-    FIXED[node.op](builder, node)
-    session = builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
+    session = node_session(graph, node, threads)
     reads = [name for name in node.inputs if name is not None and not graph[name].is_constant]
 
     def bind(inputs: Sequence[Array], outputs: Sequence[Array]) -> Step:
