@@ -107,6 +107,16 @@ CASES = {
     "pointwise 16 bit": Case("CONV_2D", (1, 7, 7, 600), (6, 1, 1, 600), (S16, S16), TALL, TALL, 1024),
     "depthwise 8 bit": Case("DEPTHWISE_CONV_2D", (1, 9, 9, 6), (1, 5, 5, 6), (U8, S16), (200, 255), (100, 127)),
     "depthwise 16 bit": Case("DEPTHWISE_CONV_2D", (1, 12, 12, 6), (1, 9, 9, 6), (S16, S16), TALL, TOP, 1024, parts=1),
+    # 16 and more channels: onnxruntime then holds them in blocks, and merges additions into convolutions
+    "depthwise 16 bit in two parts": Case(
+        "DEPTHWISE_CONV_2D", (1, 20, 20, 32), (1, 5, 5, 32), (S16, S16), TALL, (400, 590), 8
+    ),
+    "conv 16 bit in two parts, many channels": Case(
+        "CONV_2D", (1, 20, 20, 2), (32, 3, 3, 2), (S16, S16), TALL, (1000, 1600), 8
+    ),
+    "bias beside an exact sum, many channels": Case(
+        "DEPTHWISE_CONV_2D", (1, 20, 20, 32), (1, 3, 3, 32), (U8, S16), (240, 255), (100, 127), 512, bias=(1 << 24) - 64
+    ),
     "rows 8 bit": Case("FULLY_CONNECTED", (20, 3000), (6, 3000), (U8, S16), (240, 255), (120, 127), attrs=ROWS),
     "rows 8 bit to 8 bit": Case(
         "FULLY_CONNECTED", (20, 3000), (6, 3000), (U8, U8), (240, 255), (120, 127), 512, attrs=ROWS

@@ -64,10 +64,9 @@ class Case:
     def codes(self, sample: Sample) -> dict[str, Any]:
         return fixed_inputs(self.config, self.scripts, sample, {name: self.graph[name] for name in self.graph.inputs})
 
-    def calibrated(self, level: str, count: int) -> Graph:
-        return calibrate(
-            self.graph, self.config, self.scripts, self.samples(0, count), CalibrationOptions(level, processes=1)
-        ).graph
+    def calibrated(self, level: str, count: int, **options: Any) -> Graph:
+        chosen = CalibrationOptions(level, processes=1, **options)
+        return calibrate(self.graph, self.config, self.scripts, self.samples(0, count), chosen).graph
 
 
 @lru_cache(maxsize=1)
@@ -122,9 +121,11 @@ def test_the_float_sim_computes_what_the_source_does(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_fixed_reference_and_offline_are_the_same_integers(name: str, tmp_path: Path) -> None:
+    """At L5 with a strict threshold: 8 and 16 bits side by side, and corrected biases."""
     case = case_of(name)
-    write_sim(case.calibrated("L2", 4), tmp_path / "fixed.sim", stage="fixed")
+    write_sim(case.calibrated("L5", 3, threshold=0.0), tmp_path / "fixed.sim", stage="fixed")
     graph = read_sim(tmp_path / "fixed.sim").graph
+    assert {graph[node.inputs[0] or ""].dtype.bits for node in graph.nodes if node.op == "CONV_2D"} == {8, 16}
     write_image(compile_fixed(graph, load_chip("pcupid")), tmp_path / "offline.img")
     feeds = case.codes(case.samples(4, 1)[0])
     fixed, reference = FixedEngine(graph).run(feeds), run_reference(graph, feeds)
@@ -154,3 +155,14 @@ def test_higher_levels_are_never_less_accurate(name: str) -> None:
     held_out = case.samples(8, 6)
     found = [mean_cosine(case, case.calibrated(level, 8), held_out) for level in LEVELS]
     assert all(after >= before - SLACK for before, after in zip(found, found[1:], strict=False)), found
+
+
+@PUBLIC
+@pytest.mark.parametrize("name", ["ultraface", "fastestdet", "palm_detection"])
+def test_l5_outputs_point_where_the_float_outputs_do(name: str) -> None:
+    """Cosine of every output over six held-out pictures together."""
+    case = case_of(name)
+    fixed, truth = FixedEngine(case.calibrated("L5", 16)), FloatEngine(case.graph)
+    pairs = [(fixed.run(case.codes(s)), truth.run(case.floats(s))) for s in case.samples(16, 6)]
+    for output in fixed.graph.outputs:
+        assert cosine(np.stack([a[output] for a, _ in pairs]), np.stack([b[output] for _, b in pairs])) >= 0.99

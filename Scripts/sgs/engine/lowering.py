@@ -33,6 +33,8 @@ _UNWANTED_REWRITES = [
     "MatMulBNFusion",
     "MatMulScaleFusion",
     "DivMulFusion",
+    "GemmSumFusion",
+    "MatMulAddFusion",
 ]
 # it moves Transposes through a linear Resize into axes that onnxruntime's own kernel refuses; layouts are solved
 # before it
@@ -223,6 +225,15 @@ class SessionBuilder:
         if wide:
             scaled = self.cast(scaled, DType.FLOAT32)
         self.put(tensor, self.quantised(scaled, self.const(np.asarray(1, np.float32)), zero, result.dtype), layout)
+
+    def add_apart(self, a: str, b: str, layout: Layout) -> str:
+        """Channels first it is done on [N, C, H·W]: else onnxruntime lets a convolution add its products up onto the
+        other operand, which rounds at every product."""
+        if layout == "native":
+            return str(self.op("Add", [a, b]))
+        flat = self.const(np.array([0, 0, -1], np.int64))
+        total = self.op("Add", [self.op("Reshape", [value, flat]) for value in (a, b)])
+        return str(self.op("Reshape", [total, self.op("Shape", [a])]))
 
     def _times(self, value: str, multiplier: Array, layout: Layout) -> str:
         """value · multiplier, a scalar or [C]. Channels first it is done on [N, C, H·W], because onnxruntime turns a

@@ -103,7 +103,8 @@ def accumulate(
         if parts is None:
             return _accumulate_bytes(low, x, kernel, wide_bias, product, layout)
         value = low.centred(x.name, layout)
-        return str(low.op("Add", [product(value, weights, offset) for weights, offset in parts]))
+        high, rest = (product(value, weights, offset) for weights, offset in parts)
+        return low.add_apart(high, rest, layout)
     assert x.quant is not None
     zero = int(x.quant.zero_point[0])
     reach = max(zero, 255 - zero)
@@ -113,7 +114,7 @@ def accumulate(
         return product(value, kernel.astype(np.float32), offset)
     if worst.max() < EXACT_BINARY32 and repeats == 1 and np.array_equal(offset.astype(np.int64), bias):
         # both terms are exact, so their binary32 sum is the exact sum rounded once
-        return str(low.op("Add", [product(value, kernel.astype(np.float32), None), low.const(offset.reshape(shape))]))
+        return low.add_apart(product(value, kernel.astype(np.float32), None), low.const(offset.reshape(shape)), layout)
     values = [product(value, part, None) for part in _split(kernel, reach)]
     return _sum_wide(low, values, [1.0] * len(values), wide_bias)
 
