@@ -163,6 +163,7 @@ def throughput(case: Case, fixed: Graph, session: onnxruntime.InferenceSession, 
         best = [np.inf] * len(runs)
         for _ in range(rounds):
             for k, run in enumerate(runs):
+                time.sleep(0.1)  # onnxruntime's threads go on spinning for a while after a run
                 start = time.perf_counter()
                 run()
                 best[k] = min(best[k], (time.perf_counter() - start) / len(codes) * 1e3)

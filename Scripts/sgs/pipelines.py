@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -121,6 +121,7 @@ def calibrate(
     options: CalibrationOptions,
     *,
     wrap: Wrap = plain,
+    on_step: Callable[[Step], None] = lambda step: None,
 ) -> Calibrated:
     """Float graph → fixed graph by calibration on `samples`. Raises UserError for inputs that do not fit together."""
     refuse_unsupported_formats(config)
@@ -146,6 +147,7 @@ def calibrate(
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
         wide=code_inputs(config),
+        on_step=on_step,
     )
     plan = calibration.run(level)
     graph = attach(calibration.fixed(plan), config)

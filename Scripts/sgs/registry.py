@@ -202,7 +202,7 @@ class Lowering(Protocol):
         """Publish clamp(rint(value · M) + zp): eq. 7 (float32 multiplier) or eq. 8 (float64), [C] or scalar."""
 
     def add_apart(self, a: str, b: str, layout: Layout) -> str:
-        """a + b in one binary32 step that is not merged into what made them; rank 4 in `layout`, b may be [1, C, 1, 1]."""
+        """a + b, one binary32 step not merged into what made them; rank 4 in `layout`, b may be [1, C, 1, 1]."""
 
     def prefer(self, tensors: Sequence[str | None]) -> Layout:
         """The layout in which most elements of the rank-4 activations among these tensors exist so far; "native" in a

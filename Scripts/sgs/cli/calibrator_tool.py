@@ -17,6 +17,7 @@ from sgs.data.images import resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.ir import Graph
 from sgs.pipelines import Calibrated, CalibrationOptions, calibrate, load_config, plan_record
+from sgs.quant.levels import Step
 from sgs.sim import expect_stage, read_sim, write_sim
 
 
@@ -78,19 +79,22 @@ def calibrate_files(graph: Graph, config: InputConfig, options: argparse.Namespa
         processes=options.num_process,
         memory_saving=options.memory_saving,
     )
-    return calibrate(graph, config, preprocessors, samples, chosen, wrap=progress)
+    return calibrate(graph, config, preprocessors, samples, chosen, wrap=progress, on_step=show_step)
+
+
+def show_step(step: Step) -> None:
+    """One judged step, printed as it ends."""
+    outcome = "" if step.kept else ", not kept"
+    print(f"  {step.name}: outputs at {step.sqnr:.2f} dB{outcome}", flush=True)
 
 
 def summary(calibrated: Calibrated) -> str:
-    """What the calibration did: a line a step that was judged, then the outcome."""
+    """The outcome in one line."""
     macs = calibrated.plan.macs.values()
     wide = sum(mac.bits == 16 for mac in macs)
-    level = calibrated.plan.level
     samples = calibrated.statistics.samples
-    last = f"{level} on {samples} samples: {wide} of {len(macs)} convolutions in 16 bit, the others in 8"
-    if not calibrated.steps:
-        return last
-    width = max(len(step.name) for step in calibrated.steps)
-    rows = [f"{'step':<{width}}  SQNR dB  kept"]
-    rows += [f"{step.name:<{width}}  {step.sqnr:7.2f}  {'yes' if step.kept else 'no'}" for step in calibrated.steps]
-    return "\n".join([*rows, last])
+    plural = "" if samples == 1 else "s"
+    return (
+        f"{calibrated.plan.level} on {samples} sample{plural}: "
+        f"{wide} of {len(macs)} convolutions in 16 bit, the others in 8"
+    )

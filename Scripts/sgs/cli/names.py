@@ -23,6 +23,7 @@ def debug_path(float_sim: Path) -> Path:
 
 def fixed_path(model: Path, output: str | None) -> Path:
     """`x_float.sim` → `x_fixed.sim`, `x.sim` → `x_fixed.sim`, beside the model or in the folder that `output` names."""
+    _check_model(model)
     stem = model.name.removesuffix(".sim").removesuffix("_float")
     default = f"{stem}_fixed.sim"
     return model.with_name(default) if output is None else _named(Path(output), default, ".sim")
@@ -35,6 +36,7 @@ def quant_info_path(fixed_sim: Path) -> Path:
 
 def image_path(model: Path, output: str | None) -> Path:
     """`x_fixed.sim` → `x_fixed.sim_sgsimg.img`, beside the model or in the folder that `output` names."""
+    _check_model(model)
     default = f"{model.name}_sgsimg.img"
     return model.with_name(default) if output is None else _named(Path(output), default, ".img")
 
@@ -49,6 +51,12 @@ def exported_paths(image: Path) -> tuple[Path, Path, Path]:
     stem = image.name.removesuffix(".img")
     float_sim = image.with_name(f"{stem}_float.sim")
     return debug_path(float_sim), float_sim, image.with_name(f"{stem}_fixed.sim")
+
+
+def _check_model(model: Path) -> None:
+    """Raise UserError for a path without a file name, such as "" or "."."""
+    if not model.name or model.is_dir():
+        raise UserError("is not a file", stage="arguments", file=str(model), node="-m", remedy="name a .sim file")
 
 
 def _named(output: Path, default: str | None, extension: str) -> Path:

@@ -59,7 +59,8 @@ class Calibration:
 
     `threshold`: loss of cosine similarity at the worst output that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `wide`: inputs whose codes the user feeds. `steps` tells what each step of the last `run` gained.
+    `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it
+    ends. `steps` tells what each step of the last `run` gained.
     """
 
     float_graph: Graph
@@ -70,6 +71,7 @@ class Calibration:
     max_int16_macs: float = 0.25
     wide: frozenset[str] = frozenset()
     threads: int = 0
+    on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
     steps: list[Step] = field(default_factory=list)
     _truth: list[dict[str, Array]] = field(init=False, default_factory=list)
@@ -119,8 +121,12 @@ class Calibration:
         """The plan with the smaller measured error of the two; the trial is recorded."""
         best = max(step.sqnr for step in self.steps if step.kept)
         score = self.output_sqnr(trial)
-        self.steps.append(Step(name, score, score > best))
+        self._record(Step(name, score, score > best))
         return trial if score > best else plan
+
+    def _record(self, step: Step) -> None:
+        self.steps.append(step)
+        self.on_step(step)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
     def search_weights(self, plan: QuantPlan, *, candidates: int) -> QuantPlan:
@@ -202,7 +208,8 @@ class Calibration:
         """The plan of a level."""
         recipe = RECIPES[: LEVELS.index(level) + 1]
         plan = self.initial_plan()
-        self.steps = [Step("start", self.output_sqnr(plan), True)]
+        self.steps = []
+        self._record(Step("start", self.output_sqnr(plan), True))
         for names in recipe:
             for name in names:
                 plan = self.better(name, plan, STEPS[name](self, plan))
