@@ -24,7 +24,7 @@ def missing_rows(op: str) -> list[str]:
     wanted += FLOAT_STAGE if stage in ("float", "both") else ()
     wanted += FIXED_STAGE if stage in ("fixed", "both") else ()
     missing = [table for table in wanted if op not in getattr(registry, table)]
-    if stage in ("fixed", "both") and (op in registry.FIXED) == (op in registry.HOST):
+    if stage in ("fixed", "both") and op not in registry.FIXED and op not in registry.HOST:
         missing.append("FIXED or HOST")
     if stage == "float" and op in QUANTISE and QUANTISE[op].kind not in ("unary", "real"):
         missing.append("a fixed form")

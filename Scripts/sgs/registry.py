@@ -216,7 +216,7 @@ FIXED: RuleTable[Callable[[Lowering, Node], None]] = RuleTable("integer lowering
 
 @dataclass(frozen=True)
 class HostRow:
-    """A fixed operator that runs between onnxruntime sessions.
+    """A fixed operator that runs between onnxruntime sessions (on large tensors only, where it has a lowering as well).
 
     `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated contiguous output
     arrays. `any_layout`: the operator is elementwise, so it takes its operand in whatever layout it arrives. `centred`:

@@ -24,6 +24,7 @@ from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.registry import COST, FIXED, HOST, Layout
 
+SMALL_TENSOR = 4096  # elements
 LARGE_SESSION = 100_000_000  # multiply-accumulates from which a session gets all threads
 Step = Callable[[], None]
 Key = tuple[str, Layout]
@@ -33,6 +34,14 @@ Key = tuple[str, Layout]
 class _Stage:
     session_nodes: list[Node] = field(default_factory=list)
     host_nodes: list[Node] = field(default_factory=list)
+
+
+def on_host(graph: Graph, node: Node) -> bool:
+    """Whether a node runs between sessions. Operators that can do both stay inside for small tensors: a session that is
+    cut in two costs more than their slower kernel there."""
+    if node.op in HOST and node.op in FIXED:
+        return graph[node.outputs[0]].elements > SMALL_TENSOR
+    return node.op in HOST
 
 
 def stages(graph: Graph) -> list[_Stage]:
@@ -45,7 +54,7 @@ def stages(graph: Graph) -> list[_Stage]:
         stage = max((ready[n] for n in node.inputs if n is not None and n in ready), default=0)
         while len(result) <= stage:
             result.append(_Stage())
-        host = node.op in HOST
+        host = on_host(graph, node)
         (result[stage].host_nodes if host else result[stage].session_nodes).append(node)
         for name in node.outputs:
             ready[name] = stage + host
@@ -94,13 +103,13 @@ class FixedEngine:
         """Results of host kernels that sessions read only as codes minus zero point: they are best written so at
         once.
         """
-        hosts = [node for node in self.graph.nodes if node.op in HOST]
+        hosts = [node for node in self.graph.nodes if on_host(self.graph, node)]
         able = {name for node in hosts if HOST[node.op].centred for name in node.outputs}
         able -= set(self.results) | {name for node in hosts for name in node.inputs if name is not None}
         asked: dict[str, set[str]] = {}
         for node in self.graph.nodes:
             reads = able & {name for name in node.inputs if name is not None}
-            if reads and node.op not in HOST:
+            if reads and not on_host(self.graph, node):
                 builder = self._lowered([node])
                 for name in reads:
                     asked.setdefault(name, set()).update(builder.asked.get(name, ()))

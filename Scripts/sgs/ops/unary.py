@@ -22,6 +22,7 @@ from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
+    FIXED,
     FLOAT,
     HOST,
     IMPORT_ONNX,
@@ -241,6 +242,19 @@ def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None
         apply_expanded(inputs[0], centred if outputs[0].dtype == np.float32 else expanded, outputs[0])
 
     return kernel
+
+
+@FIXED.row("TABLE")
+def lower_table(low: Lowering, node: Node) -> None:
+    """Inside a session, for small tensors: the table written out for every code, by Gather (4 to 7 ns an element)."""
+    x, table, y = (low.graph[name or ""] for name in (*node.inputs[:2], node.outputs[0]))
+    assert table.data is not None
+    layout = low.prefer([x.name])
+    expanded = np.roll(expand(table.data, x.dtype, y.dtype), -x.dtype.qmin)  # from the lowest code on
+    index = low.cast(low.codes(x.name, layout), DType.INT32)
+    if x.dtype.qmin:
+        index = low.op("Add", [index, low.const(np.asarray(-x.dtype.qmin, np.int32))])
+    low.put(y.name, low.op("Gather", [low.const(expanded), index]), layout)
 
 
 HOST.add("TABLE", HostRow(_make, any_layout=True, centred=True))
