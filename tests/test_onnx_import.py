@@ -370,3 +370,14 @@ def test_real_network(name: str) -> None:
     if name.startswith("super_resolution") and "DEPTH_TO_SPACE" not in OPERATOR:
         pytest.skip("DEPTH_TO_SPACE is not an operator yet")
     assert "TRANSPOSE" not in [node.op for node in graph.nodes]
+
+
+def test_the_example_for_a_dynamic_shape_fits_the_model(tmp_path: Path) -> None:
+    node = onnx.helper.make_node("Relu", ["x"], ["y"])
+    ports = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["batch", 1, "rows", 96]) for n in ("x", "y")
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "g", ports[:1], ports[1:]))
+    onnx.save(model, tmp_path / "dynamic.onnx")
+    with pytest.raises(UserError, match=r"--input_shapes 1,1,224,96\)"):
+        import_onnx(tmp_path / "dynamic.onnx")

@@ -159,9 +159,16 @@ def input_ports(
         ports.append(port)
     if dynamic:
         told = ", ".join(f"'{p.name}' [{','.join(map(str, p.declared))}]" for p in dynamic)
-        remedy = "give every input's shape with --input_shapes, for example --input_shapes 1,3,224,224"
+        example = ":".join(",".join(map(str, _example_dims(port))) for port in ports)
+        remedy = f"give every input's shape with --input_shapes, for example --input_shapes {example}"
         raise _refused(source.path, f"the shape of input {told} is not static", remedy)
     return ports
+
+
+def _example_dims(port: Port) -> list[int]:
+    """A shape that the declaration allows: a free first dimension (the batch) is 1, free others are 224."""
+    dims = port.shape if port.shape is not None else port.declared
+    return [dim if isinstance(dim, int) and dim > 0 else 224 if axis else 1 for axis, dim in enumerate(dims)]
 
 
 def _shapes_by_name(
