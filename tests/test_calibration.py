@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sgs.builder import GraphBuilder
 from sgs.config.input_config import ConvSpec
 from sgs.engine import FixedEngine, FloatEngine, run_reference
 from sgs.errors import UserError
-from sgs.ir import Graph
+from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._window import window_node
@@ -28,11 +29,11 @@ def network(seed: int = 0) -> Graph:
     build = GraphBuilder()
     x = build.input("x", (1, 13, 11, 4))
 
-    def conv(op: str, tensor: object, shape: tuple[int, ...], name: str, **window: object) -> object:
+    def conv(op: str, tensor: Tensor, shape: tuple[int, ...], name: str, **window: Any) -> Tensor:
         channels = shape[3] if op == "DEPTHWISE_CONV_2D" else shape[0]
         weight = rng.normal(0, 0.4, shape).astype(np.float32)
         bias = rng.normal(0, 0.2, channels).astype(np.float32)
-        return build(op, tensor, weight, bias, output=name, **window_node(**window))  # type: ignore[arg-type]
+        return build(op, tensor, weight, bias, output=name, **window_node(**window))
 
     a = conv("CONV_2D", x, (8, 3, 3, 4), "a", pads=(1, 1, 1, 1))
     s = build("MUL", a, build("LOGISTIC", a), activation="NONE", output="s")
@@ -46,11 +47,11 @@ def samples(graph: Graph, count: int, seed: int = 1) -> list[dict[str, Array]]:
     return [{n: rng.normal(0, 1, graph[n].shape).astype(np.float32) for n in graph.inputs} for _ in range(count)]
 
 
-def calibration(graph: Graph, conv: ConvSpec | None = None, **options: object) -> Calibration:
+def calibration(graph: Graph, conv: ConvSpec | None = None, **options: Any) -> Calibration:
     feeds = samples(graph, 6)
     extrema = measure_extrema(graph, feeds, threads=1)
     statistics = measure_histograms(graph, feeds, searched_tensors(prepare(graph)), extrema, threads=1)
-    return Calibration(graph, statistics, feeds, conv or ConvSpec(), threads=1, **options)  # type: ignore[arg-type]
+    return Calibration(graph, statistics, feeds, conv or ConvSpec(), threads=1, **options)
 
 
 @pytest.mark.parametrize("level", LEVELS)

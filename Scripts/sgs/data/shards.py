@@ -23,10 +23,14 @@ Result = TypeVar("Result")
 WORTH_A_PROCESS = 64  # samples; starting a process costs about a second
 
 
+def processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def process_count(asked: int, samples: int) -> int:
     """How many processes to use: what is asked, capped to the processors and to what the samples are worth."""
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(asked, processors, math.ceil(samples / WORTH_A_PROCESS)))
+    return max(1, min(asked, processors(), math.ceil(samples / WORTH_A_PROCESS)))
 
 
 def map_shards(

@@ -10,7 +10,6 @@ save. Whole pictures are spread over threads instead: a lane is one set of buffe
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from sgs.data.shards import processors
 from sgs.engine.lowering import SessionBuilder, first_shape, session_options
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
@@ -86,7 +86,7 @@ class FixedEngine:
 
     def __init__(self, graph: Graph, *, threads: int = 0, extra: Iterable[str] = ()) -> None:
         self.graph = graph
-        self.threads = threads or len(os.sched_getaffinity(0))
+        self.threads = threads or processors()
         self.results = list(dict.fromkeys([*graph.outputs, *extra]))
         self._keys: dict[Key, None] = {}
         self._makers: list[Callable[[_Lane], Step]] = []

@@ -59,8 +59,8 @@ class Calibration:
 
     `threshold`: loss of cosine similarity at the worst output that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it
-    ends. `steps` tells what each step of the last `run` gained.
+    `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it ends. `steps` tells what
+    each step of the last `run` gained.
     """
 
     float_graph: Graph
@@ -180,7 +180,7 @@ class Calibration:
             left, budget = left - errors[name], budget - work[name]
             macs[name] = replace(macs[name], bits=16, weight_bound=self._weight_absmax(nodes[name]))
         if left > tolerated:
-            _log.info("16 bit: the budget of work is spent; %.4f of cosine is expected to be lost", left / 2)
+            _log.info("16 bit: no more within the budget; %.4f of cosine may be lost to 8 bits", left / 2)
         return replace(plan, macs=macs)
 
     def _all_wide(self, plan: QuantPlan) -> QuantPlan:

@@ -9,12 +9,12 @@ of it is the cosine that is lost, which `--sensitivity_threshold` is compared wi
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from sgs.data.shards import processors
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array, activation_params, dequantise, quantise_weights, symmetric_params
@@ -56,7 +56,7 @@ def output_errors(
     def run(feed: Mapping[str, Array], gate: Array) -> list[Array]:
         return list(session.run(outputs, {**{f"in:{n}": feed[n] for n in graph.inputs}, GATES: gate}))
 
-    with ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool:
+    with ThreadPoolExecutor(threads or processors()) as pool:
         for feed in feeds:
             truth = run(feed, np.zeros(len(names), np.float32))
             gate_sets = list(np.eye(len(names), dtype=np.float32))
