@@ -197,20 +197,21 @@ class FixedBuilder:
         rule, choice = QUANTISE[node.op], self.plan.macs[node.outputs[0]]
         x = self.graph[self.reading(node.inputs[0] or "", mac_type(choice.bits))]
         weight = self.source[node.inputs[rule.weight] or ""]
+        data = weight.data if choice.weight is None else choice.weight
         bias = self._bias(node)
-        assert weight.data is not None and x.quant is not None
+        assert data is not None and x.quant is not None
         if choice.bias_shift is not None:
             bias = bias + choice.bias_shift
         steps = 127 if choice.bits == 8 else 32767
         floor = np.abs(bias) * steps / (float(x.quant.scale[0]) * _BIAS_LIMIT[choice.bits])
         if choice.bits == 8:
-            floor = np.maximum(floor, _products(weight.data, rule.channel_axis) * 255 / _SUM_LIMIT * steps)
+            floor = np.maximum(floor, _products(data, rule.channel_axis) * 255 / _SUM_LIMIT * steps)
         else:
             unit_bias = np.abs(bias) / (float(x.quant.scale[0]) * INT16_REACH)
-            floor = np.maximum(floor, _sum_floor(weight.data, rule.channel_axis, unit_bias) * steps)
+            floor = np.maximum(floor, _sum_floor(data, rule.channel_axis, unit_bias) * steps)
         kind = DType.INT8 if choice.bits == 8 else DType.INT16
         params = symmetric_params(np.maximum(choice.weight_bound, floor), kind, rule.channel_axis)
-        codes = self.graph.add_constant(f"{weight.name}/q", quantise_weights(weight.data, params, kind), quant=params)
+        codes = self.graph.add_constant(f"{weight.name}/q", quantise_weights(data, params, kind), quant=params)
         unit = x.quant.scale.astype(np.float64) * params.scale.astype(np.float64)
         # 24 bits of a bias are enough, and keep sums exact in binary32
         wide = np.rint(bias / unit).astype(np.float32).astype(np.int32 if choice.bits == 8 else np.int64)

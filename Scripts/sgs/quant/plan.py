@@ -25,12 +25,13 @@ class MacChoice:
     """Precision of one sum of products, named by its (first) result tensor.
 
     `bits` 8 or 16; `weight_bound` [O] the magnitude per output channel that the largest weight code stands for;
-    `bias_shift` [O] real numbers added to the bias.
+    `bias_shift` [O] real numbers added to the bias; `weight`, where given, replaces the float network's weights.
     """
 
     bits: int
     weight_bound: Array
     bias_shift: Array | None = None
+    weight: Array | None = None
 
 
 @dataclass(frozen=True)
