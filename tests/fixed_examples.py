@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -49,9 +50,11 @@ def code_feeds(graph: Graph, seed: int) -> dict[str, Array]:
 def quantised(graph: Graph, bits: int) -> Graph:
     """The example through the quantiser, every sum of products at `bits`, ranges from a few random feeds."""
     feeds = [float_feeds(graph, seed) for seed in range(3)]
-    conv = ConvSpec("ALL_UINT8" if bits == 8 else "ALL_INT16", ())
-    calibration = Calibration(graph, measure_extrema(graph, feeds, threads=1), feeds, conv, threads=1)
-    return build_fixed(calibration.prepared, calibration.initial_plan())
+    calibration = Calibration(graph, measure_extrema(graph, feeds, threads=1), feeds, ConvSpec(), threads=1)
+    plan = calibration.initial_plan()
+    return build_fixed(
+        calibration.prepared, replace(plan, macs={name: replace(mac, bits=bits) for name, mac in plan.macs.items()})
+    )
 
 
 def as_uint8(graph: Graph) -> Graph:
@@ -81,7 +84,7 @@ def fixed_variants(op: str) -> Iterator[tuple[str, Graph]]:
         if any(not graph[name].dtype.is_float for name in graph.inputs):
             continue
         macs = bool(list(mac_nodes(graph)))
-        for bits in (8, 16) if macs else (16,):
+        for bits in (4, 8, 16) if macs else (16,):
             yield f"{op}-{index}-{bits}bit", quantised(graph, bits)
         if all(kind_of(node) == "move" for node in graph.nodes):
             yield f"{op}-{index}-uint8", as_uint8(graph)

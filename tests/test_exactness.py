@@ -46,6 +46,7 @@ class Case:
     zero: int = 10  # of a UINT8 operand
     bias: int | None = None  # None cancels the mean
     parts: int = 0  # parts that some kernel must have been split into
+    narrow: DType = DType.INT8  # weights beside UINT8
     attrs: dict[str, Any] = field(default_factory=lambda: CONV)
 
     def graph(self) -> Graph:
@@ -64,7 +65,7 @@ class Case:
             bias = np.full(channels, self.bias) + np.arange(channels)
         x = build.input("x", self.x, self.kinds[0])
         x.quant = params(1, zero)
-        kind = (S16, np.int16) if wide else (DType.INT8, np.int8)
+        kind = (S16, np.int16) if wide else (self.narrow, np.int8)
         w = build.graph.add_constant("w", weight.astype(kind[1]), quant=params(1, 0, channels), dtype=kind[0])
         b = build.graph.add_constant("b", bias.astype(np.int64 if wide else np.int32))
         y = build(self.op, x, w, b, output="y", **self.attrs)
@@ -116,6 +117,24 @@ CASES = {
     ),
     "bias beside an exact sum, many channels": Case(
         "DEPTHWISE_CONV_2D", (1, 20, 20, 32), (1, 3, 3, 32), (U8, S16), (240, 255), (100, 127), 512, bias=(1 << 24) - 64
+    ),
+    "conv 4 bit": Case(
+        "CONV_2D", (1, 5, 5, 1300), (8, 3, 3, 1300), (U8, S16), (240, 255), (6, 7), 16, parts=2, narrow=DType.INT4
+    ),
+    "conv 4 bit to 8 bit": Case(
+        "CONV_2D", (1, 7, 7, 64), (6, 3, 3, 64), (U8, U8), (200, 255), (-7, 7), 128.0, narrow=DType.INT4
+    ),
+    "pointwise 4 bit": Case(
+        "CONV_2D", (1, 7, 7, 600), (6, 1, 1, 600), (U8, S16), (240, 255), (-7, 7), 2, narrow=DType.INT4
+    ),
+    "depthwise 4 bit": Case(
+        "DEPTHWISE_CONV_2D", (1, 9, 9, 6), (1, 5, 5, 6), (U8, S16), (200, 255), (5, 7), narrow=DType.INT4
+    ),
+    "rows 4 bit": Case(
+        "FULLY_CONNECTED", (20, 3000), (6, 3000), (U8, S16), (240, 255), (6, 7), 8, attrs=ROWS, narrow=DType.INT4
+    ),
+    "transposed 4 bit": Case(
+        "TRANSPOSE_CONV", (1, 5, 5, 300), (4, 4, 4, 300), (U8, S16), (112, 143), (6, 7), attrs=UP, narrow=DType.INT4
     ),
     "rows 8 bit": Case("FULLY_CONNECTED", (20, 3000), (6, 3000), (U8, S16), (240, 255), (120, 127), attrs=ROWS),
     "rows 8 bit to 8 bit": Case(

@@ -210,17 +210,19 @@ class Lowering(Protocol):
         """
 
 
-FLOAT: RuleTable[Callable[[Lowering, Node], None]] = RuleTable("float lowering")
-FIXED: RuleTable[Callable[[Lowering, Node], None]] = RuleTable("integer lowering")
+Lower = Callable[["Lowering", "Node"], None]
+FLOAT: RuleTable[Lower] = RuleTable("float lowering")
+FIXED: RuleTable[Lower] = RuleTable("integer lowering")
 
 
 @dataclass(frozen=True)
 class HostRow:
     """A fixed operator that runs between onnxruntime sessions (on large tensors only, where it has a lowering as well).
 
-    `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated contiguous output
-    arrays. `any_layout`: the operator is elementwise, so it takes its operand in whatever layout it arrives. `centred`:
-    its function fills float32 outputs with codes minus zero point, for readers that want those and nothing else.
+    `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated output arrays. All have
+    the graph's shapes and are contiguous. `any_layout`: the operator is elementwise, so all of them may also be views
+    [N, H, W, C] of contiguous arrays [N, C, H, W]. `centred`: its function fills float32 outputs with codes minus zero
+    point, for readers that want those and nothing else.
     """
 
     make: Callable[[Graph, Node], Callable[[list[Array], list[Array]], None]]
@@ -259,6 +261,25 @@ class QuantRule:
 
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")
+
+
+@dataclass(frozen=True)
+class MatrixForm:
+    """A sum of products as a product of matrices, in G groups that share nothing: y[p, g, :] = rows[p, g, :] @ w[g].
+
+    `positions` is P of one sample. `rows(x, chosen)` takes an operand (its padding being 0) and positions to
+    [len(chosen), G, D]; `matrix(weight)` takes weights to [G, D, O/G] and `weights(matrix)` back. Output channel o is
+    column o mod O/G of group o // (O/G).
+    """
+
+    positions: int
+    rows: Callable[[Array, Array], Array]
+    matrix: Callable[[Array], Array]
+    weights: Callable[[Array], Array]
+
+
+# (node, operand 0, weight, result) → its matrix form
+MATRIX: RuleTable[Callable[[Node, Tensor, Tensor, Tensor], MatrixForm]] = RuleTable("matrix form")
 
 
 # (node, operand values) → value in real numbers, float64: elementwise operators that may become part of one table

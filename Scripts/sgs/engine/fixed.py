@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from sgs.data.shards import processors
-from sgs.engine.lowering import SessionBuilder, first_shape, session_options
+from sgs.engine.lowering import TO_NATIVE, SessionBuilder, first_shape, session_options
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.registry import COST, FIXED, HOST, Layout
@@ -194,8 +194,11 @@ class FixedEngine:
         kernel = row.make(self.graph, node)
 
         def make(lane: _Lane) -> Step:
-            inputs = [lane.buffers[(name, layout)] for name in names]
-            outputs = [lane.buffers[(name, layout)] for name in node.outputs]
+            def seen(name: str) -> Array:
+                buffer = lane.buffers[(name, layout)]
+                return buffer.transpose(TO_NATIVE) if layout == "first" else buffer
+
+            inputs, outputs = [seen(name) for name in names], [seen(name) for name in node.outputs]
             return lambda: kernel(inputs, outputs)
 
         self._makers.append(make)

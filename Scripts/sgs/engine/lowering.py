@@ -8,7 +8,7 @@ inserted once and shared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -257,15 +257,33 @@ class SessionBuilder:
                 weight[have[0]] += tensor.elements
         return "first" if weight["first"] > weight["native"] else "native"
 
-    def add_input(self, name: str, shape: Sequence[int]) -> str:
+    def only_if(self, condition: str, value: str, make: Callable[[], str]) -> str:
+        """The float32 value of `make()` where the boolean `condition` holds, else `value`. What `make` adds runs only
+        then, and forms of tensors that it makes are unknown outside."""
+        outside, forms = self._nodes, dict(self._forms)
+        self._nodes = []
+        try:
+            result = make()
+            inner = self._nodes
+        finally:
+            self._nodes, self._forms = outside, forms
+        branches = []
+        for nodes, source in ((inner, result), ([], value)):
+            name = self._fresh()
+            nodes = [*nodes, helper.make_node("Identity", [source], [name])]
+            info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+            branches.append(helper.make_graph(nodes, name, [], [info]))
+        return str(self.op("If", [condition], then_branch=branches[0], else_branch=branches[1]))
+
+    def add_input(self, name: str, shape: Sequence[int | None]) -> str:
         """Declare a float32 session input that is not a tensor of the graph; returns its value name."""
         self._extra_inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
         return name
 
-    def add_output(self, name: str, value: str, shape: Sequence[int]) -> None:
-        """Declare a float32 session output that is not a tensor of the graph."""
+    def add_output(self, name: str, value: str, shape: Sequence[int], dtype: DType = DType.FLOAT32) -> None:
+        """Declare a session output that is not a tensor of the graph."""
         self._nodes.append(helper.make_node("Identity", [value], [name]))
-        self._extra.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+        self._extra.append(helper.make_tensor_value_info(name, _ONNX_TYPE[dtype], shape))
 
     # -- the finished session
     # ---------------------------------------------------------------------------------------------

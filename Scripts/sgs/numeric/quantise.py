@@ -22,7 +22,8 @@ class QuantParams:
     """How integer codes stand for real numbers: real = (q - zero_point) * scale (eq. 1).
 
     `scale` is float32 [1] (per tensor) or [C] (per channel along `axis`); `zero_point` int32 of the same shape.
-    `low`/`high` are the real range that calibration chose, kept for reports and for re-export.
+    `low`/`high` are the real range that calibration chose, in binary32: scale and zero point follow from them (eq. 2,
+    3), so what is written down of them gives the same parameters again.
     """
 
     scale: Array
@@ -65,7 +66,8 @@ def asymmetric_params(low: float, high: float, dtype: DType = DType.UINT8) -> Qu
 
     An empty or all-zero range gets scale 1 so that 0 stays exact.
     """
-    lo, hi = min(float(low), 0.0), max(float(high), 0.0)
+    with np.errstate(over="ignore"):
+        lo, hi = (float(np.float32(end)) for end in (min(float(low), 0.0), max(float(high), 0.0)))
     if not (np.isfinite(lo) and np.isfinite(hi)):
         raise ValueError(f"range [{low}, {high}] is not finite")
     steps = dtype.qmax - dtype.qmin
@@ -77,14 +79,13 @@ def asymmetric_params(low: float, high: float, dtype: DType = DType.UINT8) -> Qu
 
 def symmetric_params(bound: object, dtype: DType, axis: int = 0) -> QuantParams:
     """Eq. 3: zero point 0 and scale bound / qmax, per tensor (scalar `bound`) or per channel (vector, along `axis`)."""
-    bounds = np.atleast_1d(np.asarray(bound, np.float64))
-    if not np.isfinite(bounds).all():
+    with np.errstate(over="ignore"):
+        high = np.atleast_1d(np.asarray(bound, np.float32))
+    if not np.isfinite(high).all():
         raise ValueError("bounds must be finite")
-    scale = np.where(bounds > 0, bounds / dtype.qmax, 1.0).astype(np.float32)
+    scale = np.where(high > 0, high.astype(np.float64) / dtype.qmax, 1.0).astype(np.float32)
     scale = np.maximum(scale, np.finfo(np.float32).tiny)
-    return QuantParams(
-        scale, np.zeros(scale.shape, np.int32), axis, (-bounds).astype(np.float32), bounds.astype(np.float32)
-    )
+    return QuantParams(scale, np.zeros(scale.shape, np.int32), axis, -high, high)
 
 
 def activation_params(low: float, high: float, dtype: DType) -> QuantParams:

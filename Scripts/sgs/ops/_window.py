@@ -85,3 +85,10 @@ def patches(x: Array, node: Node, kernel: Sequence[int], fill: int) -> Array:
     n, h, w, c = padded.strides
     shape = (x.shape[0], height, width, kernel[0], kernel[1], x.shape[3])
     return np.lib.stride_tricks.as_strided(padded, shape, (n, h * sh, w * sw, h * dh, w * dw, c), writeable=False)
+
+
+def window_rows(x: Array, node: Node, kernel: Sequence[int], chosen: Array) -> Array:
+    """The windows of an NHWC array at flat positions n·OH·OW + i·OW + j: [len(chosen), KH, KW, C], padding 0."""
+    windows = patches(x, node, kernel, 0)
+    samples, height, width = windows.shape[:3]
+    return windows[np.unravel_index(chosen, (samples, height, width))]

@@ -26,7 +26,7 @@ from sgs.ops._mac import (
     qlinear_conv,
     two_parts,
 )
-from sgs.ops._window import conv_output, onnx_window, patches, window_node
+from sgs.ops._window import conv_output, onnx_window, patches, window_node, window_rows
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -36,6 +36,7 @@ from sgs.registry import (
     IMPORT_ONNX,
     INFER,
     LAYOUT,
+    MATRIX,
     ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
@@ -45,6 +46,7 @@ from sgs.registry import (
     Cost,
     ImportContext,
     Lowering,
+    MatrixForm,
     OnnxCase,
     OperatorInfo,
     QuantRule,
@@ -267,6 +269,27 @@ def reference(
 # ------------------------------------------------------------------------------------------------------
 QUANTISE.add(CONV, QuantRule("mac", channel_axis=0))
 QUANTISE.add(DEPTHWISE, QuantRule("mac", channel_axis=3))
+
+
+@MATRIX.row(CONV, DEPTHWISE)
+def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> MatrixForm:
+    """A row is a window in the order KH, KW, channels of the group."""
+    groups, (kh, kw), outputs = groups_of(node, x, weight), weight.shape[1:3], result.shape[3]
+    width = kh * kw * x.shape[3] // groups
+
+    def rows(values: Array, chosen: Array) -> Array:
+        windows = window_rows(values, node, (kh, kw), chosen).reshape(len(chosen), kh * kw, groups, -1)
+        return windows.transpose(0, 2, 1, 3).reshape(len(chosen), groups, width)
+
+    def matrix(data: Array) -> Array:
+        if node.op == DEPTHWISE:
+            return data.reshape(width, groups, outputs // groups).transpose(1, 0, 2)
+        return data.reshape(groups, outputs // groups, width).transpose(0, 2, 1)
+
+    def weights(data: Array) -> Array:
+        return data.transpose((1, 0, 2) if node.op == DEPTHWISE else (0, 2, 1)).reshape(weight.shape)
+
+    return MatrixForm(result.shape[1] * result.shape[2], rows, matrix, weights)
 
 
 @COST.row(CONV, DEPTHWISE)

@@ -24,6 +24,7 @@ from sgs.registry import (
     IMPORT_ONNX,
     INFER,
     LAYOUT,
+    MATRIX,
     ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
@@ -33,6 +34,7 @@ from sgs.registry import (
     Cost,
     ImportContext,
     Lowering,
+    MatrixForm,
     Moved,
     OnnxCase,
     OperatorInfo,
@@ -47,6 +49,18 @@ TILE.add(OP, "whole")
 CONSTRAINTS.add(OP, ())
 FEW_ROWS = 16  # up to here the time goes into reading the weights, so bytes beat binary64
 _BYTES_DEPTH = 1 << 15  # 255 · 255 · I stays below 2^31
+
+
+@MATRIX.row(OP)
+def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> MatrixForm:
+    """A row is a row."""
+    width = weight.shape[1]
+    return MatrixForm(
+        x.elements // width,
+        lambda values, chosen: values.reshape(-1, width)[chosen][:, None],
+        lambda data: data.T[None],
+        lambda data: data[0].T,
+    )
 
 
 @INFER.row(OP)

@@ -24,6 +24,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._mac import accumulate, activation_float, bias_of, finish, publish, qlinear_conv
+from sgs.ops._window import window_node, window_rows
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -33,6 +34,7 @@ from sgs.registry import (
     IMPORT_ONNX,
     INFER,
     LAYOUT,
+    MATRIX,
     ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
@@ -42,6 +44,7 @@ from sgs.registry import (
     Cost,
     ImportContext,
     Lowering,
+    MatrixForm,
     OnnxCase,
     OperatorInfo,
     QuantRule,
@@ -56,6 +59,32 @@ QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
 LAYOUT.add(OP, fixed)
 TILE.add(OP, "whole")
 CONSTRAINTS.add(OP, ())
+
+
+@MATRIX.row(OP)
+def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> MatrixForm:
+    """A row is the window that an ordinary convolution with the kernel turned round sees, the operand's values being
+    a stride apart and zeros between them.
+    """
+    (sh, sw), (kh, kw), (top, left, bottom, right) = node.attrs["strides"], weight.shape[1:3], node.attrs["pads"]
+    pads = (kh - 1 - top, kw - 1 - left, kh - 1 - bottom, kw - 1 - right)
+    window = Node(OP, [], [], window_node(pads=tuple(max(pad, 0) for pad in pads)))
+
+    def rows(values: Array, chosen: Array) -> Array:
+        shape = (len(values), (x.shape[1] - 1) * sh + 1, (x.shape[2] - 1) * sw + 1, x.shape[3])
+        apart = np.zeros(shape, values.dtype)
+        apart[:, ::sh, ::sw] = values
+        cut = [max(-pad, 0) for pad in pads]
+        apart = apart[:, cut[0] : shape[1] - cut[2], cut[1] : shape[2] - cut[3]]
+        return window_rows(apart, window, (kh, kw), chosen).reshape(len(chosen), 1, -1)
+
+    def matrix(data: Array) -> Array:
+        return data[:, ::-1, ::-1].reshape(1, len(data), -1).transpose(0, 2, 1)
+
+    def weights(data: Array) -> Array:
+        return data.transpose(0, 2, 1).reshape(weight.shape)[:, ::-1, ::-1]
+
+    return MatrixForm(result.shape[1] * result.shape[2], rows, matrix, weights)
 
 
 # -- shapes ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import numpy as np
 from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, activation_params
-from sgs.numeric.table import apply_expanded, build_table, expand, look_up
+from sgs.numeric.table import ChannelTables, apply_expanded, build_table, expand, look_up, shifts
 from sgs.numeric.types import DType
 from sgs.ops._layout import transparent
 from sgs.registry import (
@@ -214,41 +214,57 @@ ONNX_EXAMPLES.add(
 # -- TABLE: the fixed form
 # ----------------------------------------------------------------------------------------------------
 OPERATOR.add("TABLE", OperatorInfo("fixed", "elementwise function by look-up, interpolated for 16-bit operands"))
-INFER.add("TABLE", infer)
 SIM.add("TABLE", SimRow(custom=True))
 COST.add("TABLE", table_cost)
 TILE.add("TABLE", "whole")
 CONSTRAINTS.add("TABLE", ())
 
 
+@INFER.row("TABLE")
+def infer_table(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+    """Raises ValueError for a table that is neither [entries] nor [C, entries]."""
+    x, table = operands[0], operands[1]
+    assert x is not None and table is not None
+    if table.shape[:-1] not in ((), x.shape[-1:]):
+        raise ValueError(f"tables of shape {list(table.shape)} do not fit an operand of shape {list(x.shape)}")
+    return infer(node, operands)
+
+
 @REFERENCE.row("TABLE")
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """Operands: codes, table. Eq. 11."""
+    """Operands: codes, table [entries] or [C, entries]. Eq. 11."""
     codes, table = values[0], values[1]
     assert codes is not None and table is not None
     return [look_up(codes, table, results[0].dtype)]
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
-    """The table written out for every code, applied in one go; to float32 outputs as codes minus zero point."""
+    """One table is written out for every code and applied in one go; to float32 outputs as codes minus zero point."""
     x, table, y = graph[node.inputs[0] or ""], graph[node.inputs[1] or ""], graph[node.outputs[0]]
     assert table.data is not None and y.quant is not None
+    if table.data.ndim == 2:
+        apply = ChannelTables(table.data, x.dtype, y.dtype, int(y.quant.zero_point[0]))
+        return lambda inputs, outputs: apply(inputs[0], outputs[0])
     expanded = expand(table.data, x.dtype, y.dtype)
     centred = expanded.astype(np.float32) - np.float32(y.quant.zero_point[0])
 
     def kernel(inputs: list[Array], outputs: list[Array]) -> None:
-        apply_expanded(inputs[0], centred if outputs[0].dtype == np.float32 else expanded, outputs[0])
+        codes, out = (a if a.flags.c_contiguous else a.transpose(0, 3, 1, 2) for a in (inputs[0], outputs[0]))
+        apply_expanded(codes, centred if out.dtype == np.float32 else expanded, out)
 
     return kernel
 
 
 @FIXED.row("TABLE")
 def lower_table(low: Lowering, node: Node) -> None:
-    """Inside a session, for small tensors: the table written out for every code, by Gather (4 to 7 ns an element)."""
+    """Inside a session, for small tensors: one table written out for every code, by Gather (4 to 7 ns an element)."""
     x, table, y = (low.graph[name or ""] for name in (*node.inputs[:2], node.outputs[0]))
     assert table.data is not None
+    if table.data.ndim == 2:
+        _lower_channels(low, x, table.data, y)
+        return
     layout = low.prefer([x.name])
     expanded = np.roll(expand(table.data, x.dtype, y.dtype), -x.dtype.qmin)  # from the lowest code on
     index = low.cast(low.codes(x.name, layout), DType.INT32)
@@ -257,25 +273,67 @@ def lower_table(low: Lowering, node: Node) -> None:
     low.put(y.name, low.op("Gather", [low.const(expanded), index]), layout)
 
 
+def _lower_channels(low: Lowering, x: Tensor, tables: Array, y: Tensor) -> None:
+    """Eq. 11 in integer-valued binary32, where it is exact: everything stays below 2^24."""
+    layout, entries = low.prefer([x.name]), tables.shape[1]
+    part_bits, shift = shifts(entries, y.dtype)
+    flat, first = tables.reshape(-1).astype(np.float32), np.arange(len(tables)) * entries
+
+    def number(value: float) -> str:
+        return low.const(np.asarray(value, np.float32))
+
+    def entry(data: Array) -> str:
+        return str(low.op("Gather", [low.const(data), index]))
+
+    offset = low.op("Sub", [low.cast(low.codes(x.name, layout), DType.FLOAT32), number(x.dtype.qmin)])
+    row = low.op("Floor", [low.op("Mul", [offset, number(2.0**-part_bits)])])
+    base = low.const(first.astype(np.int32).reshape((-1, 1, 1) if layout == "first" else (-1,)))
+    index = low.op("Add", [low.cast(row, DType.INT32), base])
+    part = low.op("Sub", [offset, low.op("Mul", [row, number(2.0**part_bits)])])
+    slope = low.op("Mul", [entry(np.diff(flat, append=flat[-1:])), part])
+    value = low.op("Add", [low.op("Mul", [entry(flat), number(2.0**part_bits)]), slope])
+    rounded = low.op("Floor", [low.op("Add", [low.op("Mul", [value, number(2.0**-shift)]), number(0.5)])])
+    assert y.quant is not None
+    zero = (32768 if y.dtype is DType.UINT16 else 0) - int(y.quant.zero_point[0])
+    centred = low.op("Add", [rounded, number(zero)]) if zero else rounded
+    low.put_scaled(y.name, centred, np.asarray(1, np.float32), layout)
+
+
 HOST.add("TABLE", HostRow(_make, any_layout=True, centred=True))
 
 
+def _silu(x: Array) -> Array:
+    return x * _logistic(x)
+
+
+def _equalised_silu(x: Array) -> Array:
+    """SiLU of a tensor [..., 6] whose channels were divided by numbers up to 50, and are to be divided by such."""
+    return _silu(x * np.geomspace(1, 50, 6)) / np.geomspace(1, 30, 6)
+
+
+def _table_example(
+    kinds: tuple[DType, DType], shape: tuple[int, ...], function: Callable[[Array], Array], channels: int | None = None
+) -> Graph:
+    params_in, params_out = activation_params(-6, 8, kinds[0]), activation_params(-0.3, 12, kinds[1])
+    table = build_table(function, params_in, kinds[0], params_out, kinds[1], channels=channels)
+    build = GraphBuilder()
+    x = build.input("x", shape, kinds[0])
+    x.quant = params_in
+    y = build("TABLE", x, table, output="y", function="x * logistic(x)")
+    y.dtype, y.quant = kinds[1], params_out
+    return build.output(y)
+
+
 def _table_examples() -> list[Graph]:
+    """One table and a table for each channel, of small tensors and of large ones."""
+    s16, u8 = DType.INT16, DType.UINT8
     graphs = []
-    for kind_in, kind_out in (
-        (DType.INT16, DType.INT16),
-        (DType.INT16, DType.UINT8),
-        (DType.UINT8, DType.UINT8),
-        (DType.UINT8, DType.INT16),
-    ):
-        params_in, params_out = activation_params(-6, 8, kind_in), activation_params(-0.3, 8, kind_out)
-        table = build_table(lambda x: x * _logistic(x), params_in, kind_in, params_out, kind_out)
-        build = GraphBuilder()
-        x = build.input("x", (1, 5, 7, 6), kind_in)
-        x.quant = params_in
-        y = build("TABLE", x, table, output="y", function="x * logistic(x)")
-        y.dtype, y.quant = kind_out, params_out
-        graphs.append(build.output(y))
+    for kinds in ((s16, s16), (s16, u8), (u8, u8), (u8, s16)):
+        graphs.append(_table_example(kinds, (1, 5, 7, 6), _silu))
+        for shape in ((1, 5, 7, 6), (2, 31, 17, 6)):
+            graphs.append(_table_example(kinds, shape, _equalised_silu, 6))
+    graphs.append(_table_example((s16, s16), (2, 59, 71, 6), _equalised_silu, 6))
+    graphs.append(_table_example((s16, u8), (5, 131, 6), _equalised_silu, 6))
     return graphs
 
 

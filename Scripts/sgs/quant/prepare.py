@@ -2,7 +2,8 @@
 
 In a fixed graph a unary function is one table whatever it computes, so x·sigmoid(x), HardSigmoid's multiply-add-clamp
 or a chain of activations cost one look-up and lose nothing in between. The float .sim keeps the expression in builtin
-operators.
+operators. Channel equalisation makes it another function in every channel: products with constants [C] that carry the
+attr `EQUALISE` are part of the expression, while those of the network itself stay nodes of their own.
 """
 
 from __future__ import annotations
@@ -17,19 +18,25 @@ from sgs.numeric.quantise import Array
 from sgs.registry import QUANTISE, RANGE_FROM, REAL
 
 FUNCTION = "FUNCTION"  # exists only between `prepare` and the fixed graph; attr "expression"
+EQUALISE = "equalise"  # attr, True on a node with a constant [C] of channel equalisation; exists only in memory
 
 
 @dataclass(frozen=True)
 class Expression:
-    """A straight-line program over one variable: `steps` in order, `constants` by tensor name."""
+    """A straight-line program over one variable: `steps` in order, `constants`, scalars or [C], by tensor name."""
 
     variable: str
     result: str
     steps: tuple[Node, ...]
     constants: dict[str, Array]
 
+    @property
+    def channels(self) -> int | None:
+        """C where the function is another one in every channel, else None."""
+        return next((constant.size for constant in self.constants.values() if constant.ndim), None)
+
     def __call__(self, x: Array) -> Array:
-        """Evaluate elementwise on float64 values of any shape."""
+        """Evaluate elementwise on float64 values of any shape, [..., C] where there are channels."""
         values: dict[str, Array] = {self.variable: np.asarray(x, np.float64)}
         with np.errstate(all="ignore"):
             for node in self.steps:
@@ -49,18 +56,19 @@ def variable_of(graph: Graph, node: Node, roots: dict[str, str]) -> str | None:
     if node.op not in REAL or len(node.outputs) != 1:
         return None
     found: set[str] = set()
+    result = graph[node.outputs[0]]
     for tensor in graph.operands(node):
         if tensor is None:
             return None
         if tensor.is_constant:
-            if tensor.elements != 1:
+            if tensor.elements != 1 and not (node.attrs.get(EQUALISE) and tensor.shape == result.shape[-1:]):
                 return None
         else:
             found.add(roots.get(tensor.name, tensor.name))
     if len(found) != 1:
         return None
     root = found.pop()
-    return root if graph[root].shape == graph[node.outputs[0]].shape else None
+    return root if graph[root].shape == result.shape else None
 
 
 def prepare(float_graph: Graph) -> Graph:
@@ -88,7 +96,7 @@ def prepare(float_graph: Graph) -> Graph:
 
 def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) -> Node:
     constants = {
-        name: np.asarray(graph[name].data, np.float64).reshape(())
+        name: np.asarray(graph[name].data, np.float64).reshape(() if graph[name].elements == 1 else -1)
         for step in steps
         for name in step.inputs
         if name is not None and graph[name].is_constant
