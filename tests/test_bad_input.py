@@ -6,7 +6,10 @@ that the message must hold. Every case gets valid arguments for everything but t
 
 from __future__ import annotations
 
+import fractions
+import json
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sgs.cli import calibrator_tool, compiler_tool, convert_tool, sgs_converter, show_sdk_info, simulator_tool
+from sgs.cli import (
+    calibrator_tool,
+    compiler_tool,
+    convert_tool,
+    quant_param_tool,
+    sgs_converter,
+    show_sdk_info,
+    simulator_tool,
+)
 from shipped import CHIP, INI, MODEL, SCRIPT, TEST, converted
 
 Main = Callable[[Sequence[str]], int]
@@ -35,6 +46,16 @@ def calibrate(**changes: object) -> Arguments:
     model = converted() / "digits_float.sim"
     options = {"model": model, "input_config": INI, "image": PICTURE, "preprocess": SCRIPT, "soc_version": CHIP}
     return _with({**options, "quant_level": "L1", "output": "out_fixed.sim"}, changes)
+
+
+def planned(**changes: object) -> Arguments:
+    """The calibrator following a plan."""
+    unmeasured = {"image": None, "preprocess": None, "quant_level": None}
+    return calibrate(**{**unmeasured, **changes})
+
+
+def saving(**changes: object) -> Arguments:
+    return _with({"model": converted() / "digits_fixed.sim", "output": "out.json"}, changes)
 
 
 def compiling(**changes: object) -> Arguments:
@@ -115,6 +136,19 @@ def returning(expression: str) -> str:
     return script(f"return {expression}")
 
 
+def entries(*changes: dict[str, object]) -> str:
+    """A file of quantisation parameters, each for the output with something changed."""
+    whole = {"name": "logits", "min": [-1.0], "max": [2.0], "bit": 16}
+    return text("q.json", json.dumps([{**whole, **change} for change in changes]))
+
+
+def pickled(value: object, part: float = 1.0) -> str:
+    """The first part of a pickle."""
+    data = pickle.dumps(value)
+    Path("q.pkl").write_bytes(data[: int(len(data) * part)])
+    return "q.pkl"
+
+
 def not_a_picture() -> str:
     return text("broken.png", "this is no picture")
 
@@ -138,6 +172,7 @@ def case(name: str, program: Main, make: Callable[[], Arguments], *words: str) -
 
 
 C, K, B, S, R = convert_tool.main, calibrator_tool.main, compiler_tool.main, simulator_tool.main, sgs_converter.main
+Q = quant_param_tool.main
 FLOAT, FIXED, IMAGE = "digits_float.sim", "digits_fixed.sim", "digits.img"
 F32 = "np.zeros((1, 64, 64, 3), np.float32)"
 
@@ -231,6 +266,39 @@ CASES = [
     case("list of missing files", K, lambda: calibrate(image=text("l.txt", "a.png\n")), "l.txt", "line 1", "a.png"),
     case("list with columns", K, lambda: calibrate(image=text("l.txt", f"{PICTURE},{PICTURE}\n")), "line 1", "2 paths"),
     case("empty list", K, lambda: calibrate(image=text("l.txt", "\n")), "l.txt", "names no files"),
+    # quantisation parameters
+    case("missing quant file", K, lambda: calibrate(quant_file="no.json"), "no.json", "No such file"),
+    case("folder as quant file", K, lambda: calibrate(quant_file=folder("q.json")), "q.json", "Is a directory"),
+    case("empty quant file", C, lambda: convert(quant_file=text("q.json", " \n")), "q.json", "is empty"),
+    case("quant file cut off", K, lambda: calibrate(quant_file=text("q.json", "[{")), "q.json", "no JSON", "line 1"),
+    case("quant file of text", R, lambda: one_shot(quant_file=cut(INI, "q.json", 1)), "q.json", "no JSON"),
+    case("quant file without a list", K, lambda: calibrate(quant_file=text("q.json", "{}")), "not a list"),
+    case("pickle of a class", K, lambda: calibrate(quant_file=pickled(fractions.Fraction(1, 3))), "fractions.Fraction"),
+    case("pickle cut off", K, lambda: calibrate(quant_file=pickled([{"name": "a"}], 0.6)), "q.pkl", "no Pickle"),
+    case(
+        "faults of a quant file",
+        K,
+        lambda: calibrate(quant_file=entries({"bit": 5}, {"min": [3.0]}, {"mni": [0]}, {"name": 7})),
+        *("4 problems", "bit 5 is not", "min 3 is above max 2", "did you mean min?", "the name 7"),
+    ),
+    case(
+        "parameters of another network",
+        C,
+        lambda: convert(quant_file=entries({"name": "logit"}, {"min": [0.0] * 3, "max": [1.0] * 3}, {"bit": 4})),
+        *("3 problems", "q.json: 'logit'", "did you mean logits?", "3 values; expected 1 value or 10", "bit 4 is for"),
+    ),
+    case("plan with samples", K, lambda: calibrate(plan="p.json"), "--plan", "--image, --preprocess, --quant_level"),
+    case("neither plan nor samples", K, planned, "-i/--image, -n/--preprocess", "--plan"),
+    case("missing plan", K, lambda: planned(plan="no.json"), "no.json", "No such file"),
+    case("corrupt plan", K, lambda: planned(plan=text("p.json", "{,}")), "p.json", "not a plan"),
+    case(
+        "plan of another network",
+        K,
+        lambda: planned(plan=text("p.json", json.dumps({"ranges": {"logit": {"low": 0, "high": 1}}, "macs": {}}))),
+        *("did you mean logits?", "'logits' is missing"),
+    ),
+    case("parameters of a float sim", Q, lambda: saving(model=converted() / FLOAT), "is a float .sim"),
+    case("parameters into no folder", Q, lambda: saving(output="no/q.json"), "does not exist"),
     # chips
     case("unknown chip for convert", C, lambda: convert(soc_version="puding"), "unknown chip 'puding'", "pudding"),
     case("unknown chip for calibrate", K, lambda: calibrate(soc_version="x"), "unknown chip 'x'", CHIP),
@@ -280,7 +348,6 @@ CASES = [
     case("missing option", C, lambda: convert(input_config=None), "--input_config"),
     case("mistyped option", C, lambda: {**convert(), "input_conifg": "x"}, "--input_conifg", "--input_config?"),
     case("option of later", C, lambda: convert(postprocess="p.py"), "--postprocess", "not available in this version"),
-    case("quant file of later", K, lambda: calibrate(quant_file="q.json"), "--quant_file", "not available"),
     case("retraining of later", R, lambda: one_shot(q_mode="Q2"), "--q_mode", "not available"),
     case("unknown level", K, lambda: calibrate(quant_level="L6"), "L6", "L5"),
     case("no processes", K, lambda: calibrate(num_process="0"), "--num_process", "'0'"),

@@ -108,7 +108,7 @@ def test_bias_correction_makes_means_equal() -> None:
     work = calibration(graph)
     plan = work.initial_plan()
     errors = []
-    for candidate in (plan, work.correct_bias(plan)):
+    for candidate in (plan, work.with_biases(plan, len(work.samples))):
         core = work.fixed(candidate)
         total = np.zeros(5)
         for sample in work.samples:
@@ -116,7 +116,7 @@ def test_bias_correction_makes_means_equal() -> None:
             real = real_outputs(core, values, ["y"])["y"]
             total += (real - FloatEngine(graph, threads=1).run(sample)["y"]).mean(axis=(0, 1, 2))
         errors.append(np.abs(total / len(work.samples)).max())
-    assert errors[1] < 0.25 * errors[0]
+    assert errors[1] < 0.6 * errors[0]  # on two samples more than it was fitted to
 
 
 @pytest.mark.parametrize("width", [3, 4000])

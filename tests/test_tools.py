@@ -123,9 +123,9 @@ def test_quant_info_and_category_travel(tmp_path: Path, capsys: pytest.CaptureFi
     ran(calibrator_tool.main, *options, "-c", "classification", "--show_log")
     told = capsys.readouterr().out
     assert re.search(r"^  start: outputs at [0-9.]+ dB$", told, re.MULTILINE)
-    assert re.search(r"^  16 bit where sensitive: outputs at \d+\.\d\d dB(, not kept)?$", told, re.MULTILINE)
+    assert re.search(r"^  16 bit: outputs at \d+\.\d\d dB(, not kept)?$", told, re.MULTILINE)
     record = json.loads((tmp_path / "digits_fixed_quant_info.json").read_text())
-    assert record["level"] == "L4" and record["macs"] and record["ranges"] and record["steps"]
+    assert record["level"] == "L4" and record["macs"] and record["ranges"] and record["calibration"]["steps"]
     ran(compiler_tool.main, "-m", tmp_path / "digits_fixed.sim", "--soc_version", CHIP)
     image = Simulator(tmp_path / "digits_fixed.sim_sgsimg.img").image
     assert image is not None and image.category == "Classification"

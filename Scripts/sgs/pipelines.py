@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
@@ -17,6 +18,7 @@ from sgs.config.input_config import (
     read_input_config,
     refuse_unsupported_formats,
 )
+from sgs.config.nearest import listing
 from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
@@ -27,9 +29,24 @@ from sgs.img import Image
 from sgs.ir import Graph
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
+from sgs.quant.edit import build_fixed
+from sgs.quant.export import SCALES_KEY
 from sgs.quant.gather import FloatFeeds, Wrap, gather, plain
-from sgs.quant.levels import CORRECTION_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.levels import KEPT_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.parameters import (
+    METADATA_KEY,
+    QuantParameter,
+    check_parameters,
+    parse_parameters,
+    read_parameters,
+    recorded,
+    scales_of,
+    unused,
+    with_parameters,
+)
 from sgs.quant.plan import QuantPlan
+from sgs.quant.plan_file import STAGE as PLAN
+from sgs.quant.plan_file import network_of, parse_plan
 from sgs.quant.prepare import prepare
 from sgs.quant.statistics import Statistics
 
@@ -65,6 +82,18 @@ def convert_onnx(
     return imported, graph
 
 
+def import_parameters(graph: Graph, path: Path) -> None:
+    """Put the quantisation parameters of a file into a float graph's metadata, where calibration finds them.
+
+    Raises UserError listing all that is wrong with the file, or does not fit the graph.
+    """
+    parameters = read_parameters(path)
+    check_parameters(parameters, graph, file=path)
+    if METADATA_KEY in graph.metadata:
+        _log.warning("quantisation parameters: those of %s replace those in the float .sim", path)
+    graph.metadata[METADATA_KEY] = recorded(parameters)
+
+
 def check_names(graph: Graph, config: InputConfig) -> None:
     """Raise UserError where the ini's names, counts or channels do not fit the graph."""
     inputs, outputs = ({name: graph[name].shape for name in names} for names in (graph.inputs, graph.outputs))
@@ -93,7 +122,8 @@ def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
 @dataclass(frozen=True)
 class CalibrationOptions:
     """`level` of LEVELS; `threshold` and `max_int16_macs` for promotion to 16 bit (see `quant.levels.Calibration`);
-    `processes` at most; with `memory_saving` half the samples are kept for judging.
+    `processes` at most; with `memory_saving` half the samples are kept for judging. `quant_parameters` go before
+    those in the float graph's metadata; where there are any, the rest is decided as at L1.
     """
 
     level: str = "L5"
@@ -101,6 +131,7 @@ class CalibrationOptions:
     max_int16_macs: float = 0.25
     processes: int = 10
     memory_saving: bool = False
+    quant_parameters: tuple[QuantParameter, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,12 +164,13 @@ def calibrate(
     check_normalisation(config, preprocessors, samples[0], inputs)
     feeds = FloatFeeds(config, tuple(preprocessors), inputs)
     check_outputs(float_graph)
-    level = options.level
+    parameters = parameters_for(float_graph, options)
+    level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)
     searched = searched_tensors(prepare(float_graph)) if LEVELS.index(level) >= 2 else []
     processes = process_count(options.processes, len(samples))
     statistics = gather(float_graph, feeds, samples, searched, processes=processes, wrap=wrap)
-    kept = spread(samples, CORRECTION_SAMPLES // 2 if options.memory_saving else CORRECTION_SAMPLES)
+    kept = spread(samples, KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES)
     calibration = Calibration(
         float_graph,
         statistics,
@@ -150,18 +182,82 @@ def calibrate(
         on_step=on_step,
     )
     plan = calibration.run(level)
-    graph = attach(calibration.fixed(plan), config)
-    graph.metadata["config"] = config.text
-    graph.metadata["calibration"] = {
+    if parameters:
+        plan = follow_parameters(calibration, plan, parameters)
+    record = {
         "level": level,
         "samples": len(samples),
         "sensitivity_threshold": options.threshold,
         "max_int16_macs": options.max_int16_macs,
         "memory_saving": options.memory_saving,
         "steps": [asdict(step) for step in calibration.steps],
-        "bits16": [name for name, mac in plan.macs.items() if mac.bits == 16],
+        "bits16": bits16(plan),
+        **({"imported": len(parameters)} if parameters else {}),
     }
+    graph = finished(calibration.fixed(plan), config, plan, record)
     return Calibrated(graph, plan, statistics, tuple(calibration.steps))
+
+
+def parameters_for(graph: Graph, options: CalibrationOptions) -> tuple[QuantParameter, ...]:
+    """The parameters to import, which fit the float graph, or none. Says what they leave of the options."""
+    parameters = options.quant_parameters
+    if not parameters and METADATA_KEY in graph.metadata:
+        parameters = parse_parameters(graph.metadata[METADATA_KEY], file=f"metadata sgs.{METADATA_KEY}")
+    if parameters:
+        check_parameters(parameters, graph)
+        if options.level != "L1":
+            _log.warning("quantisation parameters: what they leave open is decided as at L1, not %s", options.level)
+    return parameters
+
+
+def follow_parameters(calibration: Calibration, plan: QuantPlan, parameters: Sequence[QuantParameter]) -> QuantPlan:
+    """The plan with the parameters followed, whatever they gain. Names those that could not be followed as they
+    stand.
+    """
+    scales = scales_of(parameters)
+    plan = calibration.initial_plan(scales) if scales else plan
+    graph = calibration.network(plan).graph
+    plan = with_parameters(plan, graph, parameters)
+    left = unused(parameters, graph, calibration.fixed(plan))
+    if left:
+        _log.warning("quantisation parameters that are not used as they stand: %s", listing(left))
+    step = Step("imported parameters", calibration.output_sqnr(plan), True)
+    calibration.steps.append(step)
+    calibration.on_step(step)
+    return plan
+
+
+def bits16(plan: QuantPlan) -> list[str]:
+    """Sums of products in 16 bits."""
+    return [name for name, mac in plan.macs.items() if mac.bits == 16]
+
+
+def apply_plan(
+    float_graph: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any], *, file: object | None = None
+) -> Graph:
+    """Float graph → fixed graph as a plan says, nothing measured. `record` is how the plan came about, for the file.
+
+    Raises UserError for a plan (read from `file`) or an ini that does not fit the network.
+    """
+    refuse_unsupported_formats(config)
+    check_names(float_graph, config)
+    check_integer_inputs(float_graph, config)
+    check_outputs(float_graph)
+    prepared = network_of(plan, float_graph, file=file)
+    if METADATA_KEY in float_graph.metadata:
+        _log.warning("quantisation parameters in the float .sim have no say beside a plan")
+    return finished(build_fixed(prepared, plan, code_inputs(config)), config, plan, record)
+
+
+def finished(core: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any]) -> Graph:
+    """The integer graph of a plan with its boundary, and metadata that say how it came about."""
+    graph = attach(core, config)
+    graph.metadata.pop(METADATA_KEY, None)
+    graph.metadata["config"] = config.text
+    graph.metadata["calibration"] = dict(record)
+    if plan.scales:
+        graph.metadata[SCALES_KEY] = {name: scale.tolist() for name, scale in plan.scales.items()}
+    return graph
 
 
 def warn_of_pointless_level(level: str, config: InputConfig) -> None:
@@ -236,7 +332,32 @@ def load_config(path: Path) -> InputConfig:
 
 
 def plan_record(calibrated: Calibrated) -> str:
-    """The plan and the steps that led to it as JSON text."""
+    """The plan and how it came about as JSON text."""
     record = json.loads(calibrated.plan.to_json())
-    record["steps"] = [asdict(step) for step in calibrated.steps]
+    record["calibration"] = calibrated.graph.metadata["calibration"]
+    record["fingerprint"] = _fingerprint(calibrated.plan)
     return json.dumps(record, indent=1)
+
+
+def read_plan(path: Path) -> tuple[QuantPlan, dict[str, Any]]:
+    """(plan, how it came about) of a file that `plan_record` made, and that may have been edited since.
+
+    Raises UserError for a file that cannot be read, and one that lists all its faults.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except OSError as error:
+        raise UserError(error.strerror or str(error), stage=PLAN, file=path) from error
+    except (ValueError, RecursionError) as error:
+        remedy = "name a file that calibrator.py --save_quant_info wrote"
+        raise UserError(f"is not a plan in JSON: {error}", stage=PLAN, file=path, remedy=remedy) from error
+    extra = {key: record.pop(key, None) for key in ("calibration", "fingerprint")} if isinstance(record, dict) else {}
+    plan = parse_plan(record, file=path)
+    history = extra["calibration"] if isinstance(extra["calibration"], dict) else {}
+    if extra["fingerprint"] != _fingerprint(plan):  # what was measured then says nothing of it any more
+        history = {**history, "level": plan.level, "steps": [], "bits16": bits16(plan), "edited": True}
+    return plan, history
+
+
+def _fingerprint(plan: QuantPlan) -> str:
+    return hashlib.blake2b(plan.to_json().encode(), digest_size=8).hexdigest()

@@ -20,6 +20,7 @@ from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 from sgs.quant.edit import build_fixed, mac_nodes
 from sgs.quant.levels import forced_bits
+from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import prepare
 from sgs.registry import QUANTISE
@@ -44,6 +45,16 @@ def set_soc_version(name: str) -> None:
     if _SELECTED and chip != _SELECTED[0]:
         raise ValueError(f"set_soc_version can be called once: expected {_SELECTED[0].name}, got {chip.name}")
     _SELECTED[:] = [chip]
+
+
+def check_quant_param(parameters: list[Details]) -> None:
+    """Check quantisation parameters, a list of {"name", "min", "max", "bit"[, "data"]}, before they are imported.
+
+    What can be wrong whatever the network is: keys, types, lengths that differ, min above max, bits, entries that are
+    there twice. Raises ValueError listing it all.
+    """
+    with _value_errors():
+        parse_parameters(parameters)
 
 
 class ModelRunner:

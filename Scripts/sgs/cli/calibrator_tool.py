@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgs.cli.names import check_outputs, fixed_path, quant_info_path
-from sgs.cli.options import add_calibration, add_category, add_common, add_later, add_samples, check_category, start_log
+from sgs.cli.options import (
+    add_calibration,
+    add_category,
+    add_common,
+    add_quant_file,
+    add_samples,
+    check_category,
+    start_log,
+)
 from sgs.cli.program import Parser, run
 from sgs.cli.progress import progress
 from sgs.config.chips import load_chip
@@ -15,10 +23,23 @@ from sgs.config.input_config import InputConfig
 from sgs.data.files import atomic_outputs
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import load_preprocessors
+from sgs.errors import UserError
 from sgs.ir import Graph
-from sgs.pipelines import Calibrated, CalibrationOptions, calibrate, load_config, plan_record
+from sgs.pipelines import (
+    Calibrated,
+    CalibrationOptions,
+    apply_plan,
+    calibrate,
+    import_parameters,
+    load_config,
+    plan_record,
+    read_plan,
+)
 from sgs.quant.levels import Step
+from sgs.quant.plan import QuantPlan
 from sgs.sim import expect_stage, read_sim, write_sim
+
+WITH_PLAN = {"model", "input_config", "output", "plan", "category", "soc_version", "show_log"}  # options for --plan
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,40 +53,67 @@ def _parser() -> Parser:
         "-m", "--model", "--model_file", dest="model", metavar="SIM", required=True, help="the float .sim"
     )
     parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
-    add_samples(parser, purpose="calibration samples")
+    add_samples(parser, purpose="calibration samples", required=False)
     text = "the .sim to write, or a folder (default: beside the model, _float.sim becoming _fixed.sim)"
     parser.add_argument("-o", "--output", metavar="PATH", help=text)
     add_calibration(parser)
     text = "write what was decided for every tensor to <output without .sim>_quant_info.json"
     parser.add_argument("--save_quant_info", action="store_true", help=text)
+    text = "a quant_info.json, perhaps edited: make the fixed .sim that it describes, measuring nothing (no -i, no -n)"
+    parser.add_argument("--plan", metavar="JSON", help=text)
+    add_quant_file(parser)
     add_category(parser, default=None, purpose="kept in the file, for the compiler")
     add_common(parser)
-    add_later(parser, "--quant_file")
     return parser
 
 
 def _body(argv: list[str]) -> int:
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
+    check_plan_options(options, parser.given(argv))
     start_log(options.show_log)
     load_chip(options.soc_version)
     target = fixed_path(Path(options.model), options.output)
     record = quant_info_path(target)
     outputs = [target, record] if options.save_quant_info else [target]
-    check_outputs(outputs, [options.model, options.input_config])
+    files = (options.model, options.input_config, options.quant_file, options.plan)
+    check_outputs(outputs, [file for file in files if file is not None])
     config = load_config(Path(options.input_config))
     graph = expect_stage(read_sim(options.model), "float", "calibrator.py")
     if options.category is not None:
         check_category(options.category, graph.outputs, file=options.model)
-    calibrated = calibrate_files(graph, config, options)
+    if options.plan is not None:
+        plan, history = read_plan(Path(options.plan))
+        fixed, info = apply_plan(graph, config, plan, history, file=options.plan), ""
+        told = f"by the plan {options.plan}: {precisions(plan)}"
+    else:
+        if options.quant_file is not None:
+            import_parameters(graph, Path(options.quant_file))
+        calibrated = calibrate_files(graph, config, options)
+        fixed, told = calibrated.graph, summary(calibrated)
+        info = plan_record(calibrated) if options.save_quant_info else ""
     if options.category is not None:
-        calibrated.graph.metadata["category"] = options.category
+        fixed.metadata["category"] = options.category
     with atomic_outputs(*outputs) as (sim, *records):
-        write_sim(calibrated.graph, sim, stage="fixed")
+        write_sim(fixed, sim, stage="fixed")
         for file in records:
-            file.write_text(plan_record(calibrated), encoding="utf-8")
-    print(summary(calibrated))
+            file.write_text(info, encoding="utf-8")
+    print(told)
     print(f"Fixed model at: {target}")
     return 0
+
+
+def check_plan_options(options: argparse.Namespace, given: set[str]) -> None:
+    """Raise UserError for --plan beside an option that would have no say, and for neither a plan nor samples."""
+    if options.plan is None:
+        missing = [text for text in ("-i/--image", "-n/--preprocess") if text.split("--")[1] not in given]
+        if missing:
+            reason = f"the following arguments are required: {', '.join(missing)}"
+            raise UserError(reason, stage="calibrator.py", remedy="or --plan, which measures nothing")
+    elif given - WITH_PLAN:
+        names = ", ".join(f"--{name}" for name in sorted(given - WITH_PLAN))
+        remedy = "leave one or the other out"
+        raise UserError(f"--plan measures nothing, so {names} has no say", stage="calibrator.py", remedy=remedy)
 
 
 def calibrate_files(graph: Graph, config: InputConfig, options: argparse.Namespace) -> Calibrated:
@@ -90,11 +138,13 @@ def show_step(step: Step) -> None:
 
 def summary(calibrated: Calibrated) -> str:
     """The outcome in one line."""
-    macs = calibrated.plan.macs.values()
-    wide = sum(mac.bits == 16 for mac in macs)
     samples = calibrated.statistics.samples
     plural = "" if samples == 1 else "s"
-    return (
-        f"{calibrated.plan.level} on {samples} sample{plural}: "
-        f"{wide} of {len(macs)} convolutions in 16 bit, the others in 8"
-    )
+    return f"{calibrated.plan.level} on {samples} sample{plural}: {precisions(calibrated.plan)}"
+
+
+def precisions(plan: QuantPlan) -> str:
+    """How many convolutions have which precision, in words."""
+    bits = [mac.bits for mac in plan.macs.values()]
+    narrow = f"{bits.count(4)} in 4, " if 4 in bits else ""
+    return f"{bits.count(16)} of {len(bits)} convolutions in 16 bit, {narrow}the others in 8"

@@ -15,7 +15,7 @@ from sgs.config.input_config import InputConfig
 from sgs.data.files import atomic_outputs
 from sgs.ir import Graph
 from sgs.ir.text import dump
-from sgs.pipelines import convert_onnx, load_config
+from sgs.pipelines import convert_onnx, import_parameters, load_config
 from sgs.sim import write_sim
 
 _log = logging.getLogger(__name__)
@@ -46,13 +46,18 @@ def _body(argv: list[str]) -> int:
     load_chip(options.soc_version)
     target = float_path(options.output_file)
     debug = debug_path(target)
-    check_outputs([target, debug], [options.model_file, options.input_config])
+    check_outputs([target, debug], inputs(options))
     _, imported, graph = convert(options)
     with atomic_outputs(debug, target) as (debug_file, target_file):
         write_sim(imported, debug_file, stage="debug")
         write_sim(graph, target_file, stage="float")
     print(f"Float model at: {target}")
     return 0
+
+
+def inputs(options: argparse.Namespace) -> list[str]:
+    """The files that converting reads."""
+    return [file for file in (options.model_file, options.input_config, options.quant_file) if file is not None]
 
 
 def convert(options: argparse.Namespace) -> tuple[InputConfig, Graph, Graph]:
@@ -63,6 +68,8 @@ def convert(options: argparse.Namespace) -> tuple[InputConfig, Graph, Graph]:
     imported, graph = convert_onnx(
         Path(options.model_file), config, input_shapes=options.input_shapes, skip_simplify=options.skip_simplify
     )
+    if options.quant_file is not None:
+        import_parameters(graph, Path(options.quant_file))
     _log.info("imported\n%s", dump(imported))
     _log.info("optimised\n%s", dump(graph))
     return config, imported, graph

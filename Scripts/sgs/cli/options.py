@@ -111,15 +111,22 @@ def add_source(parser: Parser) -> None:
     for side in ("input", "output"):
         text = f"names of the {side}s, which must be those of the ini; may be left out"
         parser.add_argument(f"--{side}_arrays", metavar="NAMES", help=text)
-    add_later(parser, "--quant_file", "--postprocess", "--postprocess_input_config")
+    add_quant_file(parser)
+    add_later(parser, "--postprocess", "--postprocess_input_config")
 
 
-def add_samples(parser: Parser, *, purpose: str) -> None:
+def add_quant_file(parser: Parser) -> None:
+    """--quant_file."""
+    text = "quantisation parameters to follow, JSON or Pickle; what they leave open is decided as at L1"
+    parser.add_argument("--quant_file", metavar="FILE", help=text)
+
+
+def add_samples(parser: Parser, *, purpose: str, required: bool = True) -> None:
     """-i, -n and --num_process."""
     text = f"{purpose}: a file, a folder, a list file with one sample a line, or PREFIX:LIST"
-    parser.add_argument("-i", "--image", metavar="PATH", required=True, help=text)
+    parser.add_argument("-i", "--image", metavar="PATH", required=required, help=text)
     text = "Python files with image_preprocess(path, norm=True), one for each input, separated by commas"
-    parser.add_argument("-n", "--preprocess", metavar="PY", required=True, help=text)
+    parser.add_argument("-n", "--preprocess", metavar="PY", required=required, help=text)
     text = "processes at most; never more than processors, nor than the samples are worth (default: 10)"
     parser.add_argument("--num_process", metavar="N", type=count, default=10, help=text)
 

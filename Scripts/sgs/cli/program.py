@@ -31,6 +31,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(message, stage=self.prog, remedy=f"see {self.prog} --help")
 
+    def given(self, argv: Sequence[str]) -> set[str]:
+        """Destinations of the options that stand on the command line, whatever their values."""
+        words = {word.split("=")[0] for word in argv} | {word[:2] for word in argv if word[:2] != "--"}
+        return {action.dest for action in self._actions if words & set(action.option_strings)}
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments = sys.argv[1:] if args is None else list(args)
         if self._subparsers is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgs.cli.calibrator_tool import calibrate_files, summary
-from sgs.cli.convert_tool import convert, platform_parser
+from sgs.cli.convert_tool import convert, inputs, platform_parser
 from sgs.cli.names import check_outputs, exported_paths, single_image_path
 from sgs.cli.options import (
     add_batches,
@@ -61,7 +61,7 @@ def _body(argv: list[str]) -> int:
     chip = load_chip(options.soc_version)
     target = single_image_path(options.output_file)
     exported = exported_paths(target) if options.export_models else ()
-    check_outputs([*exported, target], [options.model_file, options.input_config])
+    check_outputs([*exported, target], inputs(options))
     checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
     config, imported, graph = convert(options)
     check_category(options.category, graph.outputs, file=options.model_file)

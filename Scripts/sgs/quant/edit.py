@@ -24,13 +24,16 @@ from sgs.numeric.quantise import (
 )
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
-from sgs.ops._mac import INT16_REACH, two_part_limit
-from sgs.quant.plan import QuantPlan
+from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
+from sgs.quant.plan import MacChoice, QuantPlan
 from sgs.quant.prepare import FUNCTION, kind_of, range_source
 from sgs.registry import FIXED_EXPAND, QUANTISE
 
-_SUM_LIMIT = 2.0**30  # of the products of an 8-bit sum; with the bias it stays below 2^31
-_BIAS_LIMIT = {8: 2.0**30, 16: 2.0**51}  # keeps int32 sums below 2^31, binary64 sums below 2^53
+WEIGHT_TYPE = {4: DType.INT4, 8: DType.INT8, 16: DType.INT16}  # of a sum of products, by its precision
+_SUM_LIMIT = 2.0**30  # widening keeps the products of a sum on UINT8 operands below this
+_BIAS_LIMIT = {DType.UINT8: 2.0**30, DType.INT16: 2.0**51}  # and the bias below this, by type of the operand
+_EXACT = {DType.UINT8: 2.0**31, DType.INT16: 2.0**53}  # sums in int32 and in binary64 are exact below this
+_REACH = {DType.UINT8: 255, DType.INT16: INT16_REACH}  # largest magnitude of a centred code
 COARSE = 1.25  # an 8-bit reader of a group shares its UINT8 codes when the group's range is at most this much wider
 
 
@@ -58,6 +61,85 @@ def _products(weight: Array, axis: int) -> Array:
     return np.asarray(np.abs(np.moveaxis(weight, axis, 0).astype(np.float64)).reshape(weight.shape[axis], -1).sum(1))
 
 
+@dataclass(frozen=True)
+class _Integers:
+    """Weights and bias [O] of a sum of products as codes, `unit` [O] the real number that a bias of 1 stands for."""
+
+    params: QuantParams
+    weight: Array
+    bias: Array  # whole numbers in float64
+    unit: Array
+
+    @staticmethod
+    def of(weight: Array, bias: Array, bound: Array, operand: QuantParams, kind: DType, axis: int) -> _Integers:
+        """NUMERICS eq. 3, 5 and the bias of §2; `bound` [O] is what the largest weight code stands for."""
+        params = symmetric_params(bound, kind, axis)
+        unit = operand.scale.astype(np.float64) * params.scale.astype(np.float64)
+        with np.errstate(over="ignore"):  # an infinite bias does not fit
+            rounded = np.rint(bias / unit).astype(np.float32)  # 24 bits are enough, and keep sums exact in binary32
+        return _Integers(params, quantise_weights(weight, params, kind), rounded.astype(np.float64), unit)
+
+    @property
+    def bias_params(self) -> QuantParams:
+        return QuantParams(self.unit.astype(np.float32), np.zeros(self.unit.shape, np.int32), 0)
+
+    def bias_codes(self, operand: DType) -> Array:
+        """The bias in the type that goes with the operand's."""
+        return self.bias.astype(np.int64 if operand is DType.INT16 else np.int32)
+
+    def fit(self, operand: DType) -> bool:
+        """Whether the sums are exact, and those of few 16-bit taps in two binary32 parts (NUMERICS §2)."""
+        axis, bias = self.params.axis, np.abs(self.bias)
+        worst = _products(self.weight, axis) * _REACH[operand] + bias
+        if worst.max(initial=0) >= _EXACT[operand]:
+            return False
+        few = operand is DType.INT16 and two_part_limit(self.weight.size // self.weight.shape[axis]) is not None
+        return not few or two_parts(np.moveaxis(self.weight, axis, 0), self.bias) is not None
+
+
+def _integers(prepared: Graph, node: Node, choice: MacChoice, x: Tensor) -> _Integers:
+    """The codes of a prepared sum of products at the plan's bounds, wider ones where sums of those codes would not be
+    exact, for the quantised operand x. A channel of zeros has no bound of its own: it gets the finest that its bias
+    allows."""
+    rule = QUANTISE[node.op]
+    weight = prepared[node.inputs[rule.weight] or ""]
+    data = weight.data if choice.weight is None else choice.weight
+    bias = _bias(prepared, node) if choice.bias is None else choice.bias
+    assert data is not None and x.quant is not None
+    if choice.bias_shift is not None:
+        bias = bias + choice.bias_shift
+    kind, bound, axis = WEIGHT_TYPE[choice.bits], choice.weight_bound, rule.channel_axis
+    steps, scale = kind.qmax, float(x.quant.scale[0])
+    floor = np.abs(bias) * steps / (scale * _BIAS_LIMIT[x.dtype])
+    if x.dtype is DType.UINT8:
+        floor = np.maximum(floor, _products(data, axis) * 255 / _SUM_LIMIT * steps)
+    else:
+        floor = np.maximum(floor, _sum_floor(data, axis, np.abs(bias) / (scale * INT16_REACH)) * steps)
+    made = _Integers.of(data, bias, np.where(bound > 0, bound, floor), x.quant, kind, axis)
+    if made.fit(x.dtype):
+        return made
+    return _Integers.of(data, bias, np.maximum(bound, floor), x.quant, kind, axis)
+
+
+def _bias(prepared: Graph, node: Node) -> Array:
+    """Real bias [O], zeros where the node has none."""
+    rule = QUANTISE[node.op]
+    name = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
+    data = prepared[name].data if name is not None else None
+    channels = prepared[node.inputs[rule.weight] or ""].shape[rule.channel_axis]
+    return np.zeros(channels) if data is None else data.astype(np.float64)
+
+
+def mend_mac(fixed: Graph, prepared: Graph, source: Node, node: Node, choice: MacChoice) -> None:
+    """Give a sum of products of a fixed graph, `source` in the prepared one, the weights and bias of another choice of
+    the same precision."""
+    rule, x = QUANTISE[node.op], fixed[node.inputs[0] or ""]
+    made = _integers(prepared, source, choice, x)
+    weight, bias = fixed[node.inputs[rule.weight] or ""], fixed[node.inputs[rule.bias] or ""]
+    weight.data, weight.quant = made.weight, made.params
+    bias.data, bias.quant = made.bias_codes(x.dtype), made.bias_params
+
+
 def _width(span: tuple[float, float]) -> float:
     """Width of a range that is widened to contain 0."""
     return max(span[1], 0.0) - min(span[0], 0.0)
@@ -65,7 +147,7 @@ def _width(span: tuple[float, float]) -> float:
 
 def mac_type(bits: int) -> DType:
     """Activation type of a sum of products."""
-    return DType.UINT8 if bits == 8 else DType.INT16
+    return DType.INT16 if bits == 16 else DType.UINT8
 
 
 def moved_operands(node: Node) -> list[str]:
@@ -133,7 +215,7 @@ class FixedBuilder:
             for index, name in enumerate(node.inputs):
                 if name is None or name not in self.groups or self.source[name].is_constant:
                     continue
-                if kind == "mac" and index == 0 and self.plan.macs[node.outputs[0]].bits == 8:
+                if kind == "mac" and index == 0 and mac_type(self.plan.macs[node.outputs[0]].bits) is DType.UINT8:
                     self.groups[name].narrow.append(name)
                 else:
                     self.groups[name].wants_wide = True
@@ -196,39 +278,14 @@ class FixedBuilder:
     def _mac(self, node: Node) -> None:
         rule, choice = QUANTISE[node.op], self.plan.macs[node.outputs[0]]
         x = self.graph[self.reading(node.inputs[0] or "", mac_type(choice.bits))]
-        weight = self.source[node.inputs[rule.weight] or ""]
-        data = weight.data if choice.weight is None else choice.weight
-        bias = self._bias(node)
-        assert data is not None and x.quant is not None
-        if choice.bias_shift is not None:
-            bias = bias + choice.bias_shift
-        steps = 127 if choice.bits == 8 else 32767
-        floor = np.abs(bias) * steps / (float(x.quant.scale[0]) * _BIAS_LIMIT[choice.bits])
-        if choice.bits == 8:
-            floor = np.maximum(floor, _products(data, rule.channel_axis) * 255 / _SUM_LIMIT * steps)
-        else:
-            unit_bias = np.abs(bias) / (float(x.quant.scale[0]) * INT16_REACH)
-            floor = np.maximum(floor, _sum_floor(data, rule.channel_axis, unit_bias) * steps)
-        kind = DType.INT8 if choice.bits == 8 else DType.INT16
-        params = symmetric_params(np.maximum(choice.weight_bound, floor), kind, rule.channel_axis)
-        codes = self.graph.add_constant(f"{weight.name}/q", quantise_weights(data, params, kind), quant=params)
-        unit = x.quant.scale.astype(np.float64) * params.scale.astype(np.float64)
-        # 24 bits of a bias are enough, and keep sums exact in binary32
-        wide = np.rint(bias / unit).astype(np.float32).astype(np.int32 if choice.bits == 8 else np.int64)
-        bias_params = QuantParams(unit.astype(np.float32), np.zeros(unit.shape, np.int32), 0)
-        codes_bias = self.graph.add_constant(f"{node.outputs[0]}/bias", wide, quant=bias_params)
+        weight, bias = node.inputs[rule.weight] or "", f"{node.outputs[0]}/bias"
+        made = _integers(self.source, node, choice, x)
+        codes = self.graph.add_constant(f"{weight}/q", made.weight, quant=made.params, dtype=WEIGHT_TYPE[choice.bits])
+        codes_bias = self.graph.add_constant(bias, made.bias_codes(x.dtype), quant=made.bias_params)
         inputs = list(node.inputs)
         inputs += [None] * (rule.bias + 1 - len(inputs))
         inputs[0], inputs[rule.weight], inputs[rule.bias] = x.name, codes.name, codes_bias.name
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
-
-    def _bias(self, node: Node) -> Array:
-        """Real bias [O], zeros where the node has none."""
-        rule = QUANTISE[node.op]
-        name = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
-        data = self.source[name].data if name is not None else None
-        channels = self.source[node.inputs[rule.weight] or ""].shape[rule.channel_axis]
-        return np.zeros(channels) if data is None else data.astype(np.float64)
 
     def _move(self, node: Node) -> None:
         moved = set(moved_operands(node))
@@ -244,7 +301,7 @@ class FixedBuilder:
         x, y = self.graph[self.reading(node.inputs[0] or "", DType.INT16)], self.graph[node.outputs[0]]
         assert x.quant is not None and y.quant is not None
         expression = node.attrs["expression"]
-        table = build_table(expression, x.quant, x.dtype, y.quant, y.dtype)
+        table = build_table(expression, x.quant, x.dtype, y.quant, y.dtype, channels=expression.channels)
         name = self.graph.add_constant(f"{y.name}/table", table).name
         attrs = {"function": expression.describe()}
         self.graph.nodes.append(Node("TABLE", [x.name, name], [y.name], attrs, node.name))

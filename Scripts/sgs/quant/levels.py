@@ -1,13 +1,14 @@
-"""Levels L1 to L5: recipes over the algorithms of `ranges`, `sensitivity` and `bias_correction`.
+"""Levels L1 to L5: recipes over the algorithms of `ranges`, `equalise`, `sensitivity` and `refit`.
 
     L1  activations min/max, weights absmax
     L2  + weight bounds by least squared error
-    L3  + activation ranges by histogram search
+    L3  + bias correction, channel equalisation, the best of four ranges for every activation
     L4  + 16 bit for the sums of products that disturb the outputs most, down to the sensitivity threshold
-    L5  + finer searches, sequential bias correction
+    L5  + 16 bit as far as the budget goes, ranges by their effect on the outputs, weights refitted with second-order
+        rounding
 
-A step's plan replaces the one before only where it lowers the measured error of the network's outputs on calibration
-samples, so a higher level is never less accurate on them.
+Every step's plan is measured at the network's outputs, on samples that nothing is fitted to, and replaces the one
+before only where the error falls. From L3 on what is measured has its biases corrected, as the final plan will have.
 """
 
 from __future__ import annotations
@@ -24,22 +25,28 @@ from sgs.errors import UserError, raise_all
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.quant import ranges
-from sgs.quant.bias_correction import corrected
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
+from sgs.quant.equalise import Scales, channel_scales, equalised, scaled
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import kind_of, prepare
-from sgs.quant.sensitivity import output_errors
-from sgs.quant.statistics import Statistics, marked_tensors, measure_extrema
+from sgs.quant.refit import refitted
+from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
+from sgs.quant.statistics import Statistics, marked_tensors
 from sgs.registry import COST, QUANTISE, RANGE
 
 _log = logging.getLogger(__name__)
 Feeds = Mapping[str, Array]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
-JUDGE_SAMPLES = 8  # pictures on which plans are compared
-CORRECTION_SAMPLES = 16
-SENSITIVITY_SAMPLES = 2
+KEPT_SAMPLES = 56  # pictures kept beside the statistics
+JUDGE_SAMPLES = 16  # of them, at most, judge plans; the others are fitted to
+TRIAL_SAMPLES = 8  # for local errors
+CORRECTION_SAMPLES = 6  # for biases of plans that are to be judged
+SENSITIVITY_SAMPLES = 3
 RESULT_COST = 64  # what a 16-bit result costs beside its multiply-accumulates, in such
+_BEST = 0.1  # of the threshold: where the best is wanted, the budget is what ends promotion
+_ROUNDS = 3  # of promotion, until the measured error is tolerable
+_FOLLOWED = 24  # sums of products whose ranges are tried at the outputs
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,20 @@ class Step:
     kept: bool
 
 
+@dataclass(frozen=True)
+class Network:
+    """The float network that a plan is for, its form for quantisation, and what is known of its activations."""
+
+    graph: Graph
+    prepared: Graph
+    statistics: Statistics
+
+
 @dataclass
 class Calibration:
-    """A calibration under way. `samples` are float feeds kept for judging, at most CORRECTION_SAMPLES of them.
+    """A calibration under way. `samples` are float feeds kept for fitting and judging, KEPT_SAMPLES of them at most.
 
-    `threshold`: loss of cosine similarity at the worst output that is tolerated before sums of products are promoted;
+    `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
     `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it ends. `steps` tells what
     each step of the last `run` gained.
@@ -74,28 +90,46 @@ class Calibration:
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
     steps: list[Step] = field(default_factory=list)
-    _truth: list[dict[str, Array]] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
+        self._networks: dict[tuple[str, ...], Network] = {(): Network(self.float_graph, self.prepared, self.statistics)}
+        every = max(3, -(-len(self.samples) // JUDGE_SAMPLES))
+        self._judges = list(self.samples[::every])
+        self._fitted = [s for i, s in enumerate(self.samples) if i % every] or self._judges
         engine = FloatEngine(self.float_graph, threads=self.threads)
-        self._truth = [engine.run(sample) for sample in self.samples[:JUDGE_SAMPLES]]
+        self._truth = [engine.run(sample) for sample in self._judges]
+        self._corrects = False
+        self._strictness = 1.0
+
+    def network(self, plan: QuantPlan) -> Network:
+        """What the plan quantises: the float network, equalised where the plan says so."""
+        key = tuple(plan.scales)
+        if key not in self._networks:
+            self._networks[key] = self._equalised(plan.scales)
+        return self._networks[key]
+
+    def _equalised(self, scales: Scales) -> Network:
+        graph = equalised(self.float_graph, scales)
+        return Network(graph, prepare(graph), scaled(self.statistics, scales))
 
     # -- the first plan ------------------------------------------------------------------------------------------------
-    def initial_plan(self) -> QuantPlan:
+    def initial_plan(self, scales: Scales | None = None) -> QuantPlan:
         """L1: everything seen, nothing clipped, bits as [CONV_CONFIG] says (8 where it is silent)."""
-        forced = forced_bits(self.prepared, self.conv)
+        plan = QuantPlan(scales=dict(scales or {}))
+        network = self.network(plan)
+        forced = forced_bits(network.prepared, self.conv)
         macs = {}
-        for node in mac_nodes(self.prepared):
+        for node in mac_nodes(network.prepared):
             name = node.outputs[0]
-            macs[name] = MacChoice(forced.get(name, 8), self._weight_absmax(node))
-        known = known_ranges(self.prepared)
+            macs[name] = MacChoice(forced.get(name, 8), _absmax(network.prepared, node))
+        known = known_ranges(network.prepared)
         chosen = {
-            t.name: known.get(t.name) or ranges.minmax(self.statistics.tensors[t.name])
-            for t in self.prepared.activations()
-            if t.name in self.statistics.tensors
+            t.name: known.get(t.name) or ranges.minmax(network.statistics.tensors[t.name])
+            for t in network.prepared.activations()
+            if t.name in network.statistics.tensors
         }
-        return QuantPlan(chosen, {}, macs, "L1")
+        return replace(plan, ranges=chosen, macs=macs, level="L1")
 
     # -- judging -------------------------------------------------------------------------------------------------------
     def output_sqnr(self, plan: QuantPlan) -> float:
@@ -104,8 +138,9 @@ class Calibration:
         core = self.fixed(plan)
         engine = FixedEngine(core, threads=self.threads)
         signal, noise = dict.fromkeys(core.outputs, 0.0), dict.fromkeys(core.outputs, 0.0)
-        for sample, truth in zip(self.samples, self._truth, strict=False):
-            values = real_outputs(core, engine.run(codes_of_inputs(core, sample)), core.outputs)
+        results = engine.map(codes_of_inputs(core, sample) for sample in self._judges)
+        for codes, truth in zip(results, self._truth, strict=True):
+            values = real_outputs(core, codes, core.outputs)
             for name in core.outputs:
                 signal[name] += float((truth[name].astype(np.float64) ** 2).sum())
                 noise[name] += float(((truth[name].astype(np.float64) - values[name]) ** 2).sum())
@@ -115,26 +150,29 @@ class Calibration:
 
     def fixed(self, plan: QuantPlan) -> Graph:
         """The integer graph of a plan."""
-        return build_fixed(self.prepared, plan, self.wide)
+        return build_fixed(self.network(plan).prepared, plan, self.wide)
 
     def better(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
         """The plan with the smaller measured error of the two; the trial is recorded."""
         best = max(step.sqnr for step in self.steps if step.kept)
-        score = self.output_sqnr(trial)
+        score = self._score(trial)
         self._record(Step(name, score, score > best))
         return trial if score > best else plan
+
+    def _score(self, plan: QuantPlan) -> float:
+        return self.output_sqnr(self.with_biases(plan, CORRECTION_SAMPLES) if self._corrects else plan)
 
     def _record(self, step: Step) -> None:
         self.steps.append(step)
         self.on_step(step)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
-    def search_weights(self, plan: QuantPlan, *, candidates: int) -> QuantPlan:
+    def search_weights(self, plan: QuantPlan, *, candidates: int = 16) -> QuantPlan:
         """Weight bounds by least squared error."""
-        macs = {}
-        for node in mac_nodes(self.prepared):
+        macs, prepared = {}, self.network(plan).prepared
+        for node in mac_nodes(prepared):
             rule, choice = QUANTISE[node.op], plan.macs[node.outputs[0]]
-            weight = self.prepared[node.inputs[rule.weight] or ""].data
+            weight = prepared[node.inputs[rule.weight] or ""].data
             assert weight is not None
             bound = choice.weight_bound
             if choice.bits == 8:
@@ -142,94 +180,172 @@ class Calibration:
             macs[node.outputs[0]] = replace(choice, weight_bound=bound)
         return replace(plan, macs=macs)
 
-    def search_ranges(self, plan: QuantPlan, *, candidates: int) -> QuantPlan:
-        """Clipped ranges of tensors that sums of products may read in 8 bits, by histogram search."""
+    def equalise(self, plan: QuantPlan) -> QuantPlan:
+        """The same decisions for channels brought to like ranges."""
+        scales = channel_scales(self.prepared, self.statistics)
+        searched = any(step.kept for step in self.steps if step.name == "weights")
+        trial = self.initial_plan(scales)
+        return self.search_weights(trial) if searched else trial
+
+    def choose_ranges(self, plan: QuantPlan) -> QuantPlan:
+        """For every tensor that sums of products may read in 8 bits, the range with the least error of those sums."""
+        network, candidates = self.network(plan), self._candidates(plan)
+        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[:TRIAL_SAMPLES], candidates)
         found = dict(plan.narrow)
-        for name in searched_tensors(self.prepared):
-            if self.statistics.tensors[name].counts is not None:
-                found[name] = ranges.histogram_mse(self.statistics.tensors[name], candidates=candidates)
+        for name, tried in candidates.items():
+            errors = np.zeros(len(tried))
+            for node in mac_nodes(network.prepared):
+                if node.inputs[0] == name:
+                    errors += [trial.error for trial in trials[node.outputs[0]]]
+            found[name] = tried[int(np.argmin(errors))]
         return replace(plan, narrow=found)
+
+    def _candidates(self, plan: QuantPlan) -> dict[str, list[TensorRange]]:
+        network = self.network(plan)
+        operands = {node.inputs[0] for node in mac_nodes(network.prepared)}
+        known = network.statistics.tensors
+        return {
+            name: ranges.candidates(known[name])
+            for name in searched_tensors(network.prepared)
+            if name in operands and known[name].counts is not None
+        }
+
+    def follow_ranges(self, plan: QuantPlan) -> QuantPlan:
+        """For the sums of products that disturb the outputs most, the range of the operand with which they do least."""
+        network, tried = self.network(plan), self._candidates(plan)
+        narrow = [n for n in mac_nodes(network.prepared) if plan.macs[n.outputs[0]].bits == 8]
+        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[:TRIAL_SAMPLES], tried)
+        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[:SENSITIVITY_SAMPLES])
+        now = {n.outputs[0]: self._chosen(plan, n, trials[n.outputs[0]]) for n in narrow}
+        errors = dict(zip(now, follow.measure(now.items()), strict=True))
+        worst = sorted(errors, key=lambda name: -errors[name])[:_FOLLOWED]
+        found = dict(plan.narrow)
+        for name in {n.inputs[0]: None for n in narrow if n.outputs[0] in worst and n.inputs[0] in tried}:
+            readers = [n.outputs[0] for n in narrow if n.inputs[0] == name]
+            pairs = [(reader, trial) for reader in readers for trial in trials[reader]]
+            totals = np.array(list(follow.measure(pairs))).reshape(len(readers), -1).sum(0)
+            found[name or ""] = trials[readers[0]][int(np.argmin(totals))].range
+        return replace(plan, narrow=found)
+
+    @staticmethod
+    def _chosen(plan: QuantPlan, node: Node, trials: Sequence[Trial]) -> Trial:
+        """The trial of the range that the plan has."""
+        wanted = plan.range_of(node.inputs[0] or "", narrow=True)
+        same = [t for t in trials if (t.range.low, t.range.high) == (wanted.low, wanted.high)]
+        return (same or list(trials))[0]
 
     def promote(self, plan: QuantPlan) -> QuantPlan:
         """16 bit where it helps the outputs most per multiply-accumulate, until what is left in 8 bits is expected to
-        cost them less cosine than the threshold, or the budget of 16-bit work is spent; nothing where bits are
-        forced."""
+        be tolerable, or the budget of 16-bit work is spent; nothing where bits are forced."""
         if self.conv.input_format is not None:
             return plan
-        errors = output_errors(
-            self.float_graph, self.prepared, plan, self.samples[:SENSITIVITY_SAMPLES], threads=self.threads
-        )
-        nodes = {node.outputs[0]: node for node in mac_nodes(self.prepared)}
+        network = self.network(plan)
+        errors = self._sensitivities(plan)
+        nodes = {node.outputs[0]: node for node in mac_nodes(network.prepared)}
         work = {
-            name: COST[n.op](n, self.prepared.operands(n), self.prepared.results(n)).macs for name, n in nodes.items()
+            name: COST[n.op](n, network.prepared.operands(n), network.prepared.results(n)).macs
+            for name, n in nodes.items()
         }
-        left = sum(errors.values())
-        budget = self.max_int16_macs * sum(work.values())
-        budget -= sum(work[name] for name, mac in plan.macs.items() if mac.bits == 16)
-        macs = dict(plan.macs)
-        # 1 - cosine is half the relative error energy; what 16 bits cannot reach either is no reason to use them
-        tolerated = 2 * self.threshold + 10 ** (-self.output_sqnr(self._all_wide(plan)) / 10)
-        cost = {name: work[name] + RESULT_COST * self.prepared[name].elements for name in errors}
-        for name in sorted(errors, key=lambda name: -errors[name] / cost[name]):
-            if left <= tolerated:
+        total = sum(work.values())
+        cost = {name: work[name] + RESULT_COST * network.prepared[name].elements for name in errors}
+        order = sorted(errors, key=lambda name: -errors[name] / cost[name])
+        wanted = tolerated = self.threshold * self._strictness
+        for _ in range(_ROUNDS):
+            macs = dict(plan.macs)
+            left = sum(errors.values())
+            budget = self.max_int16_macs * total - sum(work[n] for n, mac in macs.items() if mac.bits == 16)
+            for name in order:
+                if left <= tolerated:
+                    break
+                if errors[name] < tolerated / len(errors):  # even if all did so, they would be tolerated
+                    continue
+                if work[name] > budget and any(mac.bits == 16 for mac in macs.values()):
+                    continue
+                left, budget = left - errors[name], budget - work[name]
+                macs[name] = replace(macs[name], bits=16, weight_bound=_absmax(network.prepared, nodes[name]))
+            trial = replace(plan, macs=macs)
+            found = 10 ** (-self._score(trial) / 10)
+            if found <= wanted or left > tolerated:
                 break
-            if errors[name] < tolerated / len(errors):  # even if all did so, they would be tolerated
-                continue
-            if work[name] > budget and any(mac.bits == 16 for mac in macs.values()):
-                continue
-            left, budget = left - errors[name], budget - work[name]
-            macs[name] = replace(macs[name], bits=16, weight_bound=self._weight_absmax(nodes[name]))
-        if left > tolerated:
-            _log.info("16 bit: no more within the budget; %.4f of cosine may be lost to 8 bits", left / 2)
-        return replace(plan, macs=macs)
+            tolerated *= wanted / found
+        if found > wanted:
+            _log.info("16 bit: no more within the budget; a relative error of %.4f stays", found)
+        return trial
 
-    def _all_wide(self, plan: QuantPlan) -> QuantPlan:
-        """The plan with every sum of products in 16 bits."""
-        wide = {
-            node.outputs[0]: replace(plan.macs[node.outputs[0]], bits=16, weight_bound=self._weight_absmax(node))
-            for node in mac_nodes(self.prepared)
-        }
-        return replace(plan, macs=wide)
+    def _sensitivities(self, plan: QuantPlan) -> dict[str, float]:
+        """Result of every 8-bit sum of products → relative error energy at the outputs when it alone is in 8 bits and
+        its mean is right."""
+        network = self.network(plan)
+        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[:TRIAL_SAMPLES], {})
+        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[:SENSITIVITY_SAMPLES])
+        narrow = {name: tried[0] for name, tried in trials.items() if plan.macs[name].bits == 8}
+        return dict(zip(narrow, follow.measure(narrow.items()), strict=True))
 
-    def _weight_absmax(self, node: Node) -> Array:
-        rule = QUANTISE[node.op]
-        weight = self.prepared[node.inputs[rule.weight] or ""].data
-        assert weight is not None
-        return ranges.weight_absmax(weight, rule.channel_axis)
+    def with_biases(self, plan: QuantPlan, samples: int) -> QuantPlan:
+        """The plan with its biases corrected on that many of the samples that are fitted to."""
+        return self._refitted(plan, self._fitted[:samples])
 
-    def correct_bias(self, plan: QuantPlan) -> QuantPlan:
-        """Sequential bias correction on the samples kept."""
-        core = self.fixed(plan)
-        floats = measure_extrema(self.float_graph, self.samples, threads=self.threads)
-        feeds = [codes_of_inputs(core, sample) for sample in self.samples]
-        return corrected(core, plan, floats, feeds, threads=self.threads)
+    def _refitted(self, plan: QuantPlan, samples: Sequence[Feeds], held: int = 0) -> QuantPlan:
+        core, network = self.fixed(plan), self.network(plan)
+        codes = [codes_of_inputs(core, sample) for sample in samples]
+        weights = held > 0
+        return refitted(network.graph, network.prepared, core, plan, samples, codes, weights=weights, held=held)
 
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
-        recipe = RECIPES[: LEVELS.index(level) + 1]
         plan = self.initial_plan()
-        self.steps = []
+        self.steps, self._corrects = [], False
+        self._strictness = _BEST if level == "L5" else 1.0
         self._record(Step("start", self.output_sqnr(plan), True))
-        for names in recipe:
-            for name in names:
+        for name in RECIPES[level]:
+            if name == BIASES:
+                self._corrects = True
+                self.better(name, plan, plan)
+                self._corrects = self.steps[-1].kept
+            else:
                 plan = self.better(name, plan, STEPS[name](self, plan))
+        if BIASES in RECIPES[level]:
+            plan = self._finished(plan, level)
         return replace(plan, level=level)
 
+    def _finished(self, plan: QuantPlan, level: str) -> QuantPlan:
+        """The best of the plan as it is, with its biases and, at L5, with its weights fitted to all samples but the
+        judging ones."""
+        trials = [("as it is", plan), ("biases on all samples", self.with_biases(plan, len(self._fitted)))]
+        if level == "L5":
+            samples = [*self._fitted, *self._judges]
+            trials.append(("second-order weights", self._refitted(plan, samples, held=len(self._judges))))
+        scores: list[float] = []
+        for name, trial in trials:
+            score = self.output_sqnr(trial)
+            self._record(Step(name, score, score > max(scores, default=-np.inf)))
+            scores.append(score)
+        return trials[int(np.argmax(scores))][1]
 
+
+BIASES = "biases"
 STEPS: dict[str, Callable[[Calibration, QuantPlan], QuantPlan]] = {
-    "weights: least squares": lambda c, p: c.search_weights(p, candidates=16),
-    "activations: histogram": lambda c, p: c.search_ranges(p, candidates=24),
-    "16 bit where sensitive": lambda c, p: c.promote(p),
-    "activations: fine histogram": lambda c, p: c.search_ranges(p, candidates=64),
-    "bias correction": lambda c, p: c.correct_bias(p),
+    "weights": Calibration.search_weights,
+    "equalisation": Calibration.equalise,
+    "ranges": Calibration.choose_ranges,
+    "16 bit": Calibration.promote,
+    "ranges at outputs": Calibration.follow_ranges,
 }
-RECIPES: tuple[tuple[str, ...], ...] = (
-    (),
-    ("weights: least squares",),
-    ("activations: histogram",),
-    ("16 bit where sensitive",),
-    ("activations: fine histogram", "bias correction"),
-)
+RECIPES = {
+    "L1": (),
+    "L2": ("weights",),
+    "L3": ("weights", BIASES, "equalisation", "ranges"),
+    "L4": ("weights", BIASES, "equalisation", "16 bit", "ranges"),
+    "L5": ("weights", BIASES, "equalisation", "16 bit", "ranges", "ranges at outputs"),
+}
+
+
+def _absmax(prepared: Graph, node: Node) -> Array:
+    """Largest magnitude of the weights per output channel, float64 [O]."""
+    rule = QUANTISE[node.op]
+    weight = prepared[node.inputs[rule.weight] or ""].data
+    assert weight is not None
+    return ranges.weight_absmax(weight, rule.channel_axis)
 
 
 def searched_tensors(prepared: Graph) -> list[str]:

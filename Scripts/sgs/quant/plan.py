@@ -1,14 +1,20 @@
 """The decisions of a calibration, frozen: what every tensor's range is and how many bits every sum of products has.
 
-A plan holds no graph; it can be applied to the float graph again, and written down as JSON.
+A plan holds no graph; it can be applied to the float graph again, and written down as JSON (read back by
+`quant.plan_file`).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from sgs.data.packed_array import packed
 from sgs.numeric.quantise import Array
+
+PRECISIONS = (4, 8, 16)  # bits of a sum of products
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,20 @@ class TensorRange:
 class MacChoice:
     """Precision of one sum of products, named by its (first) result tensor.
 
-    `bits` 8 or 16; `weight_bound` [O] the magnitude per output channel that the largest weight code stands for;
-    `bias_shift` [O] real numbers added to the bias; `weight`, where given, replaces the float network's weights.
+    `bits` 4 (INT4 weights on UINT8 activations), 8 or 16; `weight_bound` [O] the magnitude per output channel that the
+    largest weight code stands for; `bias_shift` [O] real numbers added to the bias; `weight` (held in binary32) and
+    `bias` [O], where given, replace those of the float network.
     """
 
     bits: int
     weight_bound: Array
     bias_shift: Array | None = None
     weight: Array | None = None
+    bias: Array | None = None
+
+    def __post_init__(self) -> None:
+        if self.weight is not None:  # so that a plan is what its file says
+            object.__setattr__(self, "weight", np.asarray(self.weight, np.float32))
 
 
 @dataclass(frozen=True)
@@ -39,13 +51,15 @@ class QuantPlan:
     """Everything that distinguishes one fixed graph from another of the same float graph.
 
     `ranges` hold all that was seen and serve INT16 storage; `narrow` hold clipped ranges for tensors stored as UINT8,
-    where they are better than `ranges`.
+    where they are better than `ranges`. `scales` [C]: the plan is for the float graph equalised by them
+    (`quant.equalise`).
     """
 
     ranges: dict[str, TensorRange] = field(default_factory=dict)
     narrow: dict[str, TensorRange] = field(default_factory=dict)
     macs: dict[str, MacChoice] = field(default_factory=dict)
     level: str = ""
+    scales: dict[str, Array] = field(default_factory=dict)
 
     def range_of(self, name: str, *, narrow: bool) -> TensorRange:
         """The range of a tensor for UINT8 (`narrow`) or INT16 storage. Raises KeyError for a tensor without one."""
@@ -56,21 +70,32 @@ class QuantPlan:
         return replace(self, macs={**self.macs, name: replace(self.macs[name], **changes)})  # type: ignore[arg-type]
 
     def to_json(self) -> str:
-        """The plan as JSON text, indent 1, keys in graph order."""
+        """The plan as JSON text, indent 1, keys in graph order. Every number comes back from it as it is."""
         macs = {
             name: {
                 "bits": mac.bits,
-                "weight_bound": [float(v) for v in mac.weight_bound],
-                "bias_shift": None if mac.bias_shift is None else [float(v) for v in mac.bias_shift],
+                "weight_bound": _listed(mac.weight_bound),
+                "bias_shift": _listed(mac.bias_shift),
+                "bias": _listed(mac.bias),
+                "weight": None if mac.weight is None else packed(mac.weight),
             }
             for name, mac in self.macs.items()
         }
         return json.dumps(
             {
                 "level": self.level,
-                "ranges": {k: asdict(r) for k, r in self.ranges.items()},
-                "narrow": {k: asdict(r) for k, r in self.narrow.items()},
+                "ranges": {name: _range(span) for name, span in self.ranges.items()},
+                "narrow": {name: _range(span) for name, span in self.narrow.items()},
                 "macs": macs,
+                "scales": {name: _listed(scale) for name, scale in self.scales.items()},
             },
             indent=1,
         )
+
+
+def _range(span: TensorRange) -> dict[str, object]:
+    return {"low": float(span.low), "high": float(span.high), "method": span.method}
+
+
+def _listed(values: Array | None) -> list[float] | None:
+    return None if values is None else [float(v) for v in values]

@@ -55,6 +55,62 @@ def histogram_mse(
     return TensorRange(best[1], best[2], "histogram-mse")
 
 
+def percentile(statistics: TensorStatistics, share: float = 0.99999) -> TensorRange:
+    """The range that holds `share` of the values, the same part of the others cut off at either end."""
+    assert statistics.counts is not None
+    (low, high), counts = statistics.span, statistics.counts
+    below = np.cumsum(counts) / max(int(counts.sum()), 1)
+    first = int(np.searchsorted(below, (1 - share) / 2))
+    last = int(np.searchsorted(below, 1 - (1 - share) / 2))
+    edges = np.linspace(low, high, len(counts) + 1)
+    return TensorRange(float(edges[first]), float(edges[min(last, len(counts) - 1) + 1]), "percentile")
+
+
+def kullback_leibler(statistics: TensorStatistics, *, levels: int = 256, candidates: int = 32) -> TensorRange:
+    """The clipping range whose histogram, coarsened to `levels` values, tells least from the whole one.
+
+    As in TensorRT (Migacz 2017, 8-bit Inference with TensorRT): what is cut off is added to the last bin of the
+    reference, the coarse values are spread over the bins that were not empty. Both ends move in proportion.
+    """
+    assert statistics.counts is not None
+    low, high = min(statistics.span[0], 0.0), max(statistics.span[1], 0.0)
+    centres, counts = bin_centres(statistics), statistics.counts.astype(np.float64)
+    best = (np.inf, low, high)
+    for fraction in np.linspace(1, 0.1, candidates):
+        inside = (centres >= low * fraction) & (centres <= high * fraction)
+        if inside.sum() < levels:
+            break
+        reference = counts[inside].copy()
+        reference[0] += counts[centres < low * fraction].sum()
+        reference[-1] += counts[centres > high * fraction].sum()
+        divergence = _divergence(reference, _coarse(counts[inside], levels))
+        if divergence < best[0]:
+            best = (divergence, low * fraction, high * fraction)
+    return TensorRange(best[1], best[2], "kullback-leibler")
+
+
+def _coarse(counts: Array, levels: int) -> Array:
+    """Counts summed in `levels` groups of neighbours, each spread evenly over its bins that are not empty."""
+    group = np.arange(len(counts)) * levels // len(counts)
+    total = np.bincount(group, counts, levels)
+    filled = np.bincount(group, counts > 0, levels)
+    return np.asarray(np.where(counts > 0, (total / np.maximum(filled, 1))[group], 0.0))
+
+
+def _divergence(p: Array, q: Array) -> float:
+    """Kullback-Leibler divergence of two histograms; a thousandth of a count stands in where q alone is empty."""
+    p, q = p / max(p.sum(), 1e-30), np.maximum(q, 1e-3) / max(q.sum(), 1e-30)
+    filled = p > 0
+    return float((p[filled] * np.log(p[filled] / q[filled])).sum())
+
+
+def candidates(statistics: TensorStatistics) -> list[TensorRange]:
+    """What to choose from, the range of all that was seen first."""
+    if not statistics.span[1] > statistics.span[0]:
+        return [minmax(statistics)]
+    return [minmax(statistics), histogram_mse(statistics), percentile(statistics), kullback_leibler(statistics)]
+
+
 def weight_absmax(weight: Array, axis: int) -> Array:
     """Largest magnitude per output channel, float64 [O]."""
     return np.asarray(np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(1), np.float64)

@@ -1,98 +1,170 @@
-"""What every sum of products in 8 bits does to the network's outputs.
+"""What 8 bits do to every sum of products, and through it to the network's outputs.
 
-The float network is built once with, for every sum of products, a twin whose operand and weights pass through the 8-bit
-quantisers of the plan, and a gate that chooses between the two. With one gate open at a time the outputs show that
-operation's error alone. Errors of different operations add up nearly independently, so the list also says what
-promoting several of them gains. The measure is the relative error energy Σ(y_q - y)² / Σy² of the worst output; half
-of it is the cosine that is lost, which `--sensitivity_threshold` is compared with.
+Two measures. `operand_trials` walks the float network and rounds the operand and the weights of one sum of products at
+a time, for several ranges of the operand: the error energy of the sum itself, and the shift of its mean, which bias
+correction takes out. `OutputErrors` follows one such error, less its shift, to the network's outputs. Errors of
+different operations add up nearly independently, so the list also says what promoting several of them gains. The
+measure is the relative error energy Σ(y_q - y)² / Σy², its mean over the outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from sgs.data.shards import processors
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node
-from sgs.numeric.quantise import Array, activation_params, dequantise, quantise_weights, symmetric_params
+from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise_weights, symmetric_params
 from sgs.numeric.types import DType
+from sgs.ops._mac import activation_float
 from sgs.quant.edit import mac_nodes
-from sgs.quant.plan import QuantPlan
-from sgs.registry import FLOAT, QUANTISE
+from sgs.quant.plan import QuantPlan, TensorRange
+from sgs.quant.walk import Walk
+from sgs.registry import FLOAT, MATRIX, QUANTISE
 
-GATES = "gates"
-
-
-def output_errors(
-    float_graph: Graph, prepared: Graph, plan: QuantPlan, feeds: Sequence[Mapping[str, Array]], *, threads: int = 0
-) -> dict[str, float]:
-    """Result name of every 8-bit sum of products → relative error energy at the worst output when it alone is in 8
-    bits.
-    """
-    graph = float_graph.copy()
-    names = [node.outputs[0] for node in mac_nodes(prepared) if plan.macs[node.outputs[0]].bits == 8]
-    index = {name: k for k, name in enumerate(names)}
-    builder = SessionBuilder(graph)
-    for name in graph.inputs:
-        builder.feed(name, "native")
-    gates = builder.add_input(GATES, (len(names),))
-    for node in list(graph.nodes):
-        FLOAT[node.op](builder, node)
-        if node.outputs[0] in index:
-            _add_gated_twin(
-                builder,
-                graph,
-                node,
-                plan,
-                builder.op("Gather", [gates, builder.const(np.array(index[node.outputs[0]]))]),
-            )
-    session = builder.finish(dict.fromkeys(graph.outputs, "native"), session_options(1))
-    outputs = [f"out:{name}" for name in graph.outputs]
-    worst = np.zeros(len(names))
-
-    def run(feed: Mapping[str, Array], gate: Array) -> list[Array]:
-        return list(session.run(outputs, {**{f"in:{n}": feed[n] for n in graph.inputs}, GATES: gate}))
-
-    with ThreadPoolExecutor(threads or processors()) as pool:
-        for feed in feeds:
-            truth = run(feed, np.zeros(len(names), np.float32))
-            gate_sets = list(np.eye(len(names), dtype=np.float32))
-            for k, values in enumerate(pool.map(run, [feed] * len(gate_sets), gate_sets)):
-                worst[k] += max(_relative(value, true) for value, true in zip(values, truth, strict=True))
-    return {name: float(worst[k] / len(feeds)) for name, k in index.items()}
+ROWS = 1024  # positions looked at per sum of products, over all samples
+Feeds = Sequence[Mapping[str, Array]]
 
 
-def _relative(value: Array, truth: Array) -> float:
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """A range for the operand of one sum of products: the relative error energy of the sum once its mean is right, and
+    the shift of that mean, float64 [O]."""
+
+    range: TensorRange
+    error: float
+    shift: Array
+
+
+def rounded_weight(plan: QuantPlan, name: str, weight: Array, axis: int) -> Array:
+    """Weights as INT8 of the plan's bounds hold them, float32."""
+    params = symmetric_params(plan.macs[name].weight_bound, DType.INT8, axis)
+    return dequantise(quantise_weights(weight, params, DType.INT8), params)
+
+
+def operand_trials(
+    float_graph: Graph, prepared: Graph, plan: QuantPlan, samples: Feeds, ranges: Mapping[str, Sequence[TensorRange]]
+) -> dict[str, list[Trial]]:
+    """Result name of every sum of products → a trial of each of the `ranges` of its operand (the plan's, where there
+    are none)."""
+    walk = Walk(float_graph, samples, real=True)
+    found = {}
+    for name in [node.outputs[0] for node in mac_nodes(prepared)]:
+        node = walk.until(name)
+        tried = ranges.get(node.inputs[0] or "") or [plan.range_of(node.inputs[0] or "", narrow=True)]
+        found[name] = _trials(walk, node, plan, tried)
+    return found
+
+
+def _trials(walk: Walk, node: Node, plan: QuantPlan, ranges: Sequence[TensorRange]) -> list[Trial]:
+    graph, rule, operand = walk.graph, QUANTISE[node.op], node.inputs[0] or ""
+    weight, result = graph[node.inputs[rule.weight] or ""], graph[node.outputs[0]]
+    form = MATRIX[node.op](node, graph[operand], weight, result)
+    assert weight.data is not None
+    rng, rows = np.random.default_rng(0), []
+    per_sample = max(ROWS // walk.samples, 16)
+    for sample in range(walk.samples):
+        count = form.positions
+        chosen = np.arange(count) if count <= per_sample else rng.choice(count, per_sample, replace=False)
+        rows.append(form.rows(walk.value(operand, sample), chosen))
+    real = np.ascontiguousarray(np.concatenate(rows).transpose(1, 0, 2), np.float32)
+    exact = form.matrix(weight.data)
+    coarse = form.matrix(rounded_weight(plan, result.name, weight.data, rule.channel_axis))
+    truth = real @ exact
+    power = max(float(truth.var(1).sum()), 1e-30)
+    trials = []
+    for chosen_range in ranges:
+        params = activation_params(chosen_range.low, chosen_range.high, DType.UINT8)
+        difference = _as_uint8(real, params) @ coarse - truth
+        shift = difference.mean(1, dtype=np.float64).reshape(-1)
+        trials.append(Trial(chosen_range, float(difference.var(1).sum()) / power, shift))
+    return trials
+
+
+def _as_uint8(real: Array, params: QuantParams) -> Array:
+    """float32 values after rounding to codes."""
+    scale, zero = params.scale[0], np.float32(params.zero_point[0])
+    codes = np.rint(real / scale)
+    return np.asarray(np.clip(codes, -zero, 255 - zero, out=codes) * scale)
+
+
+class OutputErrors:
+    """The float network with a switch at every sum of products: at most one at a time has its operand and weights in 8
+    bits. What is switched off is not computed."""
+
+    def __init__(self, float_graph: Graph, prepared: Graph, plan: QuantPlan, samples: Feeds) -> None:
+        self._names = [node.outputs[0] for node in mac_nodes(prepared)]
+        self._index = {name: k for k, name in enumerate(self._names)}
+        self._graph = float_graph.copy()
+        self._samples = samples
+        builder = SessionBuilder(self._graph)
+        for name in self._graph.inputs:
+            builder.feed(name, "native")
+        self._gate = builder.add_input("gate", ())
+        self._scale, self._zero = builder.add_input("scale", ()), builder.add_input("zero", ())
+        self._shift = builder.add_input("shift", (None,))
+        for node in list(self._graph.nodes):
+            FLOAT[node.op](builder, node)
+            if node.outputs[0] in self._index:
+                self._add_switch(builder, node, plan)
+        self._session = builder.finish(dict.fromkeys(self._graph.outputs, "native"), session_options(1))
+        self._outputs = [f"out:{name}" for name in self._graph.outputs]
+        self._truths = [self._run(sample, -1, TensorRange(0, 1), np.zeros(1)) for sample in samples]
+
+    def _add_switch(self, builder: SessionBuilder, node: Node, plan: QuantPlan) -> None:
+        graph, rule, result = self._graph, QUANTISE[node.op], node.outputs[0]
+        operand, weight = node.inputs[0] or "", graph[node.inputs[rule.weight] or ""]
+        layout, operand_layout = builder.layouts(result)[0], builder.layouts(operand)[0]
+        true, value = builder.codes(result, layout), builder.codes(operand, operand_layout)
+        assert weight.data is not None
+        coarse = graph.add_constant(f"{result}/coarse", rounded_weight(plan, result, weight.data, rule.channel_axis))
+
+        def make() -> str:
+            codes = builder.op("Round", [builder.op("Div", [value, self._scale])])
+            top = builder.op("Sub", [builder.const(np.asarray(255, np.float32)), self._zero])
+            clipped = builder.op("Min", [builder.op("Max", [codes, builder.op("Neg", [self._zero])]), top])
+            rounded = graph.add_tensor(f"{result}/operand", graph[operand].shape, DType.FLOAT32)
+            builder.put(rounded.name, builder.op("Mul", [clipped, self._scale]), operand_layout)
+            twin = graph.add_tensor(f"{result}/twin", graph[result].shape, DType.FLOAT32)
+            inputs = list(node.inputs)
+            inputs[0], inputs[rule.weight] = rounded.name, coarse.name
+            linear = Node(node.op, inputs, [twin.name], {**node.attrs, "activation": "NONE"}, node.name)
+            FLOAT[node.op](builder, linear)
+            shape = [1] * len(twin.shape)
+            shape[1 if layout == "first" else -1] = -1
+            shift = builder.op("Reshape", [self._shift, builder.const(np.array(shape, np.int64))])
+            return activation_float(builder, node, builder.op("Sub", [builder.codes(twin.name, layout), shift]))
+
+        here = builder.op("Equal", [self._gate, builder.const(np.asarray(self._index[result], np.float32))])
+        builder.put(result, builder.only_if(here, true, make), layout)
+
+    def _run(self, sample: Mapping[str, Array], gate: int, chosen: TensorRange, shift: Array) -> list[Array]:
+        params = activation_params(chosen.low, chosen.high, DType.UINT8)
+        feeds = {f"in:{name}": sample[name] for name in self._graph.inputs}
+        switches = (gate, params.scale[0], params.zero_point[0], shift)
+        names = ("gate", "scale", "zero", "shift")
+        feeds.update((name, np.asarray(value, np.float32)) for name, value in zip(names, switches, strict=True))
+        return list(self._session.run(self._outputs, feeds))
+
+    def measure(self, trials: Iterable[tuple[str, Trial]]) -> Iterator[float]:
+        """Relative error energy at the outputs of each (result of a sum of products, trial), in order."""
+        with ThreadPoolExecutor(processors()) as pool:
+            yield from pool.map(lambda pair: self._one(*pair), trials)
+
+    def _one(self, name: str, trial: Trial) -> float:
+        gate, total = self._index[name], 0.0
+        for sample, truths in zip(self._samples, self._truths, strict=True):
+            values = self._run(sample, gate, trial.range, trial.shift)
+            errors = [relative_error(value, truth) for value, truth in zip(values, truths, strict=True)]
+            total += float(np.mean(errors))
+        return total / len(self._samples)
+
+
+def relative_error(value: Array, truth: Array) -> float:
+    """Σ(value - truth)² / Σ truth²."""
     wide = truth.astype(np.float64)
     return float(((value - wide) ** 2).sum() / max(float((wide**2).sum()), 1e-30))
-
-
-def _add_gated_twin(builder: SessionBuilder, graph: Graph, node: Node, plan: QuantPlan, gate: str) -> None:
-    """Replace the node's result by result + gate · (twin - result)."""
-    rule = QUANTISE[node.op]
-    result = node.outputs[0]
-    operand, weight = graph[node.inputs[0] or ""], graph[node.inputs[rule.weight] or ""]
-    chosen = plan.range_of(operand.name, narrow=True)
-    params = activation_params(chosen.low, chosen.high, DType.UINT8)
-    layout = builder.layouts(operand.name)[0]
-    scale = builder.const(np.asarray(params.scale[0], np.float32))
-    zero = builder.const(np.asarray(params.zero_point[0], np.uint8))
-    codes = builder.op("QuantizeLinear", [builder.codes(operand.name, layout), scale, zero])
-    rounded = graph.add_tensor(f"{result}/twin_operand", operand.shape, operand.dtype)
-    builder.put(rounded.name, builder.op("DequantizeLinear", [codes, scale, zero]), layout)
-    assert weight.data is not None
-    weight_params = symmetric_params(plan.macs[result].weight_bound, DType.INT8, rule.channel_axis)
-    twin_weight = graph.add_constant(
-        f"{result}/twin_weight", dequantise(quantise_weights(weight.data, weight_params, DType.INT8), weight_params)
-    )
-    twin = graph.add_tensor(f"{result}/twin", graph[result].shape, graph[result].dtype)
-    inputs = list(node.inputs)
-    inputs[0], inputs[rule.weight] = rounded.name, twin_weight.name
-    FLOAT[node.op](builder, Node(node.op, inputs, [twin.name], dict(node.attrs), node.name))
-    layout = builder.layouts(twin.name)[0]
-    true = builder.codes(result, layout)
-    difference = builder.op("Sub", [builder.codes(twin.name, layout), true])
-    builder.put(result, builder.op("Add", [true, builder.op("Mul", [difference, gate])]), layout)

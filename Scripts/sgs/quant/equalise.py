@@ -1,0 +1,221 @@
+"""Channel equalisation: channels of one activation brought to like ranges, so that all of them use its codes.
+
+A tensor of one scale wastes the codes of a channel whose range is a fraction of the widest. Where sums of products make
+a tensor and read it, channel c can be multiplied by s_c in the weights that make it and divided in those that read it
+(Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.1; with the ranges
+seen on pictures instead of those of the weights, as in SmoothQuant, Xiao et al. 2023). Weights are scaled per output
+channel anyway, so that a depthwise reader loses nothing; a dense one has its columns spread, and the exponent between
+"not at all" and "altogether" is the one with the least expected error. A function in between becomes a table of its own
+for every channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array
+from sgs.quant.prepare import FUNCTION, kind_of
+from sgs.quant.statistics import Statistics
+from sgs.registry import MATRIX, QUANTISE, MatrixForm
+
+_EXPONENTS = (0.25, 0.5, 0.75, 1.0)
+_LARGEST = 4096.0  # a channel that needs more than this is as good as dead
+_WORTH = 0.9  # of the expected error that may be left
+_WORTH_TABLES = 0.1  # where a table per channel has to be stored
+_HEADROOM = 0.7  # of the tensor's range that a channel is brought to: other pictures have larger values in it
+_PEAK = 4.0  # largest value of a channel over its root mean square, as a rule
+Scales = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """A sum of products as [G, taps, C/G, O/G]."""
+
+    form: MatrixForm
+    weight: Array
+    groups: int
+    channels: int
+
+    @staticmethod
+    def of(graph: Graph, node: Node) -> _Reader | None:
+        """None where a row of the sum is not made of whole pixels of the operand."""
+        x, weight = graph[node.inputs[0] or ""], graph[node.inputs[QUANTISE[node.op].weight] or ""]
+        form = MATRIX[node.op](node, x, weight, graph[node.outputs[0]])
+        assert weight.data is not None
+        groups, width, _ = form.matrix(weight.data).shape
+        return _Reader(form, weight.data, groups, x.shape[-1]) if groups * width % x.shape[-1] == 0 else None
+
+    @property
+    def matrix(self) -> Array:
+        matrix = self.form.matrix(self.weight.astype(np.float64))
+        return matrix.reshape(self.groups, -1, self.channels // self.groups, matrix.shape[2])
+
+    def divided(self, scale: Array) -> Array:
+        """The weights for an operand whose channels are `scale` times as large, float32."""
+        columns = self.matrix / scale.reshape(self.groups, 1, -1, 1)
+        return self.form.weights(columns.reshape(self.groups, -1, columns.shape[3])).astype(np.float32)
+
+    def error(self, scale: Array, peak: Array) -> float:
+        """Expected error energy of the results per position, up to a factor: UINT8 steps of the operand, INT8 steps of
+        the weights (both uniform noise), for channels of magnitude `peak` before they are scaled."""
+        columns = self.matrix / scale.reshape(self.groups, 1, -1, 1)
+        step = (peak * scale).max() / 255
+        power = ((peak * scale / _PEAK) ** 2).reshape(self.groups, 1, -1, 1)
+        weight_step = np.abs(columns).max((1, 2), keepdims=True) / 127
+        return float(step**2 * (columns**2).sum() + (weight_step**2 * power).sum() * columns.shape[1])
+
+
+def channel_scales(prepared: Graph, statistics: Statistics) -> dict[str, Array]:
+    """What to multiply the channels of which tensors by, float64 [C], from the extrema of the tensors."""
+    found: dict[str, Array] = {}
+    for name, before, sums in _scalable(prepared):
+        scale = _scale(_peaks(statistics, name), sums, _WORTH if before == name else _WORTH_TABLES)
+        if scale is None:
+            continue
+        found[name] = scale
+        if before != name:
+            found[before] = _levelled(_peaks(statistics, before), 1.0)
+    return found
+
+
+def scalable_tensors(prepared: Graph) -> set[str]:
+    """Tensors whose channels `equalised` can scale."""
+    return {name for tensor, before, _ in _scalable(prepared) for name in (tensor, before)}
+
+
+def _scalable(prepared: Graph) -> Iterator[tuple[str, str, list[_Reader]]]:
+    """(tensor, the result of a sum of products that becomes it channel by channel, the sums of products that read
+    it)."""
+    readers: dict[str, list[Node]] = {}
+    for node in prepared.nodes:
+        for name in node.inputs:
+            if name is not None:
+                readers.setdefault(name, []).append(node)
+    makers = prepared.producers()
+    for tensor in prepared.activations():
+        maker = makers.get(tensor.name)
+        if maker is None or tensor.name in prepared.outputs or not tensor.shape or tensor.shape[-1] == 1:
+            continue
+        before = _before(prepared, maker, readers)
+        sums = _sums_reading(prepared, tensor.name, readers.get(tensor.name, []))
+        if before is not None and sums:
+            yield tensor.name, before, sums
+
+
+def _before(prepared: Graph, maker: Node, readers: Mapping[str, list[Node]]) -> str | None:
+    """The result of a sum of products that becomes the maker's result channel by channel: that result itself, or the
+    operand of a function. None where there is no such."""
+    if kind_of(maker) == "mac":
+        scalable = maker.attrs.get("activation", "NONE") in ("NONE", "RELU", "RELU6")
+        return maker.outputs[0] if scalable else None
+    if maker.op != FUNCTION or maker.inputs[0] in prepared.outputs:
+        return None
+    operand = maker.inputs[0] or ""
+    source = prepared.producers().get(operand)
+    plain = source is not None and kind_of(source) == "mac" and source.attrs.get("activation", "NONE") == "NONE"
+    return operand if plain and len(readers[operand]) == 1 else None
+
+
+def _sums_reading(prepared: Graph, name: str, nodes: list[Node]) -> list[_Reader]:
+    """All readers of a tensor, or none where one of them is no sum of products over its pixels."""
+    sums = []
+    for node in nodes:
+        reader = _Reader.of(prepared, node) if kind_of(node) == "mac" and node.inputs[0] == name else None
+        if reader is None:
+            return []
+        sums.append(reader)
+    return sums
+
+
+def _peaks(statistics: Statistics, name: str) -> Array:
+    tensor = statistics.tensors[name]
+    return np.maximum(np.abs(tensor.low), np.abs(tensor.high)).astype(np.float64)
+
+
+def _levelled(peak: Array, exponent: float) -> Array:
+    """(widest / own range) ** exponent, headroom apart; 1 for channels that are as good as dead."""
+    wide = _HEADROOM * peak.max()
+    ratio = np.where(peak * _LARGEST > wide, wide / np.where(peak > 0, peak, 1), 1.0)
+    return np.asarray(np.maximum(ratio, 1.0) ** exponent)
+
+
+def _scale(peak: Array, sums: list[_Reader], worth: float) -> Array | None:
+    """The scale with the least expected error, None where there is too little to gain."""
+    plain = sum(reader.error(np.ones(len(peak)), peak) for reader in sums)
+    scales = [_levelled(peak, exponent) for exponent in _EXPONENTS]
+    errors = [sum(reader.error(scale, peak) for reader in sums) for scale in scales]
+    best = int(np.argmin(errors))
+    return scales[best] if errors[best] < worth * plain else None
+
+
+# -- applying ----------------------------------------------------------------------------------------------------------
+def equalised(float_graph: Graph, scales: Scales) -> Graph:
+    """A float graph with the same outputs in which every tensor named in `scales` is that much larger, channel by
+    channel. Multiplications that sums of products cannot take in are MUL nodes with attr `equalise`, which
+    `quant.prepare` makes part of a function."""
+    graph = float_graph.copy()
+    nodes: list[Node] = []
+    plain: dict[str, str] = {}  # scaled tensor → the same not scaled
+    for node in graph.nodes:
+        is_sum = QUANTISE[node.op].kind == "mac"
+        operand = node.inputs[0]
+        inputs = [operand if is_sum and name == operand else plain.get(name or "", name) for name in node.inputs]
+        node = Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name)
+        result = node.outputs[0]
+        if is_sum:
+            _absorb(graph, node, scales.get(operand or ""), scales.get(result))
+        elif result in scales:
+            inner = graph.add_tensor(f"{result}/plain", graph[result].shape, graph[result].dtype)
+            node.outputs[0] = inner.name
+        nodes.append(node)
+        if result in scales:
+            scale = scales[result].astype(np.float32)
+            if not is_sum:
+                nodes.append(_multiplication(graph, node.outputs[0], scale, result))
+            elif any(QUANTISE[r.op].kind != "mac" for r in float_graph.nodes if result in r.inputs):
+                inner = graph.add_tensor(f"{result}/plain", graph[result].shape, graph[result].dtype)
+                nodes.append(_multiplication(graph, result, 1 / scale, inner.name))
+                plain[result] = inner.name
+    graph.nodes = nodes
+    graph.prune()
+    return graph
+
+
+def _multiplication(graph: Graph, operand: str, scale: Array, result: str) -> Node:
+    factor = graph.add_constant(f"{result}/scale", scale.astype(np.float32))
+    return Node("MUL", [operand, factor.name], [result], {"activation": "NONE", "equalise": True}, result)
+
+
+def _absorb(graph: Graph, node: Node, operand: Array | None, result: Array | None) -> None:
+    """Divide the columns of the node's weights, multiply its rows and its bias."""
+    rule = QUANTISE[node.op]
+    weight = graph[node.inputs[rule.weight] or ""]
+    assert weight.data is not None
+    data = weight.data
+    if operand is not None:
+        reader = _Reader.of(graph, node)
+        assert reader is not None
+        data = reader.divided(operand)
+    if result is not None:
+        shape = [1] * data.ndim
+        shape[rule.channel_axis] = -1
+        data = (data * result.reshape(shape)).astype(np.float32)
+        name = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
+        if name is not None and (bias := graph[name].data) is not None:
+            node.inputs[rule.bias] = graph.add_constant(name, (bias * result).astype(np.float32)).name
+    if data is not weight.data:
+        node.inputs[rule.weight] = graph.add_constant(weight.name, data).name
+
+
+def scaled(statistics: Statistics, scales: Scales) -> Statistics:
+    """Extrema as the equalised network has them; histograms of scaled tensors, which cannot be known, left out."""
+    tensors = dict(statistics.tensors)
+    for name, scale in scales.items():
+        old = tensors[name]
+        low, high = ((part * scale).astype(np.float32) for part in (old.low, old.high))
+        tensors[name] = replace(old, low=low, high=high, counts=None)
+    return replace(statistics, tensors=tensors)
