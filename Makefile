@@ -2,6 +2,8 @@
 # make test    set up .venv, check style and types, run the tests
 # make lint    style and types only
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
+# make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
+#              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x".
@@ -9,6 +11,7 @@
 PYTHON ?= python3
 JOBS ?= 2
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 SOC ?= pcupid
 
 VENV := .venv
@@ -23,7 +26,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-calibration clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -57,6 +60,10 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.core
 	$(PY) bench/main_job.py
+
+# The record lies in build/, which `make clean` removes.
+bench-calibration: $(VENV)/.core
+	$(PY) bench/calibration.py --out build/calibration.json $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info

@@ -1,4 +1,4 @@
-"""The shipped digit classifier, converted once per test process, and its pictures: for tests that need a real model."""
+"""What is shipped, and the digit classifier converted once per test process: for tests that need a real model."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ MODEL, INI, SCRIPT = FOLDER / f"{NAME}.onnx", FOLDER / "input_config.ini", FOLDE
 CALIBRATION = ROOT / "SGS_Models/resource/digits/calibration"
 TEST = ROOT / "SGS_Models/resource/digits/test"
 LABELS = TEST / "labels.csv"
+
+PICTURES = {  # every shipped model → its pictures under SGS_Models/resource
+    NAME: "digits",
+    "onnx_mobilenet_v3_digits": "faint_digits",
+    "onnx_repvgg_digits": "faint_digits",
+    "onnx_yolo_shapes": "shapes",
+}
 
 SOURCE = ["--model_file", str(MODEL), "--input_config", str(INI), "--soc_version", CHIP]
 
@@ -47,10 +54,10 @@ def sample_list(folder: Path, pictures: Path, count: int) -> Path:
     return file
 
 
-@lru_cache(maxsize=1)
-def labels() -> dict[str, int]:
+@lru_cache
+def labels(table: Path = LABELS) -> dict[str, int]:
     """Test picture → class."""
-    with LABELS.open(encoding="utf-8") as file:
+    with table.open(encoding="utf-8") as file:
         return {row["file"]: int(row["class_index"]) for row in csv.DictReader(file)}
 
 

@@ -24,6 +24,7 @@ from sgs.data.preprocess import Preprocessor, load_preprocessors
 from sgs.errors import Problems, UserError
 from sgs.ir import Tensor
 from sgs.numeric.types import DType
+from shipped import PICTURES
 
 NO_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -450,10 +451,10 @@ def test_disagreement_on_a_dark_grey_picture() -> None:
 
 def test_shipped_scripts_agree_with_their_configurations() -> None:
     models = sorted((Path(__file__).parents[1] / "SGS_Models").glob("*/*/input_config.ini"))
+    assert [ini.parent.name for ini in models] == sorted(PICTURES)
     resources = Path(__file__).parents[1] / "SGS_Models/resource"
     for ini in models:
-        kind = ini.parent.name.rpartition("_")[2]
-        sample = resolve_samples(resources / kind / "calibration", 1)[0]
+        sample = resolve_samples(resources / PICTURES[ini.parent.name] / "calibration", 1)[0]
         (pre,) = load_preprocessors(str(ini.parent / f"{ini.parent.name}.py"), 1)
         config = read_input_config(ini)
         inputs = {config.inputs[0].name: Tensor("x", pre(sample[0], True).shape, DType.FLOAT32)}

@@ -1,9 +1,11 @@
 """Seeded renderer of every picture used with the sample models.
 
-Two families of pictures are drawn:
+Three families of pictures are drawn:
 
 * **digits** - handwritten digits (scikit-learn's ``load_digits``, 8x8 grey glyphs) placed on coloured, noisy
   64x64 RGB pictures; one digit per picture, ten classes.
+* **faint digits** - the same glyphs, small and often barely visible, on noisier 32x32 RGB pictures: a classifier is
+  wrong on some of them, and small errors in its logits show.
 * **shapes** - circles, squares, triangles and stars on cluttered gradient 128x128 RGB pictures; one to five
   shapes per picture with tight bounding boxes, four classes.
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +29,7 @@ import numpy as np
 
 SEED = 20240517
 DIGIT_SIZE = 64
+FAINT_SIZE = 32
 SHAPE_SIZE = 128
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHAPE_NAMES = ("circle", "square", "triangle", "star")
@@ -34,11 +38,13 @@ STREAMS = {"train": 0, "validation": 1, "calibration": 2, "test": 3}
 """Random stream number of each split; also the order in which digit glyphs are shared out from the end."""
 DIGIT_HELD_OUT = {"test": 64, "calibration": 32, "validation": 200}
 """Number of handwritten glyphs kept out of training, per split."""
-DIGIT_FAMILY, SHAPE_FAMILY = 0, 1
+DIGIT_FAMILY, SHAPE_FAMILY, FAINT_FAMILY = 0, 1, 2
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 MIN_CONTRAST = 60.0
 """Smallest luma difference (0..255) between a figure and the background behind it."""
+FAINT_CONTRAST = (12.0, 150.0)
+"""Range of the difference (0..255, mean of the channels) between a faint digit and the background behind it."""
 
 
 class ShapeScene(NamedTuple):
@@ -130,6 +136,30 @@ def load_glyphs(split: str) -> tuple[np.ndarray, np.ndarray]:
     return (data.images[order] / 16.0).astype(np.float32), data.target[order].astype(np.int64)
 
 
+def pose_glyph(
+    rng: np.random.Generator, glyph: np.ndarray, size: int, zooms: tuple[float, float], tilt: float
+) -> np.ndarray:
+    """Place one glyph at random on an empty picture.
+
+    Args:
+        rng: random generator of the picture.
+        glyph: float32 coverage in 0..1, [8, 8].
+        size: height and width of the picture in pixels.
+        zooms: smallest and largest side of a glyph cell in pixels.
+        tilt: largest rotation to either side in degrees.
+
+    Returns:
+        float32 coverage in 0..1, [size, size, 1].
+    """
+    zoom = rng.uniform(*zooms)
+    matrix = cv2.getRotationMatrix2D((4.5, 4.5), rng.uniform(-tilt, tilt), zoom)
+    slack = (size - 8 * zoom) / 2
+    centre = size / 2 + rng.uniform(-slack, slack, 2)
+    matrix[:, 2] += centre - 4.5
+    coverage = cv2.warpAffine(np.pad(glyph, 1), matrix, (size, size), flags=cv2.INTER_CUBIC)
+    return np.clip(coverage * 1.3 - 0.1, 0, 1)[..., None]
+
+
 def render_digit(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
     """Draw one handwritten glyph with random pose and colours.
 
@@ -141,15 +171,44 @@ def render_digit(rng: np.random.Generator, glyph: np.ndarray) -> np.ndarray:
         uint8 RGB picture, [64, 64, 3].
     """
     image = background(rng, DIGIT_SIZE)
-    zoom = rng.uniform(4.2, 6.4)
-    matrix = cv2.getRotationMatrix2D((4.5, 4.5), rng.uniform(-12, 12), zoom)
-    slack = (DIGIT_SIZE - 8 * zoom) / 2
-    centre = DIGIT_SIZE / 2 + rng.uniform(-slack, slack, 2)
-    matrix[:, 2] += centre - 4.5
-    coverage = cv2.warpAffine(np.pad(glyph, 1), matrix, (DIGIT_SIZE, DIGIT_SIZE), flags=cv2.INTER_CUBIC)
-    coverage = np.clip(coverage * 1.3 - 0.1, 0, 1)[..., None]
+    coverage = pose_glyph(rng, glyph, DIGIT_SIZE, (4.2, 6.4), 12)
     colour = contrasting_colour(rng, image)
     return finish(rng, image * (1 - coverage) + colour * coverage)
+
+
+def render_faint_digit(
+    rng: np.random.Generator, glyph: np.ndarray, least_contrast: float = FAINT_CONTRAST[0]
+) -> np.ndarray:
+    """Draw one handwritten glyph as a small step of colour, lighter or darker than what is behind it, under noise.
+
+    Args:
+        rng: random generator of the picture.
+        glyph: float32 coverage in 0..1, [8, 8].
+        least_contrast: lower end of the contrasts, in 0..255; training begins with plainer digits.
+
+    Returns:
+        uint8 RGB picture, [32, 32, 3].
+    """
+    image = background(rng, FAINT_SIZE)
+    coverage = pose_glyph(rng, glyph, FAINT_SIZE, (2.4, 3.4), 20)
+    contrast = np.exp(rng.uniform(np.log(least_contrast), np.log(FAINT_CONTRAST[1])))
+    step = contrast * rng.choice((-1, 1)) * rng.uniform(0.5, 1.5, 3)
+    noise = rng.normal(0, rng.uniform(2, 9), image.shape)
+    return finish(rng, image + coverage * step + noise)
+
+
+def digits(split: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Picture and class of every held-out glyph of ``split``, drawn once."""
+    for index, (glyph, label) in enumerate(zip(*load_glyphs(split), strict=True)):
+        yield render_digit(generator(DIGIT_FAMILY, split, index), glyph), int(label)
+
+
+def faint_digits(split: str, renderings: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Picture and class of every held-out glyph of ``split``, drawn ``renderings`` times."""
+    glyphs, labels = load_glyphs(split)
+    for rendering in range(renderings):
+        for index, (glyph, label) in enumerate(zip(glyphs, labels, strict=True)):
+            yield render_faint_digit(generator(FAINT_FAMILY, split, rendering, index), glyph), int(label)
 
 
 def shape_outline(rng: np.random.Generator, class_index: int) -> np.ndarray:
@@ -238,14 +297,14 @@ def write_png(path: Path, image: np.ndarray) -> None:
         raise OSError(f"cannot write {path}")
 
 
-def write_digits(folder: Path, split: str, with_labels: bool) -> None:
-    """Write one picture per held-out glyph of ``split``, and ``labels.csv`` when labels are asked for."""
+def write_digits(folder: Path, pictures: Iterable[tuple[np.ndarray, int]], with_labels: bool) -> None:
+    """Write pictures of digits, and ``labels.csv`` with their classes when labels are asked for."""
     fresh_folder(folder)
     rows = []
-    for index, (glyph, label) in enumerate(zip(*load_glyphs(split), strict=True)):
+    for index, (image, label) in enumerate(pictures):
         name = f"digit_{index:03d}.png"
-        write_png(folder / name, render_digit(generator(DIGIT_FAMILY, split, index), glyph))
-        rows.append((name, int(label), DIGIT_NAMES[label]))
+        write_png(folder / name, image)
+        rows.append((name, label, DIGIT_NAMES[label]))
     if with_labels:
         with (folder / "labels.csv").open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
@@ -282,8 +341,10 @@ def write_shapes(folder: Path, split: str, count: int, with_labels: bool) -> Non
 def main() -> None:
     """Rewrite the calibration and test pictures beside this file."""
     root = Path(__file__).resolve().parent
-    write_digits(root / "digits" / "calibration", "calibration", with_labels=False)
-    write_digits(root / "digits" / "test", "test", with_labels=True)
+    write_digits(root / "digits" / "calibration", digits("calibration"), with_labels=False)
+    write_digits(root / "digits" / "test", digits("test"), with_labels=True)
+    write_digits(root / "faint_digits" / "calibration", faint_digits("calibration", 4), with_labels=False)
+    write_digits(root / "faint_digits" / "test", faint_digits("test", 1), with_labels=True)
     write_shapes(root / "shapes" / "calibration", "calibration", 32, with_labels=False)
     write_shapes(root / "shapes" / "test", "test", 32, with_labels=True)
 
