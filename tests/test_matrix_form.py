@@ -30,6 +30,8 @@ def test_rows_times_matrix_is_the_operator(op: str, index: int) -> None:
     chosen = rng.permutation(form.positions * samples)[:50]
     matrix = form.matrix(weight.data.astype(np.float64))
     assert np.array_equal(form.weights(matrix), weight.data)
+    every = form.rows(operand[:1] if len(x.shape) == 4 else operand, np.arange(form.positions))
+    assert np.allclose(form.mean(operand[:1] if len(x.shape) == 4 else operand), every.mean(0), rtol=1e-4, atol=1e-6)
     found = np.einsum("pgd,gdo->pgo", form.rows(operand, chosen), matrix).reshape(len(chosen), -1)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         found = found + graph[node.inputs[2]].data

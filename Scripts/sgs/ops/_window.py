@@ -92,3 +92,10 @@ def window_rows(x: Array, node: Node, kernel: Sequence[int], chosen: Array) -> A
     windows = patches(x, node, kernel, 0)
     samples, height, width = windows.shape[:3]
     return windows[np.unravel_index(chosen, (samples, height, width))]
+
+
+def mean_window(x: Array, node: Node, kernel: Sequence[int]) -> Array:
+    """The mean of all windows of an NHWC array, float64 [KH, KW, C], padding 0."""
+    windows = patches(x, node, kernel, 0)
+    taps = [windows[:, :, :, i, j].mean((0, 1, 2), dtype=np.float64) for i, j in np.ndindex(*kernel)]
+    return np.stack(taps).reshape(*kernel, -1)

@@ -26,7 +26,7 @@ from sgs.ops._mac import (
     qlinear_conv,
     two_parts,
 )
-from sgs.ops._window import conv_output, onnx_window, patches, window_node, window_rows
+from sgs.ops._window import conv_output, mean_window, onnx_window, patches, window_node, window_rows
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -281,6 +281,10 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
         windows = window_rows(values, node, (kh, kw), chosen).reshape(len(chosen), kh * kw, groups, -1)
         return windows.transpose(0, 2, 1, 3).reshape(len(chosen), groups, width)
 
+    def mean(values: Array) -> Array:
+        taps = mean_window(values, node, (kh, kw)).reshape(kh * kw, groups, -1)
+        return taps.transpose(1, 0, 2).reshape(groups, width)
+
     def matrix(data: Array) -> Array:
         if node.op == DEPTHWISE:
             return data.reshape(width, groups, outputs // groups).transpose(1, 0, 2)
@@ -289,7 +293,7 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
     def weights(data: Array) -> Array:
         return data.transpose((1, 0, 2) if node.op == DEPTHWISE else (0, 2, 1)).reshape(weight.shape)
 
-    return MatrixForm(result.shape[1] * result.shape[2], rows, matrix, weights)
+    return MatrixForm(result.shape[1] * result.shape[2], rows, mean, matrix, weights)
 
 
 @COST.row(CONV, DEPTHWISE)

@@ -58,6 +58,7 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
     return MatrixForm(
         x.elements // width,
         lambda values, chosen: values.reshape(-1, width)[chosen][:, None],
+        lambda values: values.reshape(-1, width).mean(0, dtype=np.float64)[None],
         lambda data: data.T[None],
         lambda data: data[0].T,
     )

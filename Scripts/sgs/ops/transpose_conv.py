@@ -24,7 +24,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._mac import accumulate, activation_float, bias_of, finish, publish, qlinear_conv
-from sgs.ops._window import window_node, window_rows
+from sgs.ops._window import mean_window, window_node, window_rows
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -70,13 +70,18 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
     pads = (kh - 1 - top, kw - 1 - left, kh - 1 - bottom, kw - 1 - right)
     window = Node(OP, [], [], window_node(pads=tuple(max(pad, 0) for pad in pads)))
 
-    def rows(values: Array, chosen: Array) -> Array:
+    def apart(values: Array) -> Array:
         shape = (len(values), (x.shape[1] - 1) * sh + 1, (x.shape[2] - 1) * sw + 1, x.shape[3])
-        apart = np.zeros(shape, values.dtype)
-        apart[:, ::sh, ::sw] = values
+        spread = np.zeros(shape, values.dtype)
+        spread[:, ::sh, ::sw] = values
         cut = [max(-pad, 0) for pad in pads]
-        apart = apart[:, cut[0] : shape[1] - cut[2], cut[1] : shape[2] - cut[3]]
-        return window_rows(apart, window, (kh, kw), chosen).reshape(len(chosen), 1, -1)
+        return spread[:, cut[0] : shape[1] - cut[2], cut[1] : shape[2] - cut[3]]
+
+    def rows(values: Array, chosen: Array) -> Array:
+        return window_rows(apart(values), window, (kh, kw), chosen).reshape(len(chosen), 1, -1)
+
+    def mean(values: Array) -> Array:
+        return mean_window(apart(values), window, (kh, kw)).reshape(1, -1)
 
     def matrix(data: Array) -> Array:
         return data[:, ::-1, ::-1].reshape(1, len(data), -1).transpose(0, 2, 1)
@@ -84,7 +89,7 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
     def weights(data: Array) -> Array:
         return data.transpose(0, 2, 1).reshape(weight.shape)[:, ::-1, ::-1]
 
-    return MatrixForm(result.shape[1] * result.shape[2], rows, matrix, weights)
+    return MatrixForm(result.shape[1] * result.shape[2], rows, mean, matrix, weights)
 
 
 # -- shapes ----------------------------------------------------------------------------------------------------------

@@ -38,11 +38,13 @@ from sgs.registry import COST, QUANTISE, RANGE
 _log = logging.getLogger(__name__)
 Feeds = Mapping[str, Array]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
-KEPT_SAMPLES = 56  # pictures kept beside the statistics
-JUDGE_SAMPLES = 16  # of them, at most, judge plans; the others are fitted to
+KEPT_SAMPLES = 96  # pictures kept beside the statistics
+JUDGE_SAMPLES = 32  # of them, at most, judge plans; the others are fitted to
+FIT_SAMPLES = 40  # for the final biases and weights
+WEIGHT_JUDGES = 8  # of the judging samples also judge single weights
 TRIAL_SAMPLES = 8  # for local errors
 CORRECTION_SAMPLES = 6  # for biases of plans that are to be judged
-SENSITIVITY_SAMPLES = 3
+SENSITIVITY_SAMPLES = 4
 RESULT_COST = 64  # what a 16-bit result costs beside its multiply-accumulates, in such
 _BEST = 0.1  # of the threshold: where the best is wanted, the budget is what ends promotion
 _ROUNDS = 3  # of promotion, until the measured error is tolerable
@@ -76,7 +78,7 @@ class Calibration:
     `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
     `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it ends. `steps` tells what
-    each step of the last `run` gained.
+    each step of the last `run` gained, `sensitivities` what the last promotion measured.
     """
 
     float_graph: Graph
@@ -90,6 +92,7 @@ class Calibration:
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
     steps: list[Step] = field(default_factory=list)
+    sensitivities: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
@@ -101,6 +104,11 @@ class Calibration:
         self._truth = [engine.run(sample) for sample in self._judges]
         self._corrects = False
         self._strictness = 1.0
+
+    @property
+    def judges(self) -> Sequence[Feeds]:
+        """The samples that plans are judged on."""
+        return self._judges
 
     def network(self, plan: QuantPlan) -> Network:
         """What the plan quantises: the float network, equalised where the plan says so."""
@@ -154,10 +162,13 @@ class Calibration:
 
     def better(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
         """The plan with the smaller measured error of the two; the trial is recorded."""
-        best = max(step.sqnr for step in self.steps if step.kept)
-        score = self._score(trial)
-        self._record(Step(name, score, score > best))
-        return trial if score > best else plan
+        judged = self.with_biases(trial, CORRECTION_SAMPLES) if self._corrects else trial
+        score = self.output_sqnr(judged)
+        kept = score > max((step.sqnr for step in self.steps if step.kept), default=-np.inf)
+        if kept:
+            self._best = judged
+        self._record(Step(name, score, kept))
+        return trial if kept else plan
 
     def _score(self, plan: QuantPlan) -> float:
         return self.output_sqnr(self.with_biases(plan, CORRECTION_SAMPLES) if self._corrects else plan)
@@ -240,7 +251,7 @@ class Calibration:
         if self.conv.input_format is not None:
             return plan
         network = self.network(plan)
-        errors = self._sensitivities(plan)
+        errors = self.sensitivities = self.measure_sensitivities(plan)
         nodes = {node.outputs[0]: node for node in mac_nodes(network.prepared)}
         work = {
             name: COST[n.op](n, network.prepared.operands(n), network.prepared.results(n)).macs
@@ -272,7 +283,7 @@ class Calibration:
             _log.info("16 bit: no more within the budget; a relative error of %.4f stays", found)
         return trial
 
-    def _sensitivities(self, plan: QuantPlan) -> dict[str, float]:
+    def measure_sensitivities(self, plan: QuantPlan) -> dict[str, float]:
         """Result of every 8-bit sum of products → relative error energy at the outputs when it alone is in 8 bits and
         its mean is right."""
         network = self.network(plan)
@@ -293,10 +304,9 @@ class Calibration:
 
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
-        plan = self.initial_plan()
-        self.steps, self._corrects = [], False
+        self.steps, self.sensitivities, self._corrects = [], {}, False
         self._strictness = _BEST if level == "L5" else 1.0
-        self._record(Step("start", self.output_sqnr(plan), True))
+        plan = self.better("start", self.initial_plan(), self.initial_plan())
         for name in RECIPES[level]:
             if name == BIASES:
                 self._corrects = True
@@ -304,23 +314,14 @@ class Calibration:
                 self._corrects = self.steps[-1].kept
             else:
                 plan = self.better(name, plan, STEPS[name](self, plan))
-        if BIASES in RECIPES[level]:
-            plan = self._finished(plan, level)
-        return replace(plan, level=level)
-
-    def _finished(self, plan: QuantPlan, level: str) -> QuantPlan:
-        """The best of the plan as it is, with its biases and, at L5, with its weights fitted to all samples but the
-        judging ones."""
-        trials = [("as it is", plan), ("biases on all samples", self.with_biases(plan, len(self._fitted)))]
+        self._corrects = False
+        if level in ("L4", "L5"):
+            self.better("biases on more samples", plan, self.with_biases(plan, FIT_SAMPLES))
         if level == "L5":
-            samples = [*self._fitted, *self._judges]
-            trials.append(("second-order weights", self._refitted(plan, samples, held=len(self._judges))))
-        scores: list[float] = []
-        for name, trial in trials:
-            score = self.output_sqnr(trial)
-            self._record(Step(name, score, score > max(scores, default=-np.inf)))
-            scores.append(score)
-        return trials[int(np.argmax(scores))][1]
+            judges = self._judges[:WEIGHT_JUDGES]
+            trial = self._refitted(plan, [*self._fitted[:FIT_SAMPLES], *judges], held=len(judges))
+            self.better("second-order weights", plan, trial)
+        return replace(self._best, level=level)
 
 
 BIASES = "biases"

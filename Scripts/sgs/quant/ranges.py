@@ -58,11 +58,10 @@ def histogram_mse(
 def percentile(statistics: TensorStatistics, share: float = 0.99999) -> TensorRange:
     """The range that holds `share` of the values, the same part of the others cut off at either end."""
     assert statistics.counts is not None
-    (low, high), counts = statistics.span, statistics.counts
+    counts, edges = statistics.counts, statistics.bins.edges
     below = np.cumsum(counts) / max(int(counts.sum()), 1)
     first = int(np.searchsorted(below, (1 - share) / 2))
     last = int(np.searchsorted(below, 1 - (1 - share) / 2))
-    edges = np.linspace(low, high, len(counts) + 1)
     return TensorRange(float(edges[first]), float(edges[min(last, len(counts) - 1) + 1]), "percentile")
 
 
@@ -105,10 +104,23 @@ def _divergence(p: Array, q: Array) -> float:
 
 
 def candidates(statistics: TensorStatistics) -> list[TensorRange]:
-    """What to choose from, the range of all that was seen first."""
+    """What to choose from, the range of all that was seen first: of the searched ones those with less squared error
+    over the histogram, since a few samples cannot tell what cutting off rare values does."""
     if not statistics.span[1] > statistics.span[0]:
         return [minmax(statistics)]
-    return [minmax(statistics), histogram_mse(statistics), percentile(statistics), kullback_leibler(statistics)]
+    searched = [histogram_mse(statistics), percentile(statistics), kullback_leibler(statistics)]
+    whole = minmax(statistics)
+    return [
+        whole,
+        *(found for found in searched if _squared_error(statistics, found) < _squared_error(statistics, whole)),
+    ]
+
+
+def _squared_error(statistics: TensorStatistics, chosen: TensorRange) -> float:
+    """Over the histogram, in UINT8."""
+    assert statistics.counts is not None
+    low, high = min(chosen.low, 0.0), max(chosen.high, 0.0)
+    return _error(bin_centres(statistics), statistics.counts.astype(np.float64), low, high, 255)
 
 
 def weight_absmax(weight: Array, axis: int) -> Array:

@@ -77,13 +77,14 @@ class _Problem:
         moments, judges = Moments(means=not weights), []
         assert self.operand.quant is not None
         for sample in range(walk.samples):
-            count = self.form.positions
-            chosen = np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
-            codes = walk.value(self.operand.name, sample)
-            operands = self.form.rows(dequantise(codes, self.operand.quant), chosen)
-            real = self.form.rows(truth.value(self.source, sample), chosen)
-            if not weights:  # means are enough
-                operands, real = (part.mean(0, keepdims=True, dtype=np.float64) for part in (operands, real))
+            codes, real = walk.value(self.operand.name, sample), truth.value(self.source, sample)
+            quantised = dequantise(codes, self.operand.quant)
+            if weights:
+                count = self.form.positions
+                chosen = np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
+                operands, real = self.form.rows(quantised, chosen), self.form.rows(real, chosen)
+            else:  # means are enough
+                operands, real = self.form.mean(quantised)[None], self.form.mean(real)[None]
             pairs = Pairs(operands, (real.transpose(1, 0, 2) @ matrix).transpose(1, 0, 2))
             if sample < walk.samples - held:
                 moments.add(pairs)

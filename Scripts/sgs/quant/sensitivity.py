@@ -26,7 +26,7 @@ from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.walk import Walk
 from sgs.registry import FLOAT, MATRIX, QUANTISE
 
-ROWS = 1024  # positions looked at per sum of products, over all samples
+ROWS = 2048  # positions looked at per sum of products, over all samples
 Feeds = Sequence[Mapping[str, Array]]
 
 

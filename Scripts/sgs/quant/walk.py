@@ -7,17 +7,20 @@ samples, or large ones, cost time and not memory.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from sgs.data.shards import processors
+from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.registry import FLOAT
 
+_Work = Callable[[Sequence[Array]], list[Array]]
 MEMORY = 32 << 20  # bytes of values that one walk keeps in memory
 
 
@@ -68,6 +71,7 @@ class Walk:
         self._real = real
         self._next = 0
         self._values = _Values(budget)
+        self._pool = ThreadPoolExecutor(processors())
         self._last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs if name is not None}
         for name in graph.inputs:
             for sample, feed in enumerate(feeds):
@@ -75,29 +79,65 @@ class Walk:
 
     def until(self, result: str) -> Node:
         """Run what comes before the node whose first result is `result`, and return that node."""
-        while (node := self.graph.nodes[self._next]).outputs[0] != result:
-            self._run(node)
+        start = self._next
+        while self.graph.nodes[self._next].outputs[0] != result:
             self._next += 1
-        return node
+        if self._next > start:
+            self._run(self.graph.nodes[start : self._next])
+        return self.graph.nodes[self._next]
 
     def value(self, name: str, sample: int) -> Array:
         """An operand of the node that comes next."""
         return self._values.get(name, sample)
 
-    def _run(self, node: Node) -> None:
-        kernel = NodeKernel(self.graph, node, threads=1, real=self._real)
-        done = [name for name in {n for n in node.inputs if n is not None} if self._last[name] == self._next]
-        done = [name for name in done if not self.graph[name].is_constant]
+    def _run(self, nodes: Sequence[Node]) -> None:
+        """Run the nodes on every sample; keep of their results what a later node reads."""
+        made = {name for node in nodes for name in node.outputs}
+        read = {name for node in nodes for name in node.inputs if name is not None} - made
+        operands = [name for name in sorted(read) if not self.graph[name].is_constant]
+        results = sorted(name for name in made if self._last.get(name, -1) >= self._next)
+        make = _session if self._real else _kernels
+        work = make(self.graph, nodes, operands, results) if results else _nothing
 
         def run(sample: int) -> list[Array]:
-            return kernel([self._values.get(name, sample) for name in kernel.operands])
+            return work([self._values.get(name, sample) for name in operands])
 
-        with ThreadPoolExecutor(processors()) as pool:
-            for first in range(0, self.samples, processors()):
-                batch = range(first, min(first + processors(), self.samples))
-                for sample, results in zip(batch, pool.map(run, batch), strict=True):
-                    for name in done:
+        for first in range(0, self.samples, processors()):
+            batch = range(first, min(first + processors(), self.samples))
+            for sample, values in zip(batch, self._pool.map(run, batch), strict=True):
+                for name in operands:
+                    if self._last[name] < self._next:
                         self._values.drop(name, sample)
-                    for name, value in zip(node.outputs, results, strict=True):
-                        if name in self._last:
-                            self._values.put(name, sample, value)
+                for name, value in zip(results, values, strict=True):
+                    self._values.put(name, sample, value)
+
+
+def _nothing(values: Sequence[Array]) -> list[Array]:
+    """Nodes whose results nobody reads here: those of the network."""
+    return []
+
+
+def _session(graph: Graph, nodes: Sequence[Node], operands: Sequence[str], results: Sequence[str]) -> _Work:
+    """Float nodes as one session."""
+    builder = SessionBuilder(graph)
+    for name in operands:
+        builder.feed(name, "native")
+    for node in nodes:
+        FLOAT[node.op](builder, node)
+    session = builder.finish(dict.fromkeys(results, "native"), session_options(1))
+    names, outputs = [f"in:{name}" for name in operands], [f"out:{name}" for name in results]
+    return lambda values: list(session.run(outputs, dict(zip(names, values, strict=True))))
+
+
+def _kernels(graph: Graph, nodes: Sequence[Node], operands: Sequence[str], results: Sequence[str]) -> _Work:
+    """Fixed nodes one by one."""
+    kernels = [(node, NodeKernel(graph, node, threads=1)) for node in nodes]
+
+    def work(given: Sequence[Array]) -> list[Array]:
+        values = dict(zip(operands, given, strict=True))
+        for node, kernel in kernels:
+            made = kernel([values[name] for name in kernel.operands])
+            values.update(zip(node.outputs, made, strict=True))
+        return [values[name] for name in results]
+
+    return work
