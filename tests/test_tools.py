@@ -329,7 +329,7 @@ def test_processes_change_nothing(
 
 
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipelines, "process_count", lambda asked, samples: 2)
+    monkeypatch.setattr(pipelines, "loading_processes", lambda asked, feeds, samples: 2)
 
 
 def test_calibration_in_two_processes_gives_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,7 +23,6 @@ from sgs.config.nearest import listing
 from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.data.shards import process_count
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_import import Layouts, import_onnx
 from sgs.img import Image
@@ -30,9 +30,13 @@ from sgs.ir import Graph
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
 from sgs.quant.edit import build_fixed
+from sgs.quant.equalise import channel_scales
 from sgs.quant.export import SCALES_KEY
-from sgs.quant.gather import FloatFeeds, Wrap, gather, plain
+from sgs.quant.finite import first_not_finite
+from sgs.quant.gather import FloatFeeds, Wrap, gather, loading_processes, plain
+from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
 from sgs.quant.levels import KEPT_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.observe import NotFinite
 from sgs.quant.parameters import (
     METADATA_KEY,
     QuantParameter,
@@ -49,6 +53,9 @@ from sgs.quant.plan_file import STAGE as PLAN
 from sgs.quant.plan_file import network_of, parse_plan
 from sgs.quant.prepare import prepare
 from sgs.quant.statistics import Statistics
+from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
+from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
+from sgs.report.calibration import record as calibration_record
 
 _log = logging.getLogger(__name__)
 
@@ -122,8 +129,10 @@ def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
 @dataclass(frozen=True)
 class CalibrationOptions:
     """`level` of LEVELS; `threshold` and `max_int16_macs` for promotion to 16 bit (see `quant.levels.Calibration`);
-    `processes` at most; with `memory_saving` half the samples are kept for judging. `quant_parameters` go before
-    those in the float graph's metadata; where there are any, the rest is decided as at L1.
+    `processes` at most; with `memory_saving` one sample is looked at at a time, and half as many are kept for judging;
+    `all_statistics` takes histograms even where the level has no use for them; `all_errors` measures those of the
+    layers even where the level has no use for such work. `quant_parameters` go before those in
+    the float graph's metadata; where there are any, the rest is decided as at L1.
     """
 
     level: str = "L5"
@@ -131,17 +140,23 @@ class CalibrationOptions:
     max_int16_macs: float = 0.25
     processes: int = 10
     memory_saving: bool = False
+    all_statistics: bool = False
+    all_errors: bool = False
     quant_parameters: tuple[QuantParameter, ...] = ()
 
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A fixed graph with its boundary, the plan behind it, and what each step of the level gained."""
+    """A fixed graph with its boundary, the plan behind it, what each step of the level gained, the traps that were met,
+    and the layers, their errors measured from L3 on.
+    """
 
     graph: Graph
     plan: QuantPlan
     statistics: Statistics
     steps: tuple[Step, ...]
+    findings: tuple[Finding, ...] = ()
+    layers: tuple[Layer, ...] = ()
 
 
 def calibrate(
@@ -151,10 +166,16 @@ def calibrate(
     samples: Sequence[Sample],
     options: CalibrationOptions,
     *,
+    statistics: Statistics | None = None,
+    checkpoint: Checkpoint | None = None,
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Calibrated:
-    """Float graph → fixed graph by calibration on `samples`. Raises UserError for inputs that do not fit together."""
+    """Float graph → fixed graph by calibration on `samples`, with `statistics` that are known already (see
+    `read_statistics`) or those of the samples; `checkpoint` keeps these while they are gathered.
+
+    Raises UserError for inputs that do not fit together.
+    """
     refuse_unsupported_formats(config)
     check_names(float_graph, config)
     check_integer_inputs(float_graph, config)
@@ -167,9 +188,8 @@ def calibrate(
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)
-    searched = searched_tensors(prepare(float_graph)) if LEVELS.index(level) >= 2 else []
-    processes = process_count(options.processes, len(samples))
-    statistics = gather(float_graph, feeds, samples, searched, processes=processes, wrap=wrap)
+    if statistics is None:
+        statistics = statistics_of(float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint)
     kept = spread(samples, KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES)
     calibration = Calibration(
         float_graph,
@@ -178,7 +198,7 @@ def calibrate(
         config.conv,
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
-        wide=code_inputs(config),
+        wide=tensors_of_codes(config),
         on_step=on_step,
     )
     plan = calibration.run(level)
@@ -194,8 +214,76 @@ def calibrate(
         "bits16": bits16(plan),
         **({"imported": len(parameters)} if parameters else {}),
     }
-    graph = finished(calibration.fixed(plan), config, plan, record)
-    return Calibrated(graph, plan, statistics, tuple(calibration.steps))
+    core = calibration.fixed(plan)
+    findings = find_traps(Evidence(calibration.prepared, statistics, plan, core, calibration.samples, config))
+    for line in summary(findings):
+        _log.warning("%s", line)
+    complete = options.all_errors or LEVELS.index(level) >= 2
+    layers = layers_of(calibration, plan, core, errors=complete, gains=options.all_errors)
+    graph = finished(core, config, plan, record)
+    return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers)
+
+
+def statistics_of(
+    graph: Graph,
+    feeds: FloatFeeds,
+    samples: Sequence[Sample],
+    level: str,
+    options: CalibrationOptions,
+    *,
+    wrap: Wrap,
+    checkpoint: Checkpoint | None,
+) -> Statistics:
+    """What a level wants to know of a float graph's activations. Raises UserError naming the sample and the node where
+    values stop being finite.
+    """
+    prepared = prepare(graph)
+    complete = options.all_statistics or LEVELS.index(level) >= 2
+    try:
+        return gather(
+            graph,
+            feeds,
+            samples,
+            searched_tensors(prepared) if complete else [],
+            scales=partial(channel_scales, prepared),
+            processes=1 if options.memory_saving else loading_processes(options.processes, feeds, samples),
+            one_at_a_time=options.memory_saving,
+            wrap=wrap,
+            checkpoint=checkpoint,
+        )
+    except NotFinite as error:
+        raise located(error, graph, feeds, samples) from error
+
+
+def located(error: NotFinite, graph: Graph, feeds: FloatFeeds, samples: Sequence[Sample]) -> UserError:
+    """The error with the sample and the node where values stop being finite."""
+    found = first_not_finite(graph, feeds.load(samples))
+    if found is None:  # of no single operator: a sum over many values was infinite
+        return error
+    index, tensor, node = found
+    reason = f"the float network gives {NOT_FINITE}, first in tensor '{tensor}'"
+    file = ", ".join(map(str, samples[index]))
+    return UserError(reason, stage="calibrate", file=file, node=node.label, remedy=error.remedy)
+
+
+def layers_of(
+    calibration: Calibration, plan: QuantPlan, core: Graph, *, errors: bool, gains: bool
+) -> tuple[Layer, ...]:
+    """The layers of a plan's fixed graph, with their `errors` measured or not; what 16 bit would gain is measured with
+    `gains`, else it is what promotion to 16 bit found, if there was any.
+    """
+    found = calibration.measure_sensitivities(plan) if gains else calibration.sensitivities
+    narrow = {name: error for name, error in found.items() if plan.macs[name].bits == 8}
+    graph = calibration.network(plan).graph
+    layers = describe_layers(graph, core, plan, gains_of(narrow))
+    return tuple(measured(layers, graph, core, calibration.judges[:SAMPLES], plan.scales) if errors else layers)
+
+
+def read_statistics(path: Path, graph: Graph, origin: Origin) -> tuple[Statistics, Origin]:
+    """Statistics of a file, which must be of `origin` and hold all that any level may want of a float graph, and what
+    they are of (perhaps more samples). Raises UserError."""
+    prepared = prepare(graph)
+    return fitting_statistics(path, origin, prepared, searched_tensors(prepared))
 
 
 def parameters_for(graph: Graph, options: CalibrationOptions) -> tuple[QuantParameter, ...]:
@@ -246,7 +334,7 @@ def apply_plan(
     prepared = network_of(plan, float_graph, file=file)
     if METADATA_KEY in float_graph.metadata:
         _log.warning("quantisation parameters in the float .sim have no say beside a plan")
-    return finished(build_fixed(prepared, plan, code_inputs(config)), config, plan, record)
+    return finished(build_fixed(prepared, plan, tensors_of_codes(config)), config, plan, record)
 
 
 def finished(core: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any]) -> Graph:
@@ -268,13 +356,16 @@ def warn_of_pointless_level(level: str, config: InputConfig) -> None:
         )
 
 
-def code_inputs(config: InputConfig) -> frozenset[str]:
-    """Inputs that the user feeds as codes: RAWDATA_S16, and RAWDATA_F32 that is not quantised inside."""
-    return frozenset(
+def tensors_of_codes(config: InputConfig) -> frozenset[str]:
+    """Inputs that the user feeds as codes (RAWDATA_S16, and RAWDATA_F32 that is not quantised inside), and outputs that
+    leave as codes.
+    """
+    fed = [
         spec.name
         for spec in config.inputs
         if not spec.is_picture and (spec.training_format != "RAWDATA_F32_NHWC" or not spec.quantize)
-    )
+    ]
+    return frozenset([*fed, *(spec.name for spec in config.outputs if not spec.dequantize)])
 
 
 def check_outputs(graph: Graph) -> None:
@@ -309,7 +400,7 @@ def check_normalisation(
         mismatch = normalisation_mismatch(spec, fixed[spec.name], floats[spec.name])
         if mismatch is not None:
             raise UserError(
-                f"mean/std_value disagree with the preprocess script: {mismatch}",
+                f"{NORMALISATION}: {mismatch}",
                 stage="calibrate",
                 file=config.path,
                 node=f"input '{spec.name}'",
@@ -337,6 +428,12 @@ def plan_record(calibrated: Calibrated) -> str:
     record["calibration"] = calibrated.graph.metadata["calibration"]
     record["fingerprint"] = _fingerprint(calibrated.plan)
     return json.dumps(record, indent=1)
+
+
+def layer_record(calibrated: Calibrated) -> str:
+    """The layers, the traps that were met and how the plan came about as JSON text."""
+    history = calibrated.graph.metadata["calibration"]
+    return calibration_record(calibrated.layers, calibrated.findings, calibrated.graph.outputs, history)
 
 
 def read_plan(path: Path) -> tuple[QuantPlan, dict[str, Any]]:

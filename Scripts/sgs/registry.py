@@ -268,8 +268,8 @@ class MatrixForm:
     """A sum of products as a product of matrices, in G groups that share nothing: y[p, g, :] = rows[p, g, :] @ w[g].
 
     `positions` is P of one sample. `rows(x, chosen)` takes an operand (its padding being 0) and positions to
-    [len(chosen), G, D], `mean(x)` to the mean of all rows, float64 [G, D]; `matrix(weight)` takes weights to [G, D, O/G]
-    and `weights(matrix)` back. Output channel o is column o mod O/G of group o // (O/G).
+    [len(chosen), G, D], `mean(x)` to the mean of all rows, float64 [G, D]; `matrix(weight)` takes weights to
+    [G, D, O/G] and `weights(matrix)` back. Output channel o is column o mod O/G of group o // (O/G).
     """
 
     positions: int

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgs.cli.names import check_outputs, fixed_path, quant_info_path
+from sgs.cli.names import check_outputs, fixed_path, quant_info_path, report_path, statistics_path
 from sgs.cli.options import (
     add_calibration,
     add_category,
@@ -18,6 +18,7 @@ from sgs.cli.options import (
 )
 from sgs.cli.program import Parser, run
 from sgs.cli.progress import progress
+from sgs.cli.statistics_files import StatisticsFiles
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
 from sgs.data.files import atomic_outputs
@@ -31,12 +32,14 @@ from sgs.pipelines import (
     apply_plan,
     calibrate,
     import_parameters,
+    layer_record,
     load_config,
     plan_record,
     read_plan,
 )
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
+from sgs.report.calibration import table
 from sgs.sim import expect_stage, read_sim, write_sim
 
 WITH_PLAN = {"model", "input_config", "output", "plan", "category", "soc_version", "show_log"}  # options for --plan
@@ -57,7 +60,10 @@ def _parser() -> Parser:
     text = "the .sim to write, or a folder (default: beside the model, _float.sim becoming _fixed.sim)"
     parser.add_argument("-o", "--output", metavar="PATH", help=text)
     add_calibration(parser)
-    text = "write what was decided for every tensor to <output without .sim>_quant_info.json"
+    text = (
+        "write what was decided for every tensor to <output without .sim>_quant_info.json, what it did to every layer "
+        "to <output without .sim>_report.json, and what was measured to <output without .sim>_statistics.npz"
+    )
     parser.add_argument("--save_quant_info", action="store_true", help=text)
     text = "a quant_info.json, perhaps edited: make the fixed .sim that it describes, measuring nothing (no -i, no -n)"
     parser.add_argument("--plan", metavar="JSON", help=text)
@@ -74,30 +80,33 @@ def _body(argv: list[str]) -> int:
     start_log(options.show_log)
     load_chip(options.soc_version)
     target = fixed_path(Path(options.model), options.output)
-    record = quant_info_path(target)
-    outputs = [target, record] if options.save_quant_info else [target]
-    files = (options.model, options.input_config, options.quant_file, options.plan)
-    check_outputs(outputs, [file for file in files if file is not None])
+    outputs, statistics = [target], StatisticsFiles.of(options, target)
+    if options.save_quant_info:
+        outputs += [quant_info_path(target), report_path(target)]
+        statistics.written.append(statistics_path(target))
+    read = (options.model, options.input_config, options.quant_file, options.plan, statistics.read)
+    check_outputs([*outputs, *statistics.written], [file for file in read if file is not None])
     config = load_config(Path(options.input_config))
     graph = expect_stage(read_sim(options.model), "float", "calibrator.py")
     if options.category is not None:
         check_category(options.category, graph.outputs, file=options.model)
     if options.plan is not None:
         plan, history = read_plan(Path(options.plan))
-        fixed, info = apply_plan(graph, config, plan, history, file=options.plan), ""
+        fixed, records = apply_plan(graph, config, plan, history, file=options.plan), []
         told = f"by the plan {options.plan}: {precisions(plan)}"
     else:
         if options.quant_file is not None:
             import_parameters(graph, Path(options.quant_file))
-        calibrated = calibrate_files(graph, config, options)
-        fixed, told = calibrated.graph, summary(calibrated)
-        info = plan_record(calibrated) if options.save_quant_info else ""
+        calibrated = calibrate_files(graph, config, options, statistics, all_errors=options.save_quant_info)
+        fixed, told = calibrated.graph, told_of(calibrated)
+        records = [plan_record(calibrated), layer_record(calibrated)] if options.save_quant_info else []
     if options.category is not None:
         fixed.metadata["category"] = options.category
-    with atomic_outputs(*outputs) as (sim, *records):
+    with atomic_outputs(*outputs) as (sim, *files):
         write_sim(fixed, sim, stage="fixed")
-        for file in records:
-            file.write_text(info, encoding="utf-8")
+        for file, text in zip(files, records, strict=True):
+            file.write_text(text, encoding="utf-8")
+    statistics.finish()
     print(told)
     print(f"Fixed model at: {target}")
     return 0
@@ -116,7 +125,14 @@ def check_plan_options(options: argparse.Namespace, given: set[str]) -> None:
         raise UserError(f"--plan measures nothing, so {names} has no say", stage="calibrator.py", remedy=remedy)
 
 
-def calibrate_files(graph: Graph, config: InputConfig, options: argparse.Namespace) -> Calibrated:
+def calibrate_files(
+    graph: Graph,
+    config: InputConfig,
+    options: argparse.Namespace,
+    statistics: StatisticsFiles,
+    *,
+    all_errors: bool = False,
+) -> Calibrated:
     """Calibrate on the files that -i and -n name."""
     samples = resolve_samples(options.image, len(config.inputs))
     preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
@@ -126,14 +142,34 @@ def calibrate_files(graph: Graph, config: InputConfig, options: argparse.Namespa
         max_int16_macs=options.max_int16_macs,
         processes=options.num_process,
         memory_saving=options.memory_saving,
+        all_statistics=bool(statistics.written),
+        all_errors=all_errors,
     )
-    return calibrate(graph, config, preprocessors, samples, chosen, wrap=progress, on_step=show_step)
+    statistics.open(graph, config, preprocessors, samples)
+    calibrated = calibrate(
+        graph,
+        config,
+        preprocessors,
+        samples,
+        chosen,
+        statistics=statistics.known,
+        checkpoint=statistics.checkpoint,
+        wrap=progress,
+        on_step=show_step,
+    )
+    statistics.write(calibrated.statistics)
+    return calibrated
 
 
 def show_step(step: Step) -> None:
     """One judged step, printed as it ends."""
     outcome = "" if step.kept else ", not kept"
     print(f"  {step.name}: outputs at {step.sqnr:.2f} dB{outcome}", flush=True)
+
+
+def told_of(calibrated: Calibrated) -> str:
+    """The outcome: the worst layers, where they were measured, and one line."""
+    return "\n".join(filter(None, [table(calibrated.layers, calibrated.graph.outputs), summary(calibrated)]))
 
 
 def summary(calibrated: Calibrated) -> str:

@@ -34,6 +34,21 @@ def quant_info_path(fixed_sim: Path) -> Path:
     return fixed_sim.with_name(fixed_sim.name.removesuffix(".sim") + "_quant_info.json")
 
 
+def report_path(fixed_sim: Path) -> Path:
+    """The report on every layer beside a fixed .sim."""
+    return fixed_sim.with_name(fixed_sim.stem + "_report.json")
+
+
+def statistics_path(fixed_sim: Path) -> Path:
+    """The statistics beside a fixed .sim."""
+    return fixed_sim.with_name(fixed_sim.stem + "_statistics.npz")
+
+
+def partial_path(output: Path) -> Path:
+    """The statistics of an interrupted run beside the .sim or .img that it was to write."""
+    return output.with_name(output.stem + "_partial.npz")
+
+
 def image_path(model: Path, output: str | None) -> Path:
     """`x_fixed.sim` → `x_fixed.sim_sgsimg.img`, beside the model or in the folder that `output` names."""
     _check_model(model)

@@ -127,7 +127,7 @@ def add_samples(parser: Parser, *, purpose: str, required: bool = True) -> None:
     parser.add_argument("-i", "--image", metavar="PATH", required=required, help=text)
     text = "Python files with image_preprocess(path, norm=True), one for each input, separated by commas"
     parser.add_argument("-n", "--preprocess", metavar="PY", required=required, help=text)
-    text = "processes at most; never more than processors, nor than the samples are worth (default: 10)"
+    text = "processes at most; never more than processors, nor than it is worth (default: 10)"
     parser.add_argument("--num_process", metavar="N", type=count, default=10, help=text)
 
 
@@ -139,8 +139,12 @@ def add_calibration(parser: Parser) -> None:
     parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, default=0.002, help=text)
     text = "from L4 on: largest share of multiply-accumulates that may go to 16 bit (default: 0.25)"
     parser.add_argument("--max_int16_macs", metavar="SHARE", type=share, default=0.25, help=text)
-    text = "keep fewer samples in memory for comparing plans"
+    text = "look at one sample at a time in one process, and keep fewer of them for comparing plans"
     parser.add_argument("--memory_saving", action="store_true", help=text)
+    text = "statistics of the activations: read if the file is there (nothing is measured then), else written"
+    parser.add_argument("--statistics", metavar="NPZ", help=text)
+    text = "go on where an interrupted run stopped, from the <output>_partial.npz that it left"
+    parser.add_argument("--resume", action="store_true", help=text)
 
 
 def add_batches(parser: Parser) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sgs.cli.calibrator_tool import calibrate_files, summary
+from sgs.cli.calibrator_tool import calibrate_files, told_of
 from sgs.cli.convert_tool import convert, inputs, platform_parser
 from sgs.cli.names import check_outputs, exported_paths, single_image_path
 from sgs.cli.options import (
@@ -20,6 +20,7 @@ from sgs.cli.options import (
     start_log,
 )
 from sgs.cli.program import Parser, run
+from sgs.cli.statistics_files import StatisticsFiles
 from sgs.compile import summarise
 from sgs.compile.batches import checked_batches
 from sgs.config.chips import load_chip
@@ -61,11 +62,12 @@ def _body(argv: list[str]) -> int:
     chip = load_chip(options.soc_version)
     target = single_image_path(options.output_file)
     exported = exported_paths(target) if options.export_models else ()
-    check_outputs([*exported, target], inputs(options))
+    statistics = StatisticsFiles.of(options, target)
+    check_outputs([*exported, target, *statistics.written], inputs(options))
     checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
     config, imported, graph = convert(options)
     check_category(options.category, graph.outputs, file=options.model_file)
-    calibrated = calibrate_files(graph, config, options)
+    calibrated = calibrate_files(graph, config, options, statistics)
     image = compile_fixed(
         calibrated.graph, chip, batch_mode=options.batch_mode, batches=options.batch, category=options.category
     )
@@ -74,7 +76,8 @@ def _body(argv: list[str]) -> int:
         for (step, stage), file in zip(stages, sims, strict=False):  # no files without --export_models
             write_sim(step, file, stage=stage)
         write_image(image, image_file)
-    print(summary(calibrated))
+    statistics.finish()
+    print(told_of(calibrated))
     print(summarise(image, chip).text())
     if exported:
         print(f"Float model at: {exported[1]}\nFixed model at: {exported[2]}")

@@ -1,19 +1,25 @@
-"""Share a list of samples among processes.
+"""Share samples among the threads of a process, and among processes.
 
-Processes are spawned, never forked: onnxruntime's threads do not survive a fork. The work function must be importable,
-its arguments picklable. Results come back in the order of the shards, so callers that merge them get the same result
-whatever the number of processes.
+Worker processes are programs of their own that import this library and nothing of the caller: neither fork, which
+onnxruntime's threads do not survive, nor multiprocessing's spawn, which runs the caller's main module again (a script
+without `if __name__ == "__main__"` would start processes without end). The work must be importable, it and its
+arguments picklable. A worker ends when its connection does, so none outlives the process that started it, however that
+one ended.
 """
 
 from __future__ import annotations
 
 import math
-import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+import pickle
+import subprocess
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any, TypeVar
 
 from sgs.errors import UserError
 
@@ -21,6 +27,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WORTH_A_PROCESS = 64  # samples; starting a process costs about a second
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from sgs.data.shards import serve; serve({descriptor})"
+_WORK, _CALL = b"w", b"c"  # kinds of messages to a worker
 
 
 def processors() -> int:
@@ -31,6 +39,24 @@ def processors() -> int:
 def process_count(asked: int, samples: int) -> int:
     """How many processes to use: what is asked, capped to the processors and to what the samples are worth."""
     return max(1, min(asked, processors(), math.ceil(samples / WORTH_A_PROCESS)))
+
+
+def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """Results of `work` on every item, in order, `threads` at a time. Items are made in the calling thread, one more
+    ahead of those being worked on.
+    """
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def map_shards(
@@ -46,10 +72,118 @@ def map_shards(
         return
     size = math.ceil(len(items) / processes)
     shards = [items[start : start + size] for start in range(0, len(items), size)]
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(len(shards), mp_context=context) as pool:
-            yield from pool.map(work, shards, [1] * len(shards))
-    except BrokenProcessPool as error:
+    with Workers(len(shards)) as workers:
+        results = dict(workers.map(work, [(shard, 1) for shard in shards]))
+    yield from (results[index] for index in range(len(shards)))
+
+
+class Workers:
+    """Processes that stand by for work until the `with` block ends."""
+
+    def __init__(self, count: int) -> None:
+        self._workers = [_Worker() for _ in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+
+    def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
+        """(index, result) of `work(*calls[index])`, in the order in which they become ready.
+
+        The work itself is sent to each process once: what it keeps in its attributes there, such as a session, serves
+        its later calls. Raises what a call raised, and UserError when a process is killed.
+        """
+        idle = {worker.connection: worker for worker in self._workers[: len(calls)]}
+        for worker in idle.values():
+            worker.send(_WORK, work)
+        busy: dict[Connection, tuple[_Worker, int]] = {}
+        waiting = deque(enumerate(calls))
+        while waiting or busy:
+            while waiting and idle:
+                connection, worker = idle.popitem()
+                index, arguments = waiting.popleft()
+                worker.send(_CALL, arguments)
+                busy[connection] = worker, index
+            ready = wait(list(busy))
+            for connection in [connection for connection in busy if connection in ready]:
+                worker, index = busy.pop(connection)
+                result = worker.receive()
+                idle[connection] = worker
+                yield index, result
+
+
+class _Worker:
+    """One process, as the process that started it sees it."""
+
+    def __init__(self) -> None:
+        self.connection, theirs = Pipe()
+        with theirs:
+            program = _PROGRAM.format(path=sys.path, descriptor=theirs.fileno())
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,  # Ctrl-C is for the process that started it
+            )
+
+    def send(self, kind: bytes, content: object) -> None:
+        try:
+            self.connection.send_bytes(kind + pickle.dumps(content))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            raise self._killed() from error
+
+    def receive(self) -> Any:
+        try:
+            result, error, trace = pickle.loads(self.connection.recv_bytes())
+        except (EOFError, ConnectionResetError) as end:
+            raise self._killed() from end
+        if error is not None:
+            raise error from RuntimeError(f"in a worker process:\n{trace}")
+        return result
+
+    def _killed(self) -> UserError:
         reason = "a worker process was killed, most likely because memory ran out"
-        raise UserError(reason, stage="processes", remedy="use a smaller --num_process") from error
+        return UserError(reason, stage="processes", remedy="use a smaller --num_process")
+
+    def end(self) -> None:
+        self.connection.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def serve(descriptor: int) -> None:
+    """What a worker runs: read work and arguments from the connection, write (result, error, traceback)."""
+    connection = Connection(descriptor)
+    work: Callable[..., Any] | None = None
+    sent = b""
+    while True:
+        try:
+            message = connection.recv_bytes()
+        except (EOFError, ConnectionResetError):
+            return
+        if message[:1] == _WORK:
+            work, sent = None, message
+            continue
+        try:
+            work = work or pickle.loads(sent[1:])
+            answer = pickle.dumps((work(*pickle.loads(message[1:])), None, ""))
+        except Exception as error:
+            answer = _failure(error)
+        try:
+            connection.send_bytes(answer)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _failure(error: Exception) -> bytes:
+    trace = traceback.format_exc()
+    try:
+        return pickle.dumps((None, pickle.loads(pickle.dumps(error)), trace))
+    except Exception:  # an exception of somebody's script may be of any make
+        return pickle.dumps((None, RuntimeError(repr(error)), trace))

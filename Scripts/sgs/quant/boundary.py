@@ -80,8 +80,9 @@ def _picture_input(graph: Graph, inner: Tensor, spec: InputSpec, front: list[Nod
 def _attach_output(graph: Graph, spec: OutputSpec, back: list[Node]) -> dict[str, Any]:
     codes = graph[spec.name]
     facts: dict[str, Any] = {"name": spec.name, "layout": spec.layout, "dequantize": spec.dequantize}
-    assert codes.quant is not None
-    if spec.dequantize:
+    if codes.quant is None:  # real numbers already
+        assert spec.dequantize
+    elif spec.dequantize:
         inner = _renamed(graph, spec.name, "codes")
         graph.tensors[spec.name] = Tensor(spec.name, inner.shape, DType.FLOAT32)
         back.append(Node("DEQUANTIZE", [inner.name], [spec.name], {}, spec.name))
@@ -102,10 +103,6 @@ def codes_of_inputs(core: Graph, sample: Mapping[str, Array]) -> dict[str, Array
 
 
 def real_outputs(core: Graph, values: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
-    """Codes of the integer graph's outputs as float32."""
-    result = {}
-    for name in names:
-        quant = core[name].quant
-        assert quant is not None
-        result[name] = dequantise(values[name], quant)
-    return result
+    """Values of the integer graph's tensors as float32: codes dequantised, real numbers as they are."""
+    quants = {name: core[name].quant for name in names}
+    return {name: values[name] if quant is None else dequantise(values[name], quant) for name, quant in quants.items()}

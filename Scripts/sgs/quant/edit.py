@@ -2,7 +2,8 @@
 
 Storage: tensors that moving operators tie together form a group with one type and one set of parameters. A group is
 UINT8 when all that read it are 8-bit sums of products, else INT16; an 8-bit reader of an INT16 group gets a QUANTIZE
-with the range of the very tensor it reads.
+with the range of the very tensor it reads. Where one scale would leave a joined tensor too few codes, the group is held
+as real numbers: what is joined has codes of its own, and whoever reads the result gets codes again.
 """
 
 from __future__ import annotations
@@ -27,19 +28,20 @@ from sgs.numeric.types import DType
 from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
 from sgs.quant.plan import MacChoice, QuantPlan
 from sgs.quant.prepare import FUNCTION, kind_of, range_source
-from sgs.registry import FIXED_EXPAND, QUANTISE
+from sgs.registry import FIXED_EXPAND, OPERATOR, QUANTISE
 
 WEIGHT_TYPE = {4: DType.INT4, 8: DType.INT8, 16: DType.INT16}  # of a sum of products, by its precision
 _SUM_LIMIT = 2.0**30  # widening keeps the products of a sum on UINT8 operands below this
 _BIAS_LIMIT = {DType.UINT8: 2.0**30, DType.INT16: 2.0**51}  # and the bias below this, by type of the operand
 _EXACT = {DType.UINT8: 2.0**31, DType.INT16: 2.0**53}  # sums in int32 and in binary64 are exact below this
 _REACH = {DType.UINT8: 255, DType.INT16: INT16_REACH}  # largest magnitude of a centred code
+APART = 128  # times: what is joined with a tensor so much wider would keep fewer than 8 of 16 bits
 COARSE = 1.25  # an 8-bit reader of a group shares its UINT8 codes when the group's range is at most this much wider
 
 
 @dataclass
 class _Group:
-    """Tensors with one type and parameters."""
+    """Tensors with one type and parameters; no parameters where they are real numbers."""
 
     members: list[str] = field(default_factory=list)
     wants_wide: bool = False
@@ -189,6 +191,8 @@ class FixedBuilder:
         self.graph.nodes = []
         self.groups = build_groups(prepared)
         self._casts: dict[tuple[str, DType], str] = {}
+        self._movers = {name: node for node in prepared.nodes if kind_of(node) == "move" for name in node.outputs}
+        self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
         self._range_sources = {
             name: source for node in prepared.nodes if (source := range_source(node)) for name in node.outputs
         }
@@ -205,6 +209,31 @@ class FixedBuilder:
             return float(tensor.data.min(initial=0)), float(tensor.data.max(initial=0))
         chosen = self.plan.range_of(name, narrow=dtype is DType.UINT8)
         return chosen.low, chosen.high
+
+    def separate(self) -> None:
+        """Take what moving operators join out of groups that are held as real numbers."""
+        for group in {id(g): g for g in self.groups.values()}.values():
+            if not self._is_apart(group):
+                continue
+            for name in [name for name in group.members if name not in self._movers]:
+                group.members.remove(name)
+                self.groups[name] = _Group([name], wants_wide=True)
+            group.dtype = DType.FLOAT32
+
+    def _is_apart(self, group: _Group) -> bool:
+        """Whether one scale would leave the smallest of the joined tensors too few codes, and whoever reads the group
+        can have them: a reader of that part alone, or an output of real numbers."""
+        moved = self._movers.keys() & group.members
+        if not self.source[group.members[0]].dtype.is_float or self.wide & moved:
+            return False
+        if any(OPERATOR[self._movers[name].op].window for name in moved):  # it compares codes
+            return False
+        reach = {name: max(map(abs, self._range(name, DType.INT16))) for name in group.members}
+        joined = [bound for name, bound in reach.items() if name not in moved and bound > 0]
+        if not moved or not joined or max(joined) < APART * min(joined):
+            return False
+        parts = {name for name in moved if max(joined) >= APART * reach[name] > 0}
+        return not moved.isdisjoint(self.source.outputs) or not parts.isdisjoint(self._computed_from)
 
     def decide_storage(self) -> None:
         """Type and parameters of every group."""
@@ -225,8 +254,8 @@ class FixedBuilder:
             self._settle(group)
 
     def _settle(self, group: _Group) -> None:
-        if not self.source[group.members[0]].dtype.is_float:
-            return  # integers of the network's own, such as indices
+        if group.dtype is DType.FLOAT32 or not self.source[group.members[0]].dtype.is_float:
+            return  # real numbers, or integers of the network's own, such as indices
         fine = min((_width(self._range(name, DType.UINT8)) for name in group.narrow), default=0.0)
         coarse = _width(self._union(group, DType.UINT8)) > COARSE * fine
         group.dtype = DType.INT16 if group.wants_wide or coarse or not group.narrow else DType.UINT8
@@ -257,6 +286,17 @@ class FixedBuilder:
             cast = self.graph.add_tensor(f"{name}/{dtype.name.lower()}", tensor.shape, dtype, quant=params)
             self.graph.nodes.append(Node("QUANTIZE", [name], [cast.name], {}, name))
             self._casts[key] = cast.name
+        return self._casts[key]
+
+    def _held_as(self, name: str, result: Tensor) -> str:
+        """An operand of a moving operator, dequantised where the result is real numbers."""
+        tensor, key = self.graph[name], (name, DType.FLOAT32)
+        if tensor.quant is None or result.quant is not None:
+            return name
+        if key not in self._casts:
+            real = self.graph.add_tensor(f"{name}/real", tensor.shape, DType.FLOAT32)
+            self.graph.nodes.append(Node("DEQUANTIZE", [name], [real.name], {}, name))
+            self._casts[key] = real.name
         return self._casts[key]
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
@@ -290,10 +330,11 @@ class FixedBuilder:
     def _move(self, node: Node) -> None:
         moved = set(moved_operands(node))
         result = self.graph[node.outputs[0]]
-        inputs = [
-            self._casts.get((n, result.dtype), n) if n in moved and self.source[n].is_constant else n
-            for n in node.inputs
-        ]
+        inputs = list(node.inputs)
+        for index, name in enumerate(node.inputs):
+            if name in moved and name is not None:
+                constant = self.source[name].is_constant
+                inputs[index] = self._casts.get((name, result.dtype), name) if constant else self._held_as(name, result)
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
 
     def _unary(self, node: Node) -> None:
@@ -331,13 +372,15 @@ class FixedBuilder:
 
 
 def build_fixed(prepared: Graph, plan: QuantPlan, wide: Set[str] = frozenset()) -> Graph:
-    """The fixed graph: integer operators, integer inputs and outputs (INT16 or UINT8 codes under the source's names).
+    """The fixed graph: integer operators, inputs and outputs (INT16 or UINT8 codes under the source's names).
 
     `quant.boundary.attach` puts the network's front end and DEQUANTIZE on it. `prepared` comes from `prepare`, `plan`
-    must hold a range for every activation and a choice for every sum of products. `wide` names inputs that are INT16
-    whoever reads them, because the user feeds their codes.
+    must hold a range for every activation and a choice for every sum of products. `wide` names inputs and outputs that
+    are INT16 whoever reads or makes them, because the user feeds or gets their codes. Other outputs may be real
+    numbers.
     """
     builder = FixedBuilder(prepared, plan, wide)
+    builder.separate()
     builder.decide_storage()
     for node in prepared.nodes:
         builder.add(node)

@@ -18,15 +18,15 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.quant.prepare import FUNCTION, kind_of
-from sgs.quant.statistics import Statistics
+from sgs.quant.prepare import EQUALISE, FUNCTION, kind_of
+from sgs.quant.statistics import Statistics, equalised_name, with_scaled
 from sgs.registry import MATRIX, QUANTISE, MatrixForm
 
-_EXPONENTS = (0.25, 0.5, 0.75, 1.0)
+_EXPONENTS = tuple((own, column) for own in (0.25, 0.5, 0.75, 1.0) for column in (0.0, 0.25, 0.5))
 _LARGEST = 4096.0  # a channel that needs more than this is as good as dead
 _WORTH = 0.9  # of the expected error that may be left
 _WORTH_TABLES = 0.1  # where a table per channel has to be stored
-_HEADROOM = 0.7  # of the tensor's range that a channel is brought to: other pictures have larger values in it
+HEADROOM = 1.25  # other pictures have larger values in some channel
 _PEAK = 4.0  # largest value of a channel over its root mean square, as a rule
 Scales = Mapping[str, Array]
 
@@ -63,7 +63,7 @@ class _Reader:
         """Expected error energy of the results per position, up to a factor: UINT8 steps of the operand, INT8 steps of
         the weights (both uniform noise), for channels of magnitude `peak` before they are scaled."""
         columns = self.matrix / scale.reshape(self.groups, 1, -1, 1)
-        step = (peak * scale).max() / 255
+        step = peak.max() / 255
         power = ((peak * scale / _PEAK) ** 2).reshape(self.groups, 1, -1, 1)
         weight_step = np.abs(columns).max((1, 2), keepdims=True) / 127
         return float(step**2 * (columns**2).sum() + (weight_step**2 * power).sum() * columns.shape[1])
@@ -72,13 +72,17 @@ class _Reader:
 def channel_scales(prepared: Graph, statistics: Statistics) -> dict[str, Array]:
     """What to multiply the channels of which tensors by, float64 [C], from the extrema of the tensors."""
     found: dict[str, Array] = {}
+    makers = prepared.producers()
     for name, before, sums in _scalable(prepared):
         scale = _scale(_peaks(statistics, name), sums, _WORTH if before == name else _WORTH_TABLES)
         if scale is None:
             continue
+        if makers[before].attrs.get("activation") == "RELU6":
+            scale = np.maximum(scale, 1.0)  # what is clamped at 6 must not be less clamped than that
         found[name] = scale
         if before != name:
-            found[before] = _levelled(_peaks(statistics, before), 1.0)
+            inner = _peaks(statistics, before)
+            found[before] = _levelled(inner, 1 / np.maximum(inner, inner.max() / _LARGEST))
     return found
 
 
@@ -136,17 +140,25 @@ def _peaks(statistics: Statistics, name: str) -> Array:
     return np.maximum(np.abs(tensor.low), np.abs(tensor.high)).astype(np.float64)
 
 
-def _levelled(peak: Array, exponent: float) -> Array:
-    """(widest / own range) ** exponent, headroom apart; 1 for channels that are as good as dead."""
-    wide = _HEADROOM * peak.max()
-    ratio = np.where(peak * _LARGEST > wide, wide / np.where(peak > 0, peak, 1), 1.0)
-    return np.asarray(np.maximum(ratio, 1.0) ** exponent)
+def _levelled(peak: Array, wanted: Array) -> Array:
+    """Scales in proportion to `wanted`, as large as the tensor's range allows: no channel goes beyond the widest as it
+    is, and those that were less wide keep headroom. 1 for channels that are as good as dead."""
+    widest = peak.max()
+    alive = peak * _LARGEST > widest
+    level = np.where(alive, peak * wanted, 0.0)
+    level = np.minimum(level * widest / max(level.max(), 1e-300), np.maximum(widest / HEADROOM, peak))
+    return np.asarray(np.where(alive, level / np.where(alive, peak, 1), 1.0))
 
 
 def _scale(peak: Array, sums: list[_Reader], worth: float) -> Array | None:
     """The scale with the least expected error, None where there is too little to gain."""
+    some = np.maximum(peak, peak.max() / _LARGEST)
+    if not some.max() > 0:
+        return None
+    column = np.sqrt(sum((reader.matrix**2).sum((1, 3)).reshape(-1) for reader in sums))
+    column = np.maximum(column, max(column.max(), 1e-30) / _LARGEST)
     plain = sum(reader.error(np.ones(len(peak)), peak) for reader in sums)
-    scales = [_levelled(peak, exponent) for exponent in _EXPONENTS]
+    scales = [_levelled(peak, column**columns / some**own) for own, columns in _EXPONENTS]
     errors = [sum(reader.error(scale, peak) for reader in sums) for scale in scales]
     best = int(np.argmin(errors))
     return scales[best] if errors[best] < worth * plain else None
@@ -187,7 +199,7 @@ def equalised(float_graph: Graph, scales: Scales) -> Graph:
 
 def _multiplication(graph: Graph, operand: str, scale: Array, result: str) -> Node:
     factor = graph.add_constant(f"{result}/scale", scale.astype(np.float32))
-    return Node("MUL", [operand, factor.name], [result], {"activation": "NONE", "equalise": True}, result)
+    return Node("MUL", [operand, factor.name], [result], {"activation": "NONE", EQUALISE: True}, result)
 
 
 def _absorb(graph: Graph, node: Node, operand: Array | None, result: Array | None) -> None:
@@ -212,10 +224,9 @@ def _absorb(graph: Graph, node: Node, operand: Array | None, result: Array | Non
 
 
 def scaled(statistics: Statistics, scales: Scales) -> Statistics:
-    """Extrema as the equalised network has them; histograms of scaled tensors, which cannot be known, left out."""
-    tensors = dict(statistics.tensors)
-    for name, scale in scales.items():
-        old = tensors[name]
-        low, high = ((part * scale).astype(np.float32) for part in (old.low, old.high))
-        tensors[name] = replace(old, low=low, high=high, counts=None)
+    """Statistics as the equalised network has them; histograms of scaled tensors as far as they were counted."""
+    known = {name: equalised_name(name) for name in scales if equalised_name(name) in statistics.tensors}
+    missing = {name: (name, np.asarray(scale, np.float32)) for name, scale in scales.items() if name not in known}
+    tensors = dict(with_scaled(statistics, missing).tensors)
+    tensors.update((name, statistics.tensors[counted]) for name, counted in known.items())
     return replace(statistics, tensors=tensors)

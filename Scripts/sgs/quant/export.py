@@ -29,7 +29,7 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
     """
     names: dict[str, str] = {}
     for node in fixed.nodes:
-        if node.op == "DEQUANTIZE":
+        if node.op == "DEQUANTIZE" and node.outputs[0] in fixed.outputs:
             names[node.inputs[0] or ""] = node.outputs[0]
     marked = set()
     for node in fixed.nodes:

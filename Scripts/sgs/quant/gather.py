@@ -1,21 +1,37 @@
-"""Statistics of a float network over a list of samples, in one process or several."""
+"""Statistics of a float network over a list of samples: two passes, in one process or several, that can be resumed."""
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
 
 from sgs.config.input_config import InputConfig
 from sgs.data.feed import Fed, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.data.shards import map_shards
+from sgs.data.shards import Workers, map_threads, processors
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
-from sgs.quant.statistics import Statistics, measure_extrema, measure_histograms
+from sgs.quant.observe import ExtremaObserver, HistogramObserver, Observer, Streams, observe
+from sgs.quant.propagate import Propagation
+from sgs.quant.statistics import (
+    Statistics,
+    counted_tensors,
+    equalised_name,
+    extrema_statistics,
+    with_scaled,
+    with_tally,
+)
+from sgs.quant.statistics_file import Checkpoint
 
 Wrap = Callable[[Iterable[Sample], str], Iterable[Sample]]
+LOADING_WORTH_A_PROCESS = 4.0  # seconds of preprocessing; starting a process costs about one
+CHUNKS = 16  # that a process gets its samples in
 
 
 def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
@@ -36,56 +52,127 @@ class FloatFeeds:
             yield float_inputs(self.config, self.preprocessors, sample, self.inputs)
 
 
+def loading_processes(asked: int, feeds: FloatFeeds, samples: Sequence[Sample]) -> int:
+    """How many processes to use: at most what is asked and the processors, and no more than loading is worth.
+
+    Threads spread inference over the processors anyway. What they cannot share is the preprocess script, which runs in
+    one thread of every process.
+    """
+    start = time.perf_counter()
+    for _ in feeds.load(samples[:1]):
+        pass
+    seconds = (time.perf_counter() - start) * len(samples)
+    return max(1, min(asked, processors(), math.ceil(seconds / LOADING_WORTH_A_PROCESS)))
+
+
+@dataclass(frozen=True)
+class _Share:
+    """What a worker process does with its share of the samples."""
+
+    observer: Observer
+    feeds: FloatFeeds
+    lanes: int
+
+    def __call__(self, samples: Sequence[Sample]) -> Array:
+        return observe(self.observer, self.feeds.load(samples), lanes=self.lanes)
+
+
+@dataclass(frozen=True)
+class _Sized:
+    """An iterator and how many items it will give, for progress bars."""
+
+    items: Iterator[Sample]
+    count: int
+
+    def __iter__(self) -> Iterator[Sample]:
+        return self.items
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The samples of a run and the means to look at them: `lanes` pictures at a time in each process."""
+
+    feeds: FloatFeeds
+    samples: Sequence[Sample]
+    lanes: int
+    workers: Workers | None
+    wrap: Wrap
+    checkpoint: Checkpoint | None
+
+    def tally(self, key: str, title: str, observer: Observer) -> Array:
+        """The joint tally of all samples; `key` is the checkpoint's name for it."""
+        total, done = observer.nothing, np.zeros(len(self.samples), bool)
+        if self.checkpoint is not None:
+            total, done = self.checkpoint.started(key, observer.labels, total, done.size)
+        pending = np.flatnonzero(~done)
+
+        def looked_at() -> Iterator[Sample]:
+            nonlocal total
+            for indices, tally in self._tallies(observer, pending):
+                total, done[indices] = observer.join(total, tally), True
+                if self.checkpoint is not None:  # a copy: Ctrl-C may come between the two
+                    self.checkpoint.update(key, observer.labels, total, done.copy())
+                yield from (self.samples[index] for index in indices)
+
+        for _ in self.wrap(_Sized(looked_at(), pending.size), title):
+            pass
+        return total
+
+    def _tallies(self, observer: Observer, pending: Array) -> Iterator[tuple[Array, Array]]:
+        """(indices of samples, their joint tally) until all pending ones have been looked at."""
+        if self.workers is None:
+            observer.start()
+            feeds = self.feeds.load(self.samples[index] for index in pending)
+            for index, tally in zip(pending, map_threads(observer, feeds, self.lanes), strict=True):
+                yield np.array([index]), tally
+        elif pending.size:
+            chunks = np.array_split(pending, min(pending.size, CHUNKS * len(self.workers)))
+            calls = [([self.samples[index] for index in chunk],) for chunk in chunks]
+            for k, tally in self.workers.map(_Share(observer, self.feeds, self.lanes), calls):
+                yield chunks[k], tally
+
+
 def gather(
     graph: Graph,
     feeds: FloatFeeds,
     samples: Sequence[Sample],
     histograms: Sequence[str],
     *,
+    scales: Callable[[Statistics], Mapping[str, Array]] = lambda extrema: {},
     processes: int = 1,
+    one_at_a_time: bool = False,
     wrap: Wrap = plain,
+    checkpoint: Checkpoint | None = None,
 ) -> Statistics:
-    """Both passes over `samples`: extrema of every activation, then histograms of the tensors named.
+    """Both passes over `samples`: extrema of every activation, then histograms of the tensors named, and of those of
+    them that `scales` (of the extrema; float32 factors [C]) names once more as `equalised_name`, their channels
+    multiplied.
 
-    The result is the same for any number of processes. `wrap` is put around the samples of each pass (progress bars),
-    in this process.
+    The result is the same for any number of processes, any order of the samples, and a run that was interrupted and
+    resumed. `one_at_a_time` looks at one picture at a time in one process, for the least memory. `wrap` is put around
+    the samples of each pass as they are done (progress bars), in this process.
     """
-    first = partial(_extrema, graph, feeds, wrap if processes == 1 else plain)
-    total = Statistics()
-    for part in map_shards(first, samples, processes):
-        total = total.merged(part)
-    if not histograms:
-        return total
-    second = partial(_histograms, graph, feeds, wrap if processes == 1 else plain, tuple(histograms), total)
-    merged: Statistics | None = None
-    for part in map_shards(second, samples, processes):
-        merged = part if merged is None else _with_counts(merged, part, histograms)
-    assert merged is not None
-    return merged
-
-
-def _extrema(graph: Graph, feeds: FloatFeeds, wrap: Wrap, samples: Sequence[Sample], threads: int) -> Statistics:
-    return measure_extrema(graph, feeds.load(wrap(samples, "calibrate 1/2: ranges")), threads=threads)
-
-
-def _histograms(
-    graph: Graph,
-    feeds: FloatFeeds,
-    wrap: Wrap,
-    names: Sequence[str],
-    extrema: Statistics,
-    samples: Sequence[Sample],
-    threads: int,
-) -> Statistics:
-    loaded = feeds.load(wrap(samples, "calibrate 2/2: histograms"))
-    return measure_histograms(graph, loaded, names, extrema, threads=threads)
-
-
-def _with_counts(left: Statistics, right: Statistics, names: Sequence[str]) -> Statistics:
-    """Add up histograms of two shards that share their extrema."""
-    tensors = dict(left.tensors)
-    for name in names:
-        a, b = tensors[name].counts, right.tensors[name].counts
-        assert a is not None and b is not None
-        tensors[name] = replace(tensors[name], counts=a + b)
-    return Statistics(left.samples, tensors)
+    streams = Streams.of(graph, processors())
+    processes = 1 if one_at_a_time else min(processes, streams.lanes)
+    lanes = 1 if one_at_a_time else streams.lanes // processes
+    propagation = Propagation.of(graph)
+    with Workers(processes) if processes > 1 else nullcontext() as workers:
+        run = _Run(feeds, samples, lanes, workers, wrap, checkpoint)
+        try:
+            extrema = ExtremaObserver(graph, propagation.measured, streams)
+            tally = run.tally("extrema", "calibrate 1/2: ranges", extrema)
+            statistics = extrema_statistics(propagation, extrema.extrema(tally), len(samples))
+            if histograms:
+                factors = scales(statistics)
+                scaled = {equalised_name(name): (name, factors[name]) for name in histograms if name in factors}
+                statistics = with_scaled(statistics, scaled)
+                counted = counted_tensors(statistics, histograms, scaled)
+                tally = run.tally("histograms", "calibrate 2/2: histograms", HistogramObserver(graph, counted, streams))
+                statistics = with_tally(statistics, [*histograms, *scaled], tally)
+        finally:
+            if checkpoint is not None:
+                checkpoint.keep()
+    return statistics

@@ -27,7 +27,7 @@ from sgs.numeric.quantise import Array
 from sgs.quant import ranges
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
-from sgs.quant.equalise import Scales, channel_scales, equalised, scaled
+from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import kind_of, prepare
 from sgs.quant.refit import refitted
@@ -137,6 +137,9 @@ class Calibration:
             for t in network.prepared.activations()
             if t.name in network.statistics.tensors
         }
+        for name in plan.scales:
+            low, high = self.statistics.tensors[name].span
+            chosen[name] = ranges.widened(chosen[name], HEADROOM, max(-low, high))
         return replace(plan, ranges=chosen, macs=macs, level="L1")
 
     # -- judging -------------------------------------------------------------------------------------------------------

@@ -15,6 +15,12 @@ def minmax(statistics: TensorStatistics) -> TensorRange:
     return TensorRange(low, high, "minmax")
 
 
+def widened(chosen: TensorRange, factor: float, limit: float) -> TensorRange:
+    """The range times `factor`, within ±limit."""
+    low, high = max(chosen.low * factor, -limit), min(chosen.high * factor, limit)
+    return TensorRange(min(low, chosen.low), max(high, chosen.high), f"{chosen.method} x {factor:g}")
+
+
 def _error(centres: Array, counts: Array, low: float, high: float, steps: int) -> float:
     """Σ count·(x - Q(x))² for an asymmetric quantiser of `steps` steps between low and high (0 inside)."""
     scale = max((high - low) / steps, 1e-30)

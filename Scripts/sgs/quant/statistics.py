@@ -1,193 +1,178 @@
-"""What calibration knows about activations, gathered in two streaming passes.
+"""What calibration knows about the activations of a float network: extrema per channel, and histograms.
 
-Pass 1 takes per-channel minima, maxima and means, reduced inside the session: no activation leaves it. Pass 2 takes
-fixed-bin histograms of the tensors whose range is searched. Both merge associatively and exactly (integers and
-extrema only), so the result does not depend on the order of the pictures or on how many processes shared them. Memory
-does not grow with the number of pictures.
+Statistics are values: they can be saved, loaded and merged (`quant.statistics_file`). Everything in them merges exactly
+and in any order (extrema and integer counts), so they do not depend on the order of the pictures or on how many threads
+and processes shared them. Memory does not grow with the number of pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 
-from sgs.engine.lowering import SessionBuilder, session_options
+from sgs.data.shards import processors
 from sgs.errors import UserError
-from sgs.ir import Graph, Node
+from sgs.ir import Graph
 from sgs.numeric.quantise import Array
-from sgs.quant.prepare import range_source
-from sgs.registry import FLOAT, QUANTISE
+from sgs.quant.bins import Bins
+from sgs.quant.observe import Counted, ExtremaObserver, Feeds, HistogramObserver, Streams, not_finite, observe
+from sgs.quant.propagate import Extrema, Propagation, marked_tensors, observed_tensors
 
-BINS = 2048
-MEAN_ONE = 1 << 24  # means are summed as integers of 2^-24, so that sums are exact in any order
-LINEAR = "/linear"  # suffix of a sum of products before its fused activation
+__all__ = [
+    "Statistics",
+    "TensorStatistics",
+    "bin_centres",
+    "extrema_statistics",
+    "marked_tensors",
+    "measure_extrema",
+    "measure_histograms",
+    "observed_tensors",
+    "with_tally",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class TensorStatistics:
-    """One activation: extrema and sum of means per channel (last axis) [C]; counts [BINS] over [low.min(),
-    high.max()].
+    """One activation: the smallest and the largest value of each channel (last axis), float32 [C], and how many of
+    all its values fall into each of `bins`, int64 [BINS], where they were counted.
     """
 
     low: Array
     high: Array
-    mean_sum: Array
     counts: Array | None = None
 
     @property
     def span(self) -> tuple[float, float]:
-        """Smallest and largest value seen."""
+        """The smallest and the largest value of all."""
         return float(self.low.min()), float(self.high.max())
 
-    def merged(self, other: TensorStatistics) -> TensorStatistics:
-        counts = self.counts
-        if counts is None or other.counts is None:
-            counts = counts if counts is not None else other.counts
-        else:
-            counts = counts + other.counts
-        return TensorStatistics(
-            np.minimum(self.low, other.low), np.maximum(self.high, other.high), self.mean_sum + other.mean_sum, counts
-        )
+    @property
+    def bins(self) -> Bins:
+        """What `counts` are counts of."""
+        return Bins.of(*self.span)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per-tensor statistics over `samples` pictures."""
+    """Statistics of activations by name over `samples` pictures."""
 
     samples: int = 0
     tensors: Mapping[str, TensorStatistics] = field(default_factory=dict)
 
     def merged(self, other: Statistics) -> Statistics:
-        """Statistics of both sets of pictures."""
-        if not self.samples:
-            return other
-        if not other.samples:
-            return self
-        return Statistics(
-            self.samples + other.samples, {name: t.merged(other.tensors[name]) for name, t in self.tensors.items()}
-        )
+        """Statistics of both sets of pictures, without histograms: their bins follow from the extrema of all pictures.
 
-    def mean(self, name: str) -> Array:
-        """Mean per channel over all pictures and positions, float64 [C]."""
-        return np.asarray(self.tensors[name].mean_sum / (MEAN_ONE * self.samples), np.float64)
+        Histograms over a cluster: every machine takes the extrema of its pictures, all are merged, every machine takes
+        the histograms of its pictures with the merged extrema, and these are put together by `with_counts_of`.
+        """
+        if not (self.samples and other.samples):
+            return self if self.samples else other
+        tensors = {
+            name: TensorStatistics(
+                np.minimum(t.low, other.tensors[name].low), np.maximum(t.high, other.tensors[name].high)
+            )
+            for name, t in self.tensors.items()
+        }
+        return Statistics(self.samples + other.samples, tensors)
 
-
-def split_activations(graph: Graph) -> Graph:
-    """A copy in which sums of products carry no activation: their linear results exist as `<result>/linear`."""
-    copy = graph.copy()
-    nodes: list[Node] = []
-    for node in copy.nodes:
-        activation = node.attrs.get("activation", "NONE")
-        if QUANTISE[node.op].kind != "mac" or activation == "NONE":
-            nodes.append(node)
-            continue
-        result = copy[node.outputs[0]]
-        linear = copy.add_tensor(f"{result.name}{LINEAR}", result.shape, result.dtype)
-        nodes.append(Node(node.op, list(node.inputs), [linear.name], {**node.attrs, "activation": "NONE"}, node.name))
-        nodes.append(Node(activation, [linear.name], [result.name], {}, node.name))
-    copy.nodes = nodes
-    return copy
-
-
-class _Observer:
-    """The float network with every tensor of `names` reduced to low, high and mean per channel."""
-
-    def __init__(self, graph: Graph, names: Sequence[str], threads: int) -> None:
-        self.names = list(names)
-        self.inputs = list(graph.inputs)
-        builder = SessionBuilder(graph)
-        for name in graph.inputs:
-            builder.feed(name, "native")
-        for node in graph.nodes:
-            FLOAT[node.op](builder, node)
-        for name in self.names:
-            shape = graph[name].shape
-            layout = builder.layouts(name)[0]
-            channel = 1 if layout == "first" else len(shape) - 1
-            axes = builder.const(np.array([a for a in range(len(shape)) if a != channel], np.int64))
-            value = builder.codes(name, layout)
-            if len(shape) > 1:
-                parts = [builder.op(op, [value, axes], keepdims=0) for op in ("ReduceMin", "ReduceMax", "ReduceMean")]
-            else:
-                parts = [value] * 3
-            rows = [builder.op("Unsqueeze", [part, builder.const(np.array([0], np.int64))]) for part in parts]
-            builder.add_output(f"stat:{name}", builder.op("Concat", rows, axis=0), (3, shape[-1] if shape else 1))
-        self._session = builder.finish({}, session_options(threads))
-        self._outputs = [f"stat:{name}" for name in self.names]
-
-    def observe(self, feeds: Mapping[str, Array]) -> dict[str, TensorStatistics]:
-        arrays = {f"in:{name}": feeds[name] for name in self.inputs}
-        values = self._session.run(self._outputs, arrays)
-        result = {}
-        for name, rows in zip(self.names, values, strict=True):
-            if not np.isfinite(rows).all():
-                raise UserError(
-                    "the float network gives values that are not finite",
-                    stage="calibrate",
-                    node=f"tensor '{name}'",
-                    remedy="look for a division by zero or an overflow in the network, or a wrong preprocess script",
-                )
-            means = np.rint(rows[2].astype(np.float64) * MEAN_ONE).astype(np.int64)
-            result[name] = TensorStatistics(rows[0], rows[1], means)
-        return result
-
-
-def marked_tensors(graph: Graph) -> set[str]:
-    """Results that hold fill values which only mark a place; their range is that of the operand they come from."""
-    return {name for node in graph.nodes if range_source(node) is not None for name in node.outputs}
-
-
-def observed_tensors(graph: Graph) -> list[str]:
-    """Float activations with at least one element, but for marked ones."""
-    marked = marked_tensors(graph)
-    return [t.name for t in graph.activations() if t.dtype.is_float and t.elements and t.name not in marked]
-
-
-def measure_extrema(graph: Graph, feeds: Iterable[Mapping[str, Array]], *, threads: int = 0) -> Statistics:
-    """Pass 1 over a float graph. Raises UserError for values that are not finite, or when there are no feeds."""
-    split = split_activations(graph)
-    observer = _Observer(split, observed_tensors(split), threads)
-    total = Statistics()
-    for sample in feeds:
-        total = total.merged(Statistics(1, observer.observe(sample)))
-    if not total.samples:
-        raise UserError("there are no calibration samples", stage="calibrate")
-    return total
-
-
-def measure_histograms(
-    graph: Graph, feeds: Iterable[Mapping[str, Array]], names: Sequence[str], extrema: Statistics, *, threads: int = 0
-) -> Statistics:
-    """Pass 2: `extrema` with histograms of `names` added. Bin edges are fixed by pass 1, so shards merge exactly."""
-    from sgs.engine import FloatEngine
-
-    engine = FloatEngine(graph, threads=threads, extra=names)
-    counts = {name: np.zeros(BINS, np.int64) for name in names}
-    for sample in feeds:
-        values = engine.run(sample)
-        for name in names:
-            counts[name] += histogram(values[name], *extrema.tensors[name].span)
-    tensors = dict(extrema.tensors)
-    for name in names:
-        tensors[name] = replace(tensors[name], counts=counts[name])
-    return Statistics(extrema.samples, tensors)
-
-
-def histogram(values: Array, low: float, high: float) -> Array:
-    """Counts [BINS] of float32 values in [low, high]; the top edge belongs to the last bin."""
-    if not high > low:
-        counts = np.zeros(BINS, np.int64)
-        counts[0] = values.size
-        return counts
-    flat = np.ascontiguousarray(values, np.float32).reshape(1, -1)
-    top = float(np.nextafter(np.float32(high), np.float32(np.inf)))
-    return np.rint(cv2.calcHist([flat], [0], None, [BINS], [low, top])).astype(np.int64).reshape(-1)
+    def with_counts_of(self, other: Statistics) -> Statistics:
+        """These statistics with the histograms of others added, which have the same extrema: shares of one second
+        pass. Raises ValueError for other extrema.
+        """
+        tensors = dict(self.tensors)
+        for name, theirs in other.tensors.items():
+            if theirs.counts is None:
+                continue
+            ours = tensors[name]
+            if ours.bins != theirs.bins:
+                raise ValueError(f"histograms of '{name}' have different bins: merge the extrema first")
+            tensors[name] = replace(ours, counts=theirs.counts if ours.counts is None else ours.counts + theirs.counts)
+        return Statistics(self.samples, tensors)
 
 
 def bin_centres(statistics: TensorStatistics) -> Array:
     """Real values that the bins stand for, float64 [BINS]."""
-    low, high = statistics.span
-    return low + (np.arange(BINS) + 0.5) * (high - low) / BINS
+    return statistics.bins.centres
+
+
+# -- measuring ---------------------------------------------------------------------------------------------------------
+def measure_extrema(graph: Graph, feeds: Iterable[Feeds], *, threads: int = 0) -> Statistics:
+    """Pass 1 over a float graph: extrema of every activation. Raises UserError for values that are not finite, and
+    where there are no feeds."""
+    propagation, streams = Propagation.of(graph), Streams.of(graph, threads or processors())
+    observer = ExtremaObserver(graph, propagation.measured, streams)
+    samples = 0
+
+    def counted() -> Iterator[Feeds]:
+        nonlocal samples
+        for sample in feeds:
+            samples += 1
+            yield sample
+
+    tally = observe(observer, counted(), lanes=streams.lanes)
+    if not samples:
+        raise UserError("there are no calibration samples", stage="calibrate")
+    return extrema_statistics(propagation, observer.extrema(tally), samples)
+
+
+def extrema_statistics(propagation: Propagation, measured: Mapping[str, Extrema], samples: int) -> Statistics:
+    """Statistics without histograms of all activations, from what was measured. Raises UserError for values that are
+    not finite."""
+    tensors = {}
+    for name, (low, high) in propagation.completed(measured).items():
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise not_finite(name)
+        tensors[name] = TensorStatistics(low, high)
+    return Statistics(samples, tensors)
+
+
+def measure_histograms(
+    graph: Graph,
+    feeds: Iterable[Feeds],
+    names: Sequence[str],
+    extrema: Statistics,
+    *,
+    scaled: Mapping[str, tuple[str, Array]] | None = None,
+    threads: int = 0,
+) -> Statistics:
+    """Pass 2: `extrema` with histograms of `names` added; their bins follow from the extrema, so shares of the pictures
+    add up exactly (`Statistics.with_counts_of`).
+
+    `scaled` asks for more: name → (activation, factors float32 [C]) is that activation with each channel multiplied,
+    and becomes a tensor of its own in the statistics.
+    """
+    known = with_scaled(extrema, scaled or {})
+    wanted = counted_tensors(known, names, scaled or {})
+    if not wanted:
+        return known
+    streams = Streams.of(graph, threads or processors())
+    tally = observe(HistogramObserver(graph, wanted, streams), feeds, lanes=streams.lanes)
+    return with_tally(known, [*names, *(scaled or {})], tally)
+
+
+def counted_tensors(known: Statistics, names: Sequence[str], scaled: Mapping[str, tuple[str, Array]]) -> list[Counted]:
+    """What is counted for `names`, then for the `scaled` activations."""
+    plain = [Counted(name, known.tensors[name].bins) for name in names]
+    return plain + [Counted(source, known.tensors[name].bins, factors) for name, (source, factors) in scaled.items()]
+
+
+def equalised_name(name: str) -> str:
+    """What statistics call an activation whose channels are scaled."""
+    return f"{name}/equalised"
+
+
+def with_scaled(statistics: Statistics, scaled: Mapping[str, tuple[str, Array]]) -> Statistics:
+    """Statistics with extrema of activations whose channels are multiplied by factors."""
+    tensors = dict(statistics.tensors)
+    for name, (source, factors) in scaled.items():
+        ends = [end * factors.astype(np.float32) for end in (tensors[source].low, tensors[source].high)]
+        tensors[name] = TensorStatistics(np.minimum(*ends), np.maximum(*ends))
+    return Statistics(statistics.samples, tensors)
+
+
+def with_tally(statistics: Statistics, names: Sequence[str], tally: Array) -> Statistics:
+    """Statistics with the histograms [names, BINS] of a tally in place of what they have."""
+    found = {name: replace(statistics.tensors[name], counts=row) for name, row in zip(names, tally, strict=True)}
+    return Statistics(statistics.samples, {**statistics.tensors, **found})
