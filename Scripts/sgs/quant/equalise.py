@@ -27,6 +27,7 @@ _LARGEST = 4096.0  # a channel that needs more than this is as good as dead
 _WORTH = 0.9  # of the expected error that may be left
 _WORTH_TABLES = 0.1  # where a table per channel has to be stored
 HEADROOM = 1.25  # other pictures have larger values in some channel
+_SILENT = 1e-6  # energy of a result over the largest below which nobody hears it
 _PEAK = 4.0  # largest value of a channel over its root mean square, as a rule
 Scales = Mapping[str, Array]
 
@@ -60,13 +61,17 @@ class _Reader:
         return self.form.weights(columns.reshape(self.groups, -1, columns.shape[3])).astype(np.float32)
 
     def error(self, scale: Array, peak: Array) -> float:
-        """Expected error energy of the results per position, up to a factor: UINT8 steps of the operand, INT8 steps of
-        the weights (both uniform noise), for channels of magnitude `peak` before they are scaled."""
-        columns = self.matrix / scale.reshape(self.groups, 1, -1, 1)
-        step = peak.max() / 255
-        power = ((peak * scale / _PEAK) ** 2).reshape(self.groups, 1, -1, 1)
-        weight_step = np.abs(columns).max((1, 2), keepdims=True) / 127
-        return float(step**2 * (columns**2).sum() + (weight_step**2 * power).sum() * columns.shape[1])
+        """Expected error energy of the results, each over its own energy: uniform noise of UINT8 steps in the operand
+        (or its own energy, where that is less) and of INT8 steps in the weights, for channels of magnitude `peak`
+        before they are scaled."""
+        matrix = self.matrix
+        columns = matrix / scale.reshape(self.groups, 1, -1, 1)
+        power, scaled_power = (((size / _PEAK) ** 2).reshape(self.groups, 1, -1, 1) for size in (peak, peak * scale))
+        noise = (columns**2 * np.minimum((peak.max() / 255) ** 2 / 12, scaled_power)).sum((1, 2))
+        weight_step = np.abs(columns).max((1, 2)) / 127
+        noise += weight_step**2 / 12 * scaled_power.sum((1, 2)) * columns.shape[1]
+        energy = (matrix**2 * power).sum((1, 2))
+        return float((noise / np.maximum(energy, max(energy.max(), 1e-30) * _SILENT)).sum())
 
 
 def channel_scales(prepared: Graph, statistics: Statistics) -> dict[str, Array]:
