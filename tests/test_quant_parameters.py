@@ -648,7 +648,7 @@ def test_parameters_through_the_programs(
     assert len(float_graph.metadata["quant_parameters"]) == len(read_parameters(at_l5 / file))
     assert "quant_parameters" not in read_sim(tmp_path / "Debug_b_float.sim").graph.metadata
     calibrated("-m", tmp_path / "b_float.sim", "--quant_level", "L1", *samples)
-    assert "warning" not in capsys.readouterr().err
+    assert "warning: quantisation parameters" not in capsys.readouterr().err
     fixed = read_sim(tmp_path / "b_fixed.sim").graph
     assert bare(fixed) == truth and "quant_parameters" not in fixed.metadata
 

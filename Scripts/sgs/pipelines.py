@@ -23,6 +23,7 @@ from sgs.config.nearest import listing
 from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
+from sgs.data.stored import stored
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_import import Layouts, import_onnx
 from sgs.img import Image
@@ -194,7 +195,7 @@ def calibrate(
     calibration = Calibration(
         float_graph,
         statistics,
-        list(feeds.load(kept)),
+        stored(feeds.load(kept)),
         config.conv,
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,

@@ -6,7 +6,8 @@ a tensor and read it, channel c can be multiplied by s_c in the weights that mak
 seen on pictures instead of those of the weights, as in SmoothQuant, Xiao et al. 2023). Weights are scaled per output
 channel anyway, so that a depthwise reader loses nothing; a dense one has its columns spread, and the exponent between
 "not at all" and "altogether" is the one with the least expected error. A function in between becomes a table of its own
-for every channel.
+for every channel. Where channels are joined ahead of the sums of products that read them, those of each operand that a
+sum of products makes for nobody else can be scaled.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.quant.edit import moved_operands
 from sgs.quant.prepare import EQUALISE, FUNCTION, kind_of
 from sgs.quant.statistics import Statistics, equalised_name, with_scaled
 from sgs.registry import MATRIX, QUANTISE, MatrixForm
@@ -78,27 +80,43 @@ def channel_scales(prepared: Graph, statistics: Statistics) -> dict[str, Array]:
     """What to multiply the channels of which tensors by, float64 [C], from the extrema of the tensors."""
     found: dict[str, Array] = {}
     makers = prepared.producers()
-    for name, before, sums in _scalable(prepared):
-        scale = _scale(_peaks(statistics, name), sums, _WORTH if before == name else _WORTH_TABLES)
+    for name, parts, sums in _scalable(prepared):
+        tables = any(part.before not in (None, part.name) for part in parts)
+        free = np.concatenate([np.full(part.channels, part.before is not None) for part in parts])
+        scale = _scale(_peaks(statistics, name), sums, free, _WORTH_TABLES if tables else _WORTH)
         if scale is None:
             continue
-        if makers[before].attrs.get("activation") == "RELU6":
-            scale = np.maximum(scale, 1.0)  # what is clamped at 6 must not be less clamped than that
         found[name] = scale
-        if before != name:
-            inner = _peaks(statistics, before)
-            found[before] = _levelled(inner, 1 / np.maximum(inner, inner.max() / _LARGEST))
+        for part, own in zip(parts, np.split(scale, np.cumsum([part.channels for part in parts])[:-1]), strict=True):
+            if part.before is None:
+                continue
+            if makers[part.before].attrs.get("activation") == "RELU6":
+                np.maximum(own, 1.0, out=own)  # what is clamped at 6 must not be less clamped than that
+            found[part.name] = own
+            if part.before != part.name:
+                inner = _peaks(statistics, part.before)
+                found[part.before] = _levelled(inner, 1 / np.maximum(inner, inner.max() / _LARGEST))
     return found
 
 
 def scalable_tensors(prepared: Graph) -> set[str]:
     """Tensors whose channels `equalised` can scale."""
-    return {name for tensor, before, _ in _scalable(prepared) for name in (tensor, before)}
+    scalable = [(name, part) for name, parts, _ in _scalable(prepared) for part in parts if part.before is not None]
+    return {name for tensor, part in scalable for name in (tensor, part.name, part.before) if name is not None}
 
 
-def _scalable(prepared: Graph) -> Iterator[tuple[str, str, list[_Reader]]]:
-    """(tensor, the result of a sum of products that becomes it channel by channel, the sums of products that read
-    it)."""
+@dataclass(frozen=True)
+class _Part:
+    """Channels of a tensor, which are all that `name` holds. `before` is the result of a sum of products that becomes
+    them channel by channel; None where they cannot be scaled."""
+
+    name: str
+    channels: int
+    before: str | None
+
+
+def _scalable(prepared: Graph) -> Iterator[tuple[str, list[_Part], list[_Reader]]]:
+    """(tensor, what its channels come from, the sums of products that read it)."""
     readers: dict[str, list[Node]] = {}
     for node in prepared.nodes:
         for name in node.inputs:
@@ -109,10 +127,29 @@ def _scalable(prepared: Graph) -> Iterator[tuple[str, str, list[_Reader]]]:
         maker = makers.get(tensor.name)
         if maker is None or tensor.name in prepared.outputs or not tensor.shape or tensor.shape[-1] == 1:
             continue
-        before = _before(prepared, maker, readers)
         sums = _sums_reading(prepared, tensor.name, readers.get(tensor.name, []))
-        if before is not None and sums:
-            yield tensor.name, before, sums
+        parts = list(_parts(prepared, maker, tensor.name, readers)) if sums else []
+        if any(part.before is not None for part in parts):
+            yield tensor.name, parts, sums
+
+
+def _parts(prepared: Graph, maker: Node, name: str, readers: Mapping[str, list[Node]]) -> Iterator[_Part]:
+    """The operands of a maker that joins channels, or else the tensor itself."""
+    operands = joined_channels(prepared, maker)
+    if not operands:
+        yield _Part(name, prepared[name].shape[-1], _before(prepared, maker, readers))
+    makers = prepared.producers()
+    for operand in operands:
+        alone = operand in makers and operand not in prepared.outputs and len(readers[operand]) == 1
+        before = _before(prepared, makers[operand], readers) if alone else None
+        yield _Part(operand, prepared[operand].shape[-1], before)
+
+
+def joined_channels(graph: Graph, node: Node) -> list[str]:
+    """The operands of a node that joins them along their last axis; none where it does something else."""
+    operands = moved_operands(node) if kind_of(node) == "move" else []
+    channels = sum((graph[name].shape or (0,))[-1] for name in operands)
+    return operands if len(operands) > 1 and graph[node.outputs[0]].shape[-1] == channels else []
 
 
 def _before(prepared: Graph, maker: Node, readers: Mapping[str, list[Node]]) -> str | None:
@@ -155,15 +192,16 @@ def _levelled(peak: Array, wanted: Array) -> Array:
     return np.asarray(np.where(alive, level / np.where(alive, peak, 1), 1.0))
 
 
-def _scale(peak: Array, sums: list[_Reader], worth: float) -> Array | None:
-    """The scale with the least expected error, None where there is too little to gain."""
+def _scale(peak: Array, sums: list[_Reader], free: Array, worth: float) -> Array | None:
+    """The scale with the least expected error, 1 where a channel is not free to have one; None where there is too
+    little to gain."""
     some = np.maximum(peak, peak.max() / _LARGEST)
     if not some.max() > 0:
         return None
     column = np.sqrt(sum((reader.matrix**2).sum((1, 3)).reshape(-1) for reader in sums))
     column = np.maximum(column, max(column.max(), 1e-30) / _LARGEST)
     plain = sum(reader.error(np.ones(len(peak)), peak) for reader in sums)
-    scales = [_levelled(peak, column**columns / some**own) for own, columns in _EXPONENTS]
+    scales = [np.where(free, _levelled(peak, column**columns / some**own), 1.0) for own, columns in _EXPONENTS]
     errors = [sum(reader.error(scale, peak) for reader in sums) for scale in scales]
     best = int(np.argmin(errors))
     return scales[best] if errors[best] < worth * plain else None
@@ -178,28 +216,36 @@ def equalised(float_graph: Graph, scales: Scales) -> Graph:
     nodes: list[Node] = []
     plain: dict[str, str] = {}  # scaled tensor → the same not scaled
     for node in graph.nodes:
-        is_sum = QUANTISE[node.op].kind == "mac"
-        operand = node.inputs[0]
-        inputs = [operand if is_sum and name == operand else plain.get(name or "", name) for name in node.inputs]
+        is_sum, carries = QUANTISE[node.op].kind == "mac", _carries(float_graph, node, scales)
+        scaled_inputs = {node.inputs[0]} if is_sum else set(node.inputs) if carries else set()
+        inputs = [name if name in scaled_inputs else plain.get(name or "", name) for name in node.inputs]
         node = Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name)
         result = node.outputs[0]
-        if is_sum:
-            _absorb(graph, node, scales.get(operand or ""), scales.get(result))
-        elif result in scales:
-            inner = graph.add_tensor(f"{result}/plain", graph[result].shape, graph[result].dtype)
-            node.outputs[0] = inner.name
         nodes.append(node)
-        if result in scales:
-            scale = scales[result].astype(np.float32)
-            if not is_sum:
-                nodes.append(_multiplication(graph, node.outputs[0], scale, result))
-            elif any(QUANTISE[r.op].kind != "mac" for r in float_graph.nodes if result in r.inputs):
-                inner = graph.add_tensor(f"{result}/plain", graph[result].shape, graph[result].dtype)
-                nodes.append(_multiplication(graph, result, 1 / scale, inner.name))
-                plain[result] = inner.name
+        if is_sum:
+            _absorb(graph, node, scales.get(inputs[0] or ""), scales.get(result))
+        if result not in scales or carries:
+            continue
+        scale = scales[result].astype(np.float32)
+        inner = graph.add_tensor(f"{result}/plain", graph[result].shape, graph[result].dtype)
+        plain[result] = inner.name
+        if is_sum:
+            nodes.append(_multiplication(graph, result, 1 / scale, inner.name))
+        else:
+            node.outputs[0] = inner.name
+            nodes.append(_multiplication(graph, inner.name, scale, result))
     graph.nodes = nodes
     graph.prune()
     return graph
+
+
+def _carries(graph: Graph, node: Node, scales: Scales) -> bool:
+    """Whether a node joins channels that are scaled as those of its result are."""
+    operands = joined_channels(graph, node) if node.outputs[0] in scales else []
+    if not operands or not scales.keys() & set(operands):
+        return False
+    joined = np.concatenate([scales.get(name, np.ones(graph[name].shape[-1])) for name in operands])
+    return np.array_equal(joined, scales[node.outputs[0]])
 
 
 def _multiplication(graph: Graph, operand: str, scale: Array, result: str) -> Node:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sgs.config.input_config import ConvSpec
+from sgs.data.stored import stored
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError, raise_all
 from sgs.ir import Graph, Node
@@ -101,7 +102,7 @@ class Calibration:
         self._judges = list(self.samples[::every])
         self._fitted = [s for i, s in enumerate(self.samples) if i % every] or self._judges
         engine = FloatEngine(self.float_graph, threads=self.threads)
-        self._truth = [engine.run(sample) for sample in self._judges]
+        self._truth = stored(engine.run(sample) for sample in self._judges)
         self._corrects = False
         self._strictness = 1.0
 
@@ -301,7 +302,7 @@ class Calibration:
 
     def _refitted(self, plan: QuantPlan, samples: Sequence[Feeds], held: int = 0) -> QuantPlan:
         core, network = self.fixed(plan), self.network(plan)
-        codes = [codes_of_inputs(core, sample) for sample in samples]
+        codes = (codes_of_inputs(core, sample) for sample in samples)
         weights = held > 0
         return refitted(network.graph, network.prepared, core, plan, samples, codes, weights=weights, held=held)
 

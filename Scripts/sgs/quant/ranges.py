@@ -64,7 +64,7 @@ def histogram_mse(
 def percentile(statistics: TensorStatistics, share: float = 0.99999) -> TensorRange:
     """The range that holds `share` of the values, the same part of the others cut off at either end."""
     assert statistics.counts is not None
-    counts, edges = statistics.counts, statistics.bins.edges
+    counts, edges = statistics.counts, np.clip(statistics.bins.edges, *statistics.span)
     below = np.cumsum(counts) / max(int(counts.sum()), 1)
     first = int(np.searchsorted(below, (1 - share) / 2))
     last = int(np.searchsorted(below, 1 - (1 - share) / 2))
@@ -80,15 +80,16 @@ def kullback_leibler(statistics: TensorStatistics, *, levels: int = 256, candida
     assert statistics.counts is not None
     low, high = min(statistics.span[0], 0.0), max(statistics.span[1], 0.0)
     centres, counts = bin_centres(statistics), statistics.counts.astype(np.float64)
-    best = (np.inf, low, high)
+    best, half = (np.inf, low, high), statistics.bins.step / 2
     for fraction in np.linspace(1, 0.1, candidates):
-        inside = (centres >= low * fraction) & (centres <= high * fraction)
-        if inside.sum() < levels:
+        below, above = centres <= low * fraction - half, centres >= high * fraction + half
+        inside = counts[~(below | above)]
+        if len(inside) < levels:
             break
-        reference = counts[inside].copy()
-        reference[0] += counts[centres < low * fraction].sum()
-        reference[-1] += counts[centres > high * fraction].sum()
-        divergence = _divergence(reference, _coarse(counts[inside], levels))
+        reference = inside.copy()
+        reference[0] += counts[below].sum()
+        reference[-1] += counts[above].sum()
+        divergence = _divergence(reference, _coarse(inside, levels))
         if divergence < best[0]:
             best = (divergence, low * fraction, high * fraction)
     return TensorRange(best[1], best[2], "kullback-leibler")
@@ -104,7 +105,8 @@ def _coarse(counts: Array, levels: int) -> Array:
 
 def _divergence(p: Array, q: Array) -> float:
     """Kullback-Leibler divergence of two histograms; a thousandth of a count stands in where q alone is empty."""
-    p, q = p / max(p.sum(), 1e-30), np.maximum(q, 1e-3) / max(q.sum(), 1e-30)
+    p, q = p / max(p.sum(), 1e-30), np.maximum(q, 1e-3)
+    q = q / q.sum()
     filled = p > 0
     return float((p[filled] * np.log(p[filled] / q[filled])).sum())
 

@@ -6,7 +6,7 @@ mended as far as it has got, the operands that they are to be made from. See `qu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,7 +22,7 @@ from sgs.registry import MATRIX, QUANTISE, MatrixForm
 
 ROWS = 8192  # positions looked at per sum of products, over all samples
 _ELEMENTS = 1 << 21  # of rows taken from one sample at a time
-Feeds = Sequence[Mapping[str, Array]]
+Feeds = Iterable[Mapping[str, Array]]
 
 
 def refitted(

@@ -183,7 +183,7 @@ def dead_channels(evidence: Evidence) -> Iterator[Finding]:
     for node in mac_nodes(evidence.prepared):
         name = node.outputs[0]
         known = evidence.statistics.tensors[name]
-        (dead,) = np.nonzero(known.low == known.high)
+        (dead,) = np.nonzero((known.low == known.high) | ~_rows(evidence.prepared, node).any(1))
         if not 0 < dead.size < known.low.size or evidence.observations(name) < OBSERVED * known.low.size:
             continue
         numbers = f"{dead.size} of {known.low.size} never change: {listing(map(str, dead), 8)}"
@@ -192,14 +192,19 @@ def dead_channels(evidence: Evidence) -> Iterator[Finding]:
     yield from (finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
 
 
+def _rows(prepared: Graph, node: Node) -> Array:
+    """The weights of a sum of products, [O, products]."""
+    rule = QUANTISE[node.op]
+    weight = prepared[node.inputs[rule.weight] or ""].data
+    assert weight is not None
+    return np.moveaxis(weight, rule.channel_axis, 0).reshape(weight.shape[rule.channel_axis], -1)
+
+
 def weight_outliers(evidence: Evidence) -> Iterator[Finding]:
     """Channels whose scale is decided by one weight, and channels with far larger weights than the others."""
     found = []
     for node in mac_nodes(evidence.prepared):
-        rule, choice = QUANTISE[node.op], evidence.plan.macs[node.outputs[0]]
-        weight = evidence.prepared[node.inputs[rule.weight] or ""].data
-        assert weight is not None
-        rows = np.moveaxis(weight, rule.channel_axis, 0).reshape(weight.shape[rule.channel_axis], -1)
+        rows, choice = _rows(evidence.prepared, node), evidence.plan.macs[node.outputs[0]]
         peak, rms = np.abs(rows).max(1), np.sqrt((rows.astype(np.float64) ** 2).mean(1))
         times = peak / np.maximum(rms, 1e-30)
         worst, count = int(times.argmax()), int((times > OUTLIER_RMS).sum())

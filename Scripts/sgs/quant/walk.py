@@ -7,7 +7,7 @@ samples, or large ones, cost time and not memory.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -64,18 +64,19 @@ class Walk:
     """
 
     def __init__(
-        self, graph: Graph, feeds: Sequence[Mapping[str, Array]], *, real: bool = False, budget: int = MEMORY
+        self, graph: Graph, feeds: Iterable[Mapping[str, Array]], *, real: bool = False, budget: int = MEMORY
     ) -> None:
         self.graph = graph
-        self.samples = len(feeds)
+        self.samples = 0
         self._real = real
         self._next = 0
         self._values = _Values(budget)
         self._pool = ThreadPoolExecutor(processors())
         self._last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs if name is not None}
-        for name in graph.inputs:
-            for sample, feed in enumerate(feeds):
-                self._values.put(name, sample, np.ascontiguousarray(feed[name]))
+        for feed in feeds:
+            for name in graph.inputs:
+                self._values.put(name, self.samples, np.ascontiguousarray(feed[name]))
+            self.samples += 1
 
     def until(self, result: str) -> Node:
         """Run what comes before the node whose first result is `result`, and return that node."""
