@@ -218,12 +218,11 @@ def test_names_are_shortened_to_what_tells_them_apart(name: str, shown: str) -> 
 
 def test_the_record_holds_everything() -> None:
     found = [layer("a", macs=0.25, bits=16), layer("y", alone=None)]
-    finding = Finding("dead output channels", "CONV_2D 'a'", "1 of 4", "harmless")
+    finding = Finding("dead output channels", "CONV_2D 'a'", "1 of 4", "harmless", (3,))
     data = json.loads(record(found, [finding], ["y"], {"level": "L3"}))
     assert data["calibration"] == {"level": "L3"} and data["outputs"] == {"y": 20.0} and data["int16_macs"] == 0.25
-    assert data["findings"] == [
-        {"trap": "dead output channels", "where": "CONV_2D 'a'", "numbers": "1 of 4", "outcome": "harmless"}
-    ]
+    words = {"trap": "dead output channels", "where": "CONV_2D 'a'", "numbers": "1 of 4", "outcome": "harmless"}
+    assert data["findings"] == [{**words, "channels": [3]}]
     assert [one["name"] for one in data["layers"]] == ["a", "y"] and data["layers"][1]["alone"] is None
     assert data["layers"][0].keys() == set(Layer.__dataclass_fields__)
 

@@ -244,22 +244,6 @@ def balanced(small: float) -> Graph:
     return build.output(y)
 
 
-def test_operands_joined_ahead_of_a_convolution_are_brought_to_like_ranges() -> None:
-    graph = balanced(0.01)
-    assert scalable_tensors(prepare(graph)) == {"a", "b", "s", "joined"}
-    work = work_on(graph, noise(graph), ini(graph))
-    plan = work.run("L3")
-    scale = plan.scales["joined"]
-    assert scale[:6].min() > 20 and (scale[6:11] == 1).all() and scale[11:].min() > 500
-    assert np.array_equal(scale[:6], plan.scales["a"]) and np.array_equal(scale[11:], plan.scales["s"])
-    assert work.output_sqnr(plan) > 30 > 15 > work.output_sqnr(work.run("L1"))
-    assert [node.op for node in work.network(plan).prepared.nodes] == [node.op for node in work.prepared.nodes]
-    findings = found(graph, level="L3")
-    assert {finding.trap for finding in findings} == {RANGES_APART}
-    assert [finding.outcome for finding in findings] == ["cured: channels were brought to like ranges"]
-    assert found(balanced(1.0), level="L3") == ()
-
-
 @pytest.mark.parametrize("names", [("a",), ("s", "b"), ("joined",), ("a", "joined"), ("a", "b", "s", "joined")])
 def test_scales_that_somebody_edited_leave_the_function_alone(names: tuple[str, ...]) -> None:
     """Also where those of what is joined are not those of the whole."""
@@ -336,7 +320,7 @@ def test_dead_channels() -> None:
 
     (finding,) = found(with_weights(kill))
     assert (finding.trap, finding.where) == (DEAD_CHANNELS, "CONV_2D 'conv'")
-    assert finding.numbers == "3 of 12 never change: 2, 7, 9"
+    assert (finding.numbers, finding.channels) == ("3 of 12 never change", (2, 7, 9))
     assert finding.outcome.startswith("harmless")
     assert found(with_weights(nothing)) == ()
 
@@ -349,7 +333,7 @@ def test_a_weight_far_beyond_the_others() -> None:
         (finding,) = found(with_weights(spike), level=level)
         assert (finding.trap, finding.where) == (WEIGHT_OUTLIERS, "CONV_2D 'conv'")
         assert "the largest weight of channel 4 is 18 times the root mean square" in finding.numbers
-        assert "in 1 of 12 channels" in finding.numbers
+        assert "in 1 of 12 channels" in finding.numbers and finding.channels == (4,)
         assert finding.outcome.startswith("held in 8 bits") and (level == "L1") == (clipped in finding.outcome)
 
 
@@ -358,7 +342,7 @@ def test_a_channel_with_weights_far_beyond_the_others() -> None:
         weight[6] *= 100
 
     (finding,) = found(with_weights(blow))
-    assert finding.trap == WEIGHT_OUTLIERS and finding.outcome.startswith("harmless")
+    assert finding.trap == WEIGHT_OUTLIERS and finding.outcome.startswith("harmless") and finding.channels == (6,)
     assert "weights of channel 6 are " in finding.numbers
     assert 80 < float(finding.numbers.split()[5]) < 130
 

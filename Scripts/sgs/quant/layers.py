@@ -6,9 +6,10 @@ codes; and accumulated, as it comes out of the fixed network with all that went 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
@@ -19,12 +20,14 @@ from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.quant.boundary import codes_of_inputs
+from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan
 from sgs.quant.prepare import range_source
 from sgs.registry import COST, FLOAT, QUANTISE
 
 SAMPLES = 2  # looked at: errors are of many thousand values each
 SEGMENT_BYTES = 1 << 26  # of float results that are computed at a time
+BLOCK = 1 << 18  # elements that are converted at a time
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
 _MOST = 120.0  # dB; a layer without any error has so much
 Feeds = Mapping[str, Array]
@@ -101,16 +104,15 @@ def measured(
     """The layers with their errors over the samples (float feeds).
 
     `graph` is the float network that `core` stands for, equalised by `scales` where the plan says so; errors are those
-    of the network as it came. Works on one sample a processor at a time, and on a part of the network at a time, so
+    of the network as it came. Works on a part of the network at a time, and on one sample only where it is large, so
     that memory is bounded by what is alive at any point.
     """
-    comparison = _Comparison(graph, core, scales)
-    with ThreadPoolExecutor(processors()) as pool:
-        found = list(pool.map(comparison.energies, samples))
+    streams = Streams.of(graph, processors())
+    found = _Comparison(graph, core, scales).energies(samples[:1] if streams.large else samples, streams.lanes)
     result = []
     for layer in layers:
-        if found and layer.name in found[0]:
-            signal, *noise = np.sum([energies[layer.name] for energies in found], axis=0)
+        if layer.name in found:
+            signal, *noise = found[layer.name]
             alone, accumulated = (_decibels(signal, energy) for energy in noise)
             layer = replace(layer, alone=alone, accumulated=accumulated)
         result.append(layer)
@@ -132,37 +134,47 @@ class _Segment:
     """
 
     nodes: list[Node] = field(default_factory=list)
-    fixed: list[tuple[Node, NodeKernel]] = field(default_factory=list)
+    fixed: list[Node] = field(default_factory=list)
     reads: list[str] = field(default_factory=list)
     makes: list[str] = field(default_factory=list)
     real: list[str] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
 
-    def start(self, graph: Graph) -> None:
-        """Make the session, if there is anything to compute."""
+    def session(self, graph: Graph) -> Callable[[Feeds], dict[str, Array]]:
+        """What the segment makes, as a function of the values that there are."""
         if not self.makes:
-            return
+            return lambda values: {}
         builder = SessionBuilder(graph)
         for name in self.reads:
             builder.feed(name, "native")
         for node in self.nodes:
             FLOAT[node.op](builder, node)
-        self._session = builder.finish(dict.fromkeys(self.makes, "native"), session_options(1))
+        session = builder.finish(dict.fromkeys(self.makes, "native"), session_options(1))
+        outputs = [f"out:{name}" for name in self.makes]
 
-    def run(self, values: Feeds) -> dict[str, Array]:
-        """What the segment makes."""
-        if not self.makes:
-            return {}
-        feeds = {f"in:{name}": values[name] for name in self.reads}
-        results = self._session.run([f"out:{name}" for name in self.makes], feeds)
-        return dict(zip(self.makes, results, strict=True))
+        def run(values: Feeds) -> dict[str, Array]:
+            results = session.run(outputs, {f"in:{name}": values[name] for name in self.reads})
+            return dict(zip(self.makes, results, strict=True))
+
+        return run
+
+
+@dataclass
+class _State:
+    """Of one sample: values of the float network and of the fixed one, and `inner` codes of tensors that the float
+    network does not have, as they are where nothing went wrong before."""
+
+    real: dict[str, Array]
+    codes: dict[str, Array]
+    inner: dict[str, Array] = field(default_factory=dict)
+    found: dict[str, Array] = field(default_factory=dict)
 
 
 class _Comparison:
     """A float and a fixed network side by side."""
 
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
-        self._core, self._scales = core, scales
+        self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
         marked = {name for node in core.nodes if range_source(node) is not None for name in node.outputs}
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
@@ -179,53 +191,65 @@ class _Comparison:
             place = max(
                 [place, *(made.get(self._real.get(name or "", ""), 0) for name in (*node.inputs, *node.outputs))]
             )
-            self._segments[place].fixed.append((node, NodeKernel(self._core, node, threads=1)))
+            self._segments[place].fixed.append(node)
 
     def _connect(self, graph: Graph) -> None:
         """What each segment reads and makes, and what nobody wants behind it."""
         last_real: dict[str, int] = {}
         last_codes: dict[str, int] = {}
+        touched = [
+            [n for node in part.fixed for n in (*node.inputs, *node.outputs) if n is not None]
+            for part in self._segments
+        ]
         for k, segment in enumerate(self._segments):
             last_real.update((name, k) for node in segment.nodes for name in node.inputs if name is not None)
-            touched = [name for node, kernel in segment.fixed for name in (*kernel.operands, *node.outputs)]
-            last_real.update((self._real[name], k) for name in touched if name in self._real)
-            last_codes.update((name, k) for name in touched)
+            last_real.update((self._real[name], k) for name in touched[k] if name in self._real)
+            last_codes.update((name, k) for name in touched[k])
         for k, segment in enumerate(self._segments):
             made = {name: None for node in segment.nodes for name in node.outputs}
             read = {name: None for node in segment.nodes for name in node.inputs if name is not None}
             segment.reads = [name for name in read if name not in made and not graph[name].is_constant]
-            wanted = {
-                self._real.get(name) for node, kernel in segment.fixed for name in (*kernel.operands, *node.outputs)
-            }
+            wanted = {self._real.get(name) for name in touched[k]}
             segment.makes = [name for name in made if name in wanted or last_real.get(name, -1) > k]
             segment.real = [name for name, end in last_real.items() if end == k]
             segment.codes = [name for name, end in last_codes.items() if end == k]
-            segment.start(graph)
 
-    def energies(self, sample: Feeds) -> dict[str, Array]:
+    def energies(self, samples: Sequence[Feeds], lanes: int) -> dict[str, Array]:
         """Result → energies of the signal, of the noise alone (NaN for moving operators, which add none) and of the
-        noise accumulated, float64 [3]."""
-        found: dict[str, Array] = {}
-        real: dict[str, Array] = {name: np.ascontiguousarray(value) for name, value in sample.items()}
-        codes = codes_of_inputs(self._core, sample)
-        inner: dict[str, Array] = {}  # as codes, of tensors that the float network does not have, nothing wrong before
-        for segment in self._segments:
-            real |= segment.run(real)
-            for node, kernel in segment.fixed:
-                codes |= zip(node.outputs, kernel([codes[name] for name in kernel.operands]), strict=True)
-                name, rule = node.outputs[0], QUANTISE.get(node.op)
-                if node.op in _CASTS:
-                    continue
-                lone = None
-                if name not in self._real or rule is None or rule.kind != "move":
-                    lone, *_ = results = kernel([self._fed(operand, real, inner) for operand in kernel.operands])
-                    inner |= ((n, value) for n, value in zip(node.outputs, results, strict=True) if n not in self._real)
-                if name in self._judged:
-                    found[name] = self._energies(name, real[self._real[name]], lone, codes[name])
-            for values, gone in ((real, segment.real), (codes, segment.codes), (inner, segment.codes)):
-                for name in gone:
-                    values.pop(name, None)
-        return found
+        noise accumulated, float64 [3], over the samples; `lanes` of them are worked on at a time."""
+        states = [_State(dict(sample.items()), codes_of_inputs(self._core, sample)) for sample in samples]
+        with ThreadPoolExecutor(lanes) as pool:
+            for segment in self._segments:
+                kernels = [NodeKernel(self._core, node, threads=1) for node in segment.fixed]
+                advance = partial(self._advance, segment, segment.session(self._graph), kernels)
+                list(pool.map(advance, states))
+        names = states[0].found if states else ()
+        return {name: np.sum([state.found[name] for state in states], axis=0) for name in names}
+
+    def _advance(
+        self,
+        segment: _Segment,
+        run: Callable[[Feeds], dict[str, Array]],
+        kernels: Sequence[NodeKernel],
+        state: _State,
+    ) -> None:
+        """Take one sample through a segment."""
+        real, codes, inner = state.real, state.codes, state.inner
+        real |= run(real)
+        for node, kernel in zip(segment.fixed, kernels, strict=True):
+            codes |= zip(node.outputs, kernel([codes[name] for name in kernel.operands]), strict=True)
+            name, rule = node.outputs[0], QUANTISE.get(node.op)
+            if node.op in _CASTS:
+                continue
+            lone = None
+            if name not in self._real or rule is None or rule.kind != "move":
+                lone, *_ = results = kernel([self._fed(operand, real, inner) for operand in kernel.operands])
+                inner |= ((n, value) for n, value in zip(node.outputs, results, strict=True) if n not in self._real)
+            if name in self._judged:
+                state.found[name] = self._energies(name, real[self._real[name]], lone, codes[name])
+        for values, gone in ((real, segment.real), (codes, segment.codes), (inner, segment.codes)):
+            for name in gone:
+                values.pop(name, None)
 
     def _fed(self, name: str, real: Feeds, inner: Feeds) -> Array:
         """What an operand would be if nothing had gone wrong before it."""
@@ -233,22 +257,30 @@ class _Comparison:
         if name not in self._real:
             return inner[name]
         value = real[self._real[name]]
-        return value if tensor.quant is None else quantise(value, tensor.quant, tensor.dtype)
+        if tensor.quant is None:
+            return value
+        codes = np.empty(value.shape, tensor.dtype.numpy)
+        for source, target in zip(_blocks(value), _blocks(codes), strict=True):
+            target[:] = quantise(source, tensor.quant, tensor.dtype)
+        return codes
 
     def _energies(self, name: str, truth: Array, lone: Array | None, codes: Array) -> Array:
         quant, scale = self._core[name].quant, self._scales.get(name, np.ones(1)).astype(np.float32)
+        total = np.zeros(3)
+        for real, *held in zip(
+            _blocks(truth), *(_blocks(codes if a is None else a) for a in (lone, codes)), strict=True
+        ):
+            values = [part if quant is None else dequantise(part, quant) for part in held]
+            parts = [part / scale for part in (real, *(value - real for value in values))]
+            total += [float(np.vdot(part, part)) for part in parts]
+        return total if lone is not None else np.array([total[0], np.nan, total[2]])
 
-        def energy(values: Array | None) -> float:
-            if values is None:
-                return float("nan")
-            difference = (values if quant is None else dequantise(values, quant)) - truth
-            return _energy(difference / scale)
 
-        return np.array([_energy(truth / scale), energy(lone), energy(codes)])
-
-
-def _energy(values: Array) -> float:
-    return float(np.vdot(values, values))
+def _blocks(array: Array) -> list[Array]:
+    """The array as rows of channels, in parts of about BLOCK elements."""
+    rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
+    step = max(1, BLOCK // max(1, rows.shape[1]))
+    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 def _counterparts(graph: Graph, core: Graph) -> dict[str, str]:

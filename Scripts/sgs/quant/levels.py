@@ -2,13 +2,14 @@
 
     L1  activations min/max, weights absmax
     L2  + weight bounds by least squared error
-    L3  + bias correction, channel equalisation, the best of four ranges for every activation
+    L3  + bias correction, channel equalisation (with tables per channel where that gains much), the best of four
+        ranges for every activation
     L4  + 16 bit for the sums of products that disturb the outputs most, down to the sensitivity threshold
     L5  + 16 bit as far as the budget goes, ranges by their effect on the outputs, weights refitted with second-order
         rounding
 
 Every step's plan is measured at the network's outputs, on samples that nothing is fitted to, and replaces the one
-before only where the error falls. From L3 on what is measured has its biases corrected, as the final plan will have.
+before only where the error falls. From L3 on a plan is measured as it is and with its biases corrected.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
-from sgs.quant.prepare import kind_of, prepare
+from sgs.quant.prepare import FUNCTION, kind_of, prepare
 from sgs.quant.refit import refitted
 from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
 from sgs.quant.statistics import Statistics, marked_tensors
@@ -46,8 +47,10 @@ WEIGHT_JUDGES = 8  # of the judging samples also judge single weights
 TRIAL_SAMPLES = 8  # for local errors
 CORRECTION_SAMPLES = 6  # for biases of plans that are to be judged
 SENSITIVITY_SAMPLES = 4
+_ACTIVATIONS = 40_000_000  # per sample; of networks with more, fewer samples are looked at
 RESULT_COST = 64  # what a 16-bit result costs beside its multiply-accumulates, in such
 _BEST = 0.1  # of the threshold: where the best is wanted, the budget is what ends promotion
+_WORTH_TABLES = 1.0  # dB that tables per channel must gain: they take memory and time
 _ROUNDS = 3  # of promotion, until the measured error is tolerable
 _FOLLOWED = 24  # sums of products whose ranges are tried at the outputs
 
@@ -97,8 +100,10 @@ class Calibration:
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
-        self._networks: dict[tuple[str, ...], Network] = {(): Network(self.float_graph, self.prepared, self.statistics)}
-        every = max(3, -(-len(self.samples) // JUDGE_SAMPLES))
+        plain = Network(self.float_graph, self.prepared, self.statistics)
+        self._networks: dict[tuple[tuple[str, bytes], ...], Network] = {(): plain}
+        self._size = sum(tensor.elements for tensor in self.prepared.activations())
+        every = max(3, -(-len(self.samples) // self._few(JUDGE_SAMPLES)))
         self._judges = list(self.samples[::every])
         self._fitted = [s for i, s in enumerate(self.samples) if i % every] or self._judges
         engine = FloatEngine(self.float_graph, threads=self.threads)
@@ -111,9 +116,13 @@ class Calibration:
         """The samples that plans are judged on."""
         return self._judges
 
+    def _few(self, samples: int) -> int:
+        """So many samples, or as few as have as many activations: a large picture tells as much as several."""
+        return max(min(samples, 2), min(samples, samples * _ACTIVATIONS // self._size))
+
     def network(self, plan: QuantPlan) -> Network:
         """What the plan quantises: the float network, equalised where the plan says so."""
-        key = tuple(plan.scales)
+        key = tuple((name, scale.tobytes()) for name, scale in plan.scales.items())
         if key not in self._networks:
             self._networks[key] = self._equalised(plan.scales)
         return self._networks[key]
@@ -165,17 +174,21 @@ class Calibration:
         return build_fixed(self.network(plan).prepared, plan, self.wide)
 
     def better(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
-        """The plan with the smaller measured error of the two; the trial is recorded."""
-        judged = self.with_biases(trial, CORRECTION_SAMPLES) if self._corrects else trial
-        score = self.output_sqnr(judged)
-        kept = score > max((step.sqnr for step in self.steps if step.kept), default=-np.inf)
+        """The plan with the smaller measured error of the two; the trial is recorded. Where biases are corrected, the
+        trial counts as it is or with its biases corrected, whichever is better."""
+        score, judged = self._judged(trial)
+        best = max((step.sqnr for step in self.steps if step.kept), default=-np.inf)
+        kept = score > best + (_WORTH_TABLES if name == TABLES else 0)
         if kept:
             self._best = judged
         self._record(Step(name, score, kept))
         return trial if kept else plan
 
-    def _score(self, plan: QuantPlan) -> float:
-        return self.output_sqnr(self.with_biases(plan, CORRECTION_SAMPLES) if self._corrects else plan)
+    def _judged(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
+        plans = [plan, self.with_biases(plan, self._few(CORRECTION_SAMPLES))] if self._corrects else [plan]
+        scores = [self.output_sqnr(candidate) for candidate in plans]
+        best = int(np.argmax(scores))
+        return scores[best], plans[best]
 
     def _record(self, step: Step) -> None:
         self.steps.append(step)
@@ -196,8 +209,16 @@ class Calibration:
         return replace(plan, macs=macs)
 
     def equalise(self, plan: QuantPlan) -> QuantPlan:
-        """The same decisions for channels brought to like ranges."""
+        """The same decisions for channels brought to like ranges where sums of products alone are concerned."""
+        of_functions = {name for n in self.prepared.nodes if n.op == FUNCTION for name in (*n.inputs, *n.outputs)}
         scales = channel_scales(self.prepared, self.statistics)
+        return self._with_scales(plan, {name: scale for name, scale in scales.items() if name not in of_functions})
+
+    def equalise_functions(self, plan: QuantPlan) -> QuantPlan:
+        """The same decisions for channels brought to like ranges through functions as well."""
+        return self._with_scales(plan, channel_scales(self.prepared, self.statistics))
+
+    def _with_scales(self, plan: QuantPlan, scales: Scales) -> QuantPlan:
         searched = any(step.kept for step in self.steps if step.name == "weights")
         trial = self.initial_plan(scales)
         return self.search_weights(trial) if searched else trial
@@ -205,7 +226,9 @@ class Calibration:
     def choose_ranges(self, plan: QuantPlan) -> QuantPlan:
         """For every tensor that sums of products may read in 8 bits, the range with the least error of those sums."""
         network, candidates = self.network(plan), self._candidates(plan)
-        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[:TRIAL_SAMPLES], candidates)
+        trials = operand_trials(
+            network.graph, network.prepared, plan, self._fitted[: self._few(TRIAL_SAMPLES)], candidates
+        )
         found = dict(plan.narrow)
         for name, tried in candidates.items():
             errors = np.zeros(len(tried))
@@ -229,8 +252,8 @@ class Calibration:
         """For the sums of products that disturb the outputs most, the range of the operand with which they do least."""
         network, tried = self.network(plan), self._candidates(plan)
         narrow = [n for n in mac_nodes(network.prepared) if plan.macs[n.outputs[0]].bits == 8]
-        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[:TRIAL_SAMPLES], tried)
-        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[:SENSITIVITY_SAMPLES])
+        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[: self._few(TRIAL_SAMPLES)], tried)
+        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[: self._few(SENSITIVITY_SAMPLES)])
         now = {n.outputs[0]: self._chosen(plan, n, trials[n.outputs[0]]) for n in narrow}
         errors = dict(zip(now, follow.measure(now.items()), strict=True))
         worst = sorted(errors, key=lambda name: -errors[name])[:_FOLLOWED]
@@ -279,7 +302,7 @@ class Calibration:
                 left, budget = left - errors[name], budget - work[name]
                 macs[name] = replace(macs[name], bits=16, weight_bound=_absmax(network.prepared, nodes[name]))
             trial = replace(plan, macs=macs)
-            found = 10 ** (-self._score(trial) / 10)
+            found = 10 ** (-self._judged(trial)[0] / 10)
             if found <= wanted or left > tolerated:
                 break
             tolerated *= wanted / found
@@ -291,8 +314,8 @@ class Calibration:
         """Result of every 8-bit sum of products → relative error energy at the outputs when it alone is in 8 bits and
         its mean is right."""
         network = self.network(plan)
-        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[:TRIAL_SAMPLES], {})
-        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[:SENSITIVITY_SAMPLES])
+        trials = operand_trials(network.graph, network.prepared, plan, self._fitted[: self._few(TRIAL_SAMPLES)], {})
+        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[: self._few(SENSITIVITY_SAMPLES)])
         narrow = {name: tried[0] for name, tried in trials.items() if plan.macs[name].bits == 8}
         return dict(zip(narrow, follow.measure(narrow.items()), strict=True))
 
@@ -315,23 +338,24 @@ class Calibration:
             if name == BIASES:
                 self._corrects = True
                 self.better(name, plan, plan)
-                self._corrects = self.steps[-1].kept
             else:
                 plan = self.better(name, plan, STEPS[name](self, plan))
         self._corrects = False
         if level in ("L4", "L5"):
-            self.better("biases on more samples", plan, self.with_biases(plan, FIT_SAMPLES))
+            self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
         if level == "L5":
             judges = self._judges[:WEIGHT_JUDGES]
-            trial = self._refitted(plan, [*self._fitted[:FIT_SAMPLES], *judges], held=len(judges))
+            trial = self._refitted(plan, [*self._fitted[: self._few(FIT_SAMPLES)], *judges], held=len(judges))
             self.better("second-order weights", plan, trial)
         return replace(self._best, level=level)
 
 
 BIASES = "biases"
+TABLES = "equalisation by tables"
 STEPS: dict[str, Callable[[Calibration, QuantPlan], QuantPlan]] = {
     "weights": Calibration.search_weights,
     "equalisation": Calibration.equalise,
+    TABLES: Calibration.equalise_functions,
     "ranges": Calibration.choose_ranges,
     "16 bit": Calibration.promote,
     "ranges at outputs": Calibration.follow_ranges,
@@ -339,9 +363,9 @@ STEPS: dict[str, Callable[[Calibration, QuantPlan], QuantPlan]] = {
 RECIPES = {
     "L1": (),
     "L2": ("weights",),
-    "L3": ("weights", BIASES, "equalisation", "ranges"),
-    "L4": ("weights", BIASES, "equalisation", "16 bit", "ranges"),
-    "L5": ("weights", BIASES, "equalisation", "16 bit", "ranges", "ranges at outputs"),
+    "L3": ("weights", BIASES, "equalisation", TABLES, "ranges"),
+    "L4": ("weights", BIASES, "equalisation", TABLES, "16 bit", "ranges"),
+    "L5": ("weights", BIASES, "equalisation", TABLES, "16 bit", "ranges", "ranges at outputs"),
 }
 
 

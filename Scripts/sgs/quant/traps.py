@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from sgs.config.input_config import InputConfig, InputSpec
-from sgs.config.nearest import listing
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
@@ -43,18 +42,20 @@ PEAK_RMS = 256.0  # largest value of a RAWDATA input over its root mean square
 FEW = 8  # samples
 SAME, NEAR = 0.02, 0.1  # distance of two samples over that of samples that have nothing to do with each other
 _THUMB = 16  # pixels of the pictures that are compared
+_GRID = 64  # pixels of pictures whose grey levels are counted
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A trap that a calibration met: its name, the tensor, operator or input, the numbers, and what was done about it
-    or can be.
+    """A trap that a calibration met: its name, the tensor, operator or input, the numbers, what was done about it or
+    can be, and which output channels are meant, where it is about some.
     """
 
     trap: str
     where: str
     numbers: str
     outcome: str
+    channels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +80,13 @@ class Evidence:
             return float(np.abs(data).max(initial=0))
         known = self.statistics.tensors.get(name)
         return 0.0 if known is None else max(map(abs, known.span))
+
+    def scaled_reach(self, name: str) -> float:
+        """Largest magnitude of a tensor in the network that the plan quantises."""
+        if name not in self.plan.scales or name not in self.statistics.tensors:
+            return self.reach(name)
+        known = self.statistics.tensors[name]
+        return float((np.maximum(np.abs(known.low), np.abs(known.high)) * self.plan.scales[name]).max())
 
     def observations(self, name: str) -> int:
         """How many values of a tensor were seen."""
@@ -116,7 +124,7 @@ def ranges_apart(evidence: Evidence) -> Iterator[Finding]:
         small, wide = min(reach, key=reach.__getitem__), max(reach, key=reach.__getitem__)
         times = reach[wide] / reach[small]
         numbers = f"'{wide}' reaches {reach[wide]:.3g}, '{small}' {reach[small]:.3g}, {times:.0f} times less"
-        outcome = (_joined if joins else _added)(evidence, node.outputs[0], reach[small])
+        outcome = (_joined if joins else _added)(evidence, node.outputs[0], small, wide)
         found.append((times, Finding(RANGES_APART, node.label, numbers, outcome)))
     yield from (finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
 
@@ -132,10 +140,10 @@ def _adds(prepared: Graph, node: Node) -> bool:
     return bool(twice == 2 * once)
 
 
-def _joined(evidence: Evidence, result: str, reach: float) -> str:
+def _joined(evidence: Evidence, result: str, small: str, wide: str) -> str:
     """What became of the smaller of the tensors that a moving operator joins."""
-    core = evidence.core
-    if result in evidence.plan.scales:
+    core, reach = evidence.core, evidence.scaled_reach(small)
+    if evidence.scaled_reach(wide) <= APART_TIMES * reach:
         return "cured: channels were brought to like ranges"
     if core[result].quant is None:
         return "cured: they are joined as real numbers, each from codes of its own"
@@ -165,11 +173,11 @@ def _codes_left(core: Graph, result: str, reach: float) -> Iterator[tuple[float,
             yield reach / float(x.quant.scale[0]), x.dtype, node.label
 
 
-def _added(evidence: Evidence, result: str, reach: float) -> str:
+def _added(evidence: Evidence, result: str, small: str, wide: str) -> str:
     """What became of the smaller of two tensors that are added."""
     tensor = evidence.core[result]
     assert tensor.quant is not None
-    codes = reach / float(tensor.quant.scale[0])
+    codes = evidence.scaled_reach(small) / float(tensor.quant.scale[0])
     told = f"the smaller one moves the result by up to {codes:.3g} of {tensor.dtype.qmax} codes"
     if tensor.dtype is DType.UINT8:
         return f"{told}; name '{result}' in [CONV_CONFIG] tensor_arrays to hold it in 16 bits"
@@ -186,9 +194,9 @@ def dead_channels(evidence: Evidence) -> Iterator[Finding]:
         (dead,) = np.nonzero((known.low == known.high) | ~_rows(evidence.prepared, node).any(1))
         if not 0 < dead.size < known.low.size or evidence.observations(name) < OBSERVED * known.low.size:
             continue
-        numbers = f"{dead.size} of {known.low.size} never change: {listing(map(str, dead), 8)}"
+        numbers = f"{dead.size} of {known.low.size} never change"
         outcome = "harmless; without them the network would have less to do"
-        found.append((dead.size, Finding(DEAD_CHANNELS, node.label, numbers, outcome)))
+        found.append((dead.size, Finding(DEAD_CHANNELS, node.label, numbers, outcome, tuple(dead.tolist()))))
     yield from (finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
 
 
@@ -207,20 +215,21 @@ def weight_outliers(evidence: Evidence) -> Iterator[Finding]:
         rows, choice = _rows(evidence.prepared, node), evidence.plan.macs[node.outputs[0]]
         peak, rms = np.abs(rows).max(1), np.sqrt((rows.astype(np.float64) ** 2).mean(1))
         times = peak / np.maximum(rms, 1e-30)
-        worst, count = int(times.argmax()), int((times > OUTLIER_RMS).sum())
-        if count:
+        worst, (beyond,) = int(times.argmax()), np.nonzero(times > OUTLIER_RMS)
+        if beyond.size:
             numbers = f"the largest weight of channel {worst} is {times[worst]:.0f} times the root mean square"
-            numbers += f", more than {OUTLIER_RMS:.0f} times in {count} of {len(rows)} channels"
+            numbers += f", more than {OUTLIER_RMS:.0f} times in {beyond.size} of {len(rows)} channels"
             outcome = f"held in {choice.bits} bits"
             if not {node.inputs[0], node.outputs[0]} & evidence.plan.scales.keys():
                 share = float(choice.weight_bound[worst]) / float(peak[worst])
                 outcome += ", not clipped" if share > 0.99 else f", clipped at {share:.0%} for the least error"
-            found.append((float(times[worst]), Finding(WEIGHT_OUTLIERS, node.label, numbers, outcome)))
+            channels = tuple(beyond.tolist())
+            found.append((float(times[worst]), Finding(WEIGHT_OUTLIERS, node.label, numbers, outcome, channels)))
         median, widest = float(np.median(peak)), int(peak.argmax())
         if peak[widest] > OUTLIER_CHANNEL * median > 0:
             numbers = f"weights of channel {widest} are {peak[widest] / median:.0f} times those of the median channel"
             outcome = "harmless to the weights: every channel has a scale of its own"
-            found.append((0.0, Finding(WEIGHT_OUTLIERS, node.label, numbers, outcome)))
+            found.append((0.0, Finding(WEIGHT_OUTLIERS, node.label, numbers, outcome, (widest,))))
     yield from (finding for _, finding in sorted(found, key=lambda pair: -pair[0]))
 
 
@@ -243,7 +252,7 @@ def _picture(evidence: Evidence, spec: InputSpec) -> Iterator[tuple[str, str]]:
     )
     low, high, bright, dark = np.inf, -np.inf, 0.0, 0.0
     for sample in evidence.samples:
-        levels = sample[spec.name] * std + mean
+        levels = _some_pixels(sample[spec.name], spec) * std + mean
         low, high = min(low, float(levels.min())), max(high, float(levels.max()))
         bright += float((levels >= 254.5).mean()) / len(evidence.samples)
         dark += float((levels <= 0.5).mean()) / len(evidence.samples)
@@ -255,18 +264,23 @@ def _picture(evidence: Evidence, spec: InputSpec) -> Iterator[tuple[str, str]]:
     if bright > BRIGHT or dark > DARK:
         ends = f"{dark:.0%} of the pixels are at 0, {bright:.0%} at 255"
         yield ends, "harmless where pictures are like that; else look at the exposure and at the preprocess script"
-    quant = evidence.core[spec.name].quant
-    assert quant is not None
-    first = float((quant.low[0] * std + mean).max())
-    last = float((quant.high[0] * std + mean).min())
+    span = evidence.statistics.tensors[spec.name].span  # codes hold that, and 0
+    first, last = float((min(span[0], 0) * std + mean).max()), float((max(span[1], 0) * std + mean).min())
     if first > LEVELS_UNSEEN or last < 255 - LEVELS_UNSEEN:
         seen = f"{max(first, 0):.0f} to {min(last, 255):.0f}"
         yield f"grey levels beyond {seen} were never seen", "they are clipped: calibrate on pictures that have them"
 
 
+def _some_pixels(picture: Array, spec: InputSpec) -> Array:
+    """At most about _GRID rows and columns of a picture."""
+    steps = [slice(None, None, -(-extent // _GRID)) for extent in picture.shape]
+    steps[0] = steps[spec.channel_axis] = slice(None)
+    return picture[tuple(steps)]
+
+
 def _raw_data(evidence: Evidence, spec: InputSpec) -> Iterator[tuple[str, str]]:
-    values = [sample[spec.name].astype(np.float64) for sample in evidence.samples]
-    rms = float(np.sqrt(np.mean([np.square(value).mean() for value in values])))
+    squares = [np.square(sample[spec.name], dtype=np.float64).mean() for sample in evidence.samples]
+    rms = float(np.sqrt(np.mean(squares)))
     peak = evidence.reach(spec.name)
     if peak > PEAK_RMS * rms > 0:
         yield (
@@ -300,15 +314,16 @@ def samples_alike(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _thumbnail(evidence: Evidence, sample: Mapping[str, Array]) -> Array:
-    """All inputs of a sample as one vector, float64 [D]; pictures at most _THUMB pixels wide and high."""
+    """All inputs of a sample as one vector, float64 [D]: pictures at most _THUMB pixels wide and high, some values of
+    others."""
     parts = []
     for spec in evidence.config.inputs:
-        value = sample[spec.name].astype(np.float64)
+        value = sample[spec.name]
         if spec.is_picture:
             picture = np.moveaxis(value[0], spec.channel_axis - 1, -1)
             height, width = (min(_THUMB, extent) for extent in picture.shape[:2])
-            value = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        parts.append(value.ravel())
+            value = cv2.resize(np.ascontiguousarray(picture), (width, height), interpolation=cv2.INTER_AREA)
+        parts.append(value.ravel()[:: -(-value.size // _THUMB**3)].astype(np.float64))
     return np.concatenate(parts)
 
 
