@@ -35,7 +35,7 @@ from sgs.pipelines import (
     tensors_of_codes,
 )
 from sgs.quant.boundary import codes_of_inputs, real_outputs
-from sgs.quant.equalise import equalised, scalable_tensors
+from sgs.quant.equalise import equalised
 from sgs.quant.export import exported
 from sgs.quant.levels import Calibration, searched_tensors
 from sgs.quant.parameters import parse_parameters, unused, with_parameters
