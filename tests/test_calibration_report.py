@@ -154,11 +154,11 @@ def test_layers_say_how_they_are_held() -> None:
     total = 4 * 8 + 8 * 9 + 9 * 6 + 14 * 5
     assert shares == pytest.approx({"a": 32 / total, "b": 72 / total, "c": 54 / total, "y": 70 / total})
     assert (found["b"].gain, found["a"].gain) == (1.5, None)
-    assert (found["a"].method, found["p"].method, found["p"].operand_method) == ("minmax", "known", None)
-    assert [found[name].method for name in "sc"] == ["shared", "minmax"]  # c, which s is joined with, is wider
+    assert (found["a"].method, found["p"].method, found["p"].operand_method) == ("minmax x 1.5", "known", None)
+    assert [found[name].method for name in "sc"] == ["shared", "minmax x 1.5"]  # c, which s is joined with, is wider
     assert found["y"].operand_method == "minmax"
     low, high = work.statistics.tensors["b"].span
-    assert (found["b"].low, found["b"].high) == pytest.approx((-high, high))  # read in 16 bits
+    assert (found["b"].low, found["b"].high) == pytest.approx((-1.5 * high, 1.5 * high))  # in 16 bits
     assert low >= 0
 
 

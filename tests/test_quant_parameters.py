@@ -138,9 +138,9 @@ def test_limits_per_channel_are_taken_together() -> None:
 
 def test_two_entries_of_one_tensor() -> None:
     """Held in INT16 with one range, read in UINT8 with another; a single entry serves both."""
-    _, core, left = followed(entry("s", -9, 9, 16), entry("s", -0.25, 2.0, 8), entry("c", -9, 9, 16))
+    _, core, left = followed(entry("s", -15, 15, 16), entry("s", -0.25, 2.0, 8), entry("c", -15, 15, 16))
     assert (core["s"].dtype, core["s/uint8"].dtype, left) == (DType.INT16, DType.UINT8, [])
-    assert scale_of(core, "s") == [pytest.approx(9 / 32767)]
+    assert scale_of(core, "s") == [pytest.approx(15 / 32767)]
     assert scale_of(core, "s/uint8") == [pytest.approx(2.25 / 255)]
     plan, core, left = followed(entry("s", -0.25, 4.0, 8), entry("d/w", -3, 3, 8))
     assert plan.ranges["s"] == plan.narrow["s"] == TensorRange(-0.25, 4.0, "imported")

@@ -30,11 +30,12 @@ from sgs.quant import ranges
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
+from sgs.quant.fidelity import decibels, energies, output_parts
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
 from sgs.quant.refit import refitted
 from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
-from sgs.quant.statistics import Statistics, marked_tensors
+from sgs.quant.statistics import Statistics, marked_tensors, measure_extrema
 from sgs.registry import COST, QUANTISE, RANGE
 
 _log = logging.getLogger(__name__)
@@ -47,9 +48,11 @@ WEIGHT_JUDGES = 8  # of the judging samples also judge single weights
 TRIAL_SAMPLES = 8  # for local errors
 CORRECTION_SAMPLES = 6  # for biases of plans that are to be judged
 SENSITIVITY_SAMPLES = 4
+WIDE_HEADROOM = 1.5  # of INT16 ranges over what was seen: other pictures have larger values, and half a bit is no loss
 _ACTIVATIONS = 40_000_000  # per sample; of networks with more, fewer samples are looked at
-RESULT_COST = 64  # what a 16-bit result costs beside its multiply-accumulates, in such
+RESULT_COST = 16  # what a 16-bit result costs beside its multiply-accumulates, in such
 _BEST = 0.1  # of the threshold: where the best is wanted, the budget is what ends promotion
+_ENOUGH = 8  # judging samples below which all samples judge: what few happen to say is worse than what was fitted to
 _WORTH_TABLES = 1.0  # dB that tables per channel must gain: they take memory and time
 _ROUNDS = 3  # of promotion, until the measured error is tolerable
 _FOLLOWED = 24  # sums of products whose ranges are tried at the outputs
@@ -103,11 +106,17 @@ class Calibration:
         plain = Network(self.float_graph, self.prepared, self.statistics)
         self._networks: dict[tuple[tuple[str, bytes], ...], Network] = {(): plain}
         self._size = sum(tensor.elements for tensor in self.prepared.activations())
-        every = max(3, -(-len(self.samples) // self._few(JUDGE_SAMPLES)))
-        self._judges = list(self.samples[::every])
-        self._fitted = [s for i, s in enumerate(self.samples) if i % every] or self._judges
+        most = self._few(JUDGE_SAMPLES)
+        every = max(3, -(-len(self.samples) // most))
+        apart = list(self.samples[::every])
+        self._fitted = [s for i, s in enumerate(self.samples) if i % every] or apart
+        self._weight_judges = apart[:WEIGHT_JUDGES]
+        self._judges = apart if len(apart) >= min(most, _ENOUGH) else list(self.samples[:most])
         engine = FloatEngine(self.float_graph, threads=self.threads)
         self._truth = stored(engine.run(sample) for sample in self._judges)
+        few = self._judges is not apart
+        self._others = None if few else measure_extrema(self.float_graph, self._fitted, threads=self.threads)
+        self._parts = output_parts(self.float_graph)
         self._corrects = False
         self._strictness = 1.0
 
@@ -141,33 +150,52 @@ class Calibration:
         for node in mac_nodes(network.prepared):
             name = node.outputs[0]
             macs[name] = MacChoice(forced.get(name, 8), _absmax(network.prepared, node))
-        known = known_ranges(network.prepared)
-        chosen = {
-            t.name: known.get(t.name) or ranges.minmax(network.statistics.tensors[t.name])
-            for t in network.prepared.activations()
-            if t.name in network.statistics.tensors
-        }
+        measured = [t.name for t in network.prepared.activations() if t.name in network.statistics.tensors]
+        seen = {name: ranges.minmax(network.statistics.tensors[name]) for name in measured}
         for name in plan.scales:
             low, high = self.statistics.tensors[name].span
-            chosen[name] = ranges.widened(chosen[name], HEADROOM, max(-low, high))
-        return replace(plan, ranges=chosen, macs=macs, level="L1")
+            seen[name] = ranges.widened(seen[name], HEADROOM, max(-low, high))
+        known = known_ranges(network.prepared)
+        narrow = {name: chosen for name, chosen in seen.items() if name not in known}
+        moved = {name for n in network.prepared.nodes if kind_of(n) == "move" for name in n.outputs}  # follow operands
+        wide = {name: r if name in moved else ranges.widened(r, WIDE_HEADROOM) for name, r in seen.items()}
+        wide.update((name, known[name]) for name in seen.keys() & known)
+        return replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1")
 
     # -- judging -------------------------------------------------------------------------------------------------------
     def output_sqnr(self, plan: QuantPlan) -> float:
-        """Mean of the outputs' signal to quantisation noise, dB, on the judging samples: capped at 120, outputs that
-        are all zero there left out."""
-        core = self.fixed(plan)
+        """The outputs' signal to quantisation noise on the judging samples, dB (`fidelity.decibels`), mean over
+        outputs; those that are all zero are left out."""
+        core = self.fixed(self._without_judges(plan))
         engine = FixedEngine(core, threads=self.threads)
-        signal, noise = dict.fromkeys(core.outputs, 0.0), dict.fromkeys(core.outputs, 0.0)
+        tables: dict[str, list[Array]] = {name: [] for name in core.outputs}
         results = engine.map(codes_of_inputs(core, sample) for sample in self._judges)
         for codes, truth in zip(results, self._truth, strict=True):
-            values = real_outputs(core, codes, core.outputs)
-            for name in core.outputs:
-                signal[name] += float((truth[name].astype(np.float64) ** 2).sum())
-                noise[name] += float(((truth[name].astype(np.float64) - values[name]) ** 2).sum())
-        heard = [name for name in core.outputs if signal[name] > 0]
-        decibels = [min(120.0, 10 * np.log10(signal[name] / max(noise[name], 1e-12 * signal[name]))) for name in heard]
-        return float(np.mean(decibels)) if heard else 0.0
+            for name, value in real_outputs(core, codes, core.outputs).items():
+                tables[name].append(energies(truth[name], value, self._parts[name]))
+        scores = [decibels(table) for table in map(np.stack, tables.values()) if table[:, :, 0].any()]
+        return float(np.mean(scores)) if scores else 0.0
+
+    def _without_judges(self, plan: QuantPlan) -> QuantPlan:
+        """The plan with the ranges that it would have if the judging samples had not been seen, so that they meet
+        values beyond them as often as others do."""
+        if self._others is None:
+            return plan
+        seen, others = self.network(plan).statistics.tensors, scaled(self._others, plan.scales).tensors
+
+        def end(chosen: float, of_all: float, of_others: float) -> float:
+            if abs(chosen) < abs(of_all):  # clipped
+                return min(chosen, of_others, key=abs)
+            return chosen * of_others / of_all if of_all else chosen
+
+        def shrunk(name: str, chosen: TensorRange) -> TensorRange:
+            if chosen.method == "known" or name not in others:
+                return chosen
+            (low, high), (lower, upper) = seen[name].span, others[name].span
+            return TensorRange(end(chosen.low, low, lower), end(chosen.high, high, upper), chosen.method)
+
+        ranges, narrow = ({n: shrunk(n, r) for n, r in spans.items()} for spans in (plan.ranges, plan.narrow))
+        return replace(plan, ranges=ranges, narrow=narrow)
 
     def fixed(self, plan: QuantPlan) -> Graph:
         """The integer graph of a plan."""
@@ -218,10 +246,12 @@ class Calibration:
         """The same decisions for channels brought to like ranges through functions as well."""
         return self._with_scales(plan, channel_scales(self.prepared, self.statistics))
 
+    def _has_kept(self, step: str) -> bool:
+        return any(other.kept for other in self.steps if other.name == step)
+
     def _with_scales(self, plan: QuantPlan, scales: Scales) -> QuantPlan:
-        searched = any(step.kept for step in self.steps if step.name == "weights")
         trial = self.initial_plan(scales)
-        return self.search_weights(trial) if searched else trial
+        return self.search_weights(trial) if self._has_kept("weights") else trial
 
     def choose_ranges(self, plan: QuantPlan) -> QuantPlan:
         """For every tensor that sums of products may read in 8 bits, the range with the least error of those sums."""
@@ -273,42 +303,50 @@ class Calibration:
         return (same or list(trials))[0]
 
     def promote(self, plan: QuantPlan) -> QuantPlan:
-        """16 bit where it helps the outputs most per multiply-accumulate, until what is left in 8 bits is expected to
-        be tolerable, or the budget of 16-bit work is spent; nothing where bits are forced."""
+        """16 bit where it helps the outputs most per multiply-accumulate, until what is left in 8 bits is tolerable, or
+        the budget of 16-bit work is spent; nothing where bits are forced."""
         if self.conv.input_format is not None:
             return plan
         network = self.network(plan)
         errors = self.sensitivities = self.measure_sensitivities(plan)
-        nodes = {node.outputs[0]: node for node in mac_nodes(network.prepared)}
-        work = {
-            name: COST[n.op](n, network.prepared.operands(n), network.prepared.results(n)).macs
-            for name, n in nodes.items()
-        }
-        total = sum(work.values())
-        cost = {name: work[name] + RESULT_COST * network.prepared[name].elements for name in errors}
-        order = sorted(errors, key=lambda name: -errors[name] / cost[name])
-        wanted = tolerated = self.threshold * self._strictness
-        for _ in range(_ROUNDS):
-            macs = dict(plan.macs)
-            left = sum(errors.values())
-            budget = self.max_int16_macs * total - sum(work[n] for n, mac in macs.items() if mac.bits == 16)
-            for name in order:
-                if left <= tolerated:
+        bounds = {node.outputs[0]: _absmax(network.prepared, node) for node in mac_nodes(network.prepared)}
+        best = (-np.inf, plan)
+        for threshold in dict.fromkeys((self.threshold, self.threshold * self._strictness)):
+            tolerated, left = threshold, np.inf
+            for _ in range(_ROUNDS):
+                chosen, left = self._worth_most(errors, plan, tolerated)
+                macs = {name: replace(plan.macs[name], bits=16, weight_bound=bounds[name]) for name in chosen}
+                trial = replace(plan, macs={**plan.macs, **macs})
+                score, _ = self._judged(trial)
+                best = max(best, (score, trial), key=lambda pair: pair[0])
+                found = 10 ** (-score / 10)
+                if found <= threshold or left > tolerated:
                     break
-                if errors[name] < tolerated / len(errors):  # even if all did so, they would be tolerated
-                    continue
-                if work[name] > budget and any(mac.bits == 16 for mac in macs.values()):
-                    continue
-                left, budget = left - errors[name], budget - work[name]
-                macs[name] = replace(macs[name], bits=16, weight_bound=_absmax(network.prepared, nodes[name]))
-            trial = replace(plan, macs=macs)
-            found = 10 ** (-self._judged(trial)[0] / 10)
-            if found <= wanted or left > tolerated:
+                tolerated *= threshold / found
+        if 10 ** (-best[0] / 10) > self.threshold:
+            _log.info("16 bit: no more within the budget; outputs stay at %.2f dB", best[0])
+        return best[1]
+
+    def _worth_most(self, errors: Mapping[str, float], plan: QuantPlan, tolerated: float) -> tuple[list[str], float]:
+        """The 8-bit sums of products, named with what each does to the outputs, that gain most in 16 bits for what they
+        cost, until the others together are `tolerated` or the budget is spent; and the error of the others."""
+        prepared = self.network(plan).prepared
+        nodes = {node.outputs[0]: node for node in mac_nodes(prepared)}
+        work = {name: COST[n.op](n, prepared.operands(n), prepared.results(n)).macs for name, n in nodes.items()}
+        cost = {name: work[name] + RESULT_COST * prepared[name].elements for name in errors}
+        spent = {name: work[name] for name, mac in plan.macs.items() if mac.bits == 16}
+        budget = self.max_int16_macs * sum(work.values()) - sum(spent.values())
+        left = sum(errors.values())
+        chosen: list[str] = []
+        for name in sorted(errors, key=lambda name: -errors[name] / cost[name]):
+            if left <= tolerated:
                 break
-            tolerated *= wanted / found
-        if found > wanted:
-            _log.info("16 bit: no more within the budget; a relative error of %.4f stays", found)
-        return trial
+            if errors[name] < tolerated / len(errors):  # even if all did so, they would be tolerated
+                continue
+            if work[name] <= budget or not (spent or chosen):
+                left, budget = left - errors[name], budget - work[name]
+                chosen.append(name)
+        return chosen, left
 
     def measure_sensitivities(self, plan: QuantPlan) -> dict[str, float]:
         """Result of every 8-bit sum of products → relative error energy at the outputs when it alone is in 8 bits and
@@ -344,7 +382,7 @@ class Calibration:
         if level in ("L4", "L5"):
             self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
         if level == "L5":
-            judges = self._judges[:WEIGHT_JUDGES]
+            judges = self._weight_judges
             trial = self._refitted(plan, [*self._fitted[: self._few(FIT_SAMPLES)], *judges], held=len(judges))
             self.better("second-order weights", plan, trial)
         return replace(self._best, level=level)

@@ -15,7 +15,7 @@ def minmax(statistics: TensorStatistics) -> TensorRange:
     return TensorRange(low, high, "minmax")
 
 
-def widened(chosen: TensorRange, factor: float, limit: float) -> TensorRange:
+def widened(chosen: TensorRange, factor: float, limit: float = np.inf) -> TensorRange:
     """The range times `factor`, within ±limit."""
     low, high = max(chosen.low * factor, -limit), min(chosen.high * factor, limit)
     return TensorRange(min(low, chosen.low), max(high, chosen.high), f"{chosen.method} x {factor:g}")

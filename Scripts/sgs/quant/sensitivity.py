@@ -4,7 +4,7 @@ Two measures. `operand_trials` walks the float network and rounds the operand an
 a time, for several ranges of the operand: the error energy of the sum itself, and the shift of its mean, which bias
 correction takes out. `OutputErrors` follows one such error, less its shift, to the network's outputs. Errors of
 different operations add up nearly independently, so the list also says what promoting several of them gains. The
-measure is the relative error energy Σ(y_q - y)² / Σy², its mean over the outputs.
+measure is the relative error energy Σ(y_q - y)² / Σy² (`fidelity.relative_error`), its mean over the outputs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sgs.numeric.quantise import Array, QuantParams, activation_params, dequanti
 from sgs.numeric.types import DType
 from sgs.ops._mac import activation_float
 from sgs.quant.edit import mac_nodes
+from sgs.quant.fidelity import energies, output_parts, relative_error
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.walk import Walk
 from sgs.registry import FLOAT, MATRIX, QUANTISE
@@ -113,6 +114,7 @@ class OutputErrors:
                 self._add_switch(builder, node, plan)
         self._session = builder.finish(dict.fromkeys(self._graph.outputs, "native"), session_options(1))
         self._outputs = [f"out:{name}" for name in self._graph.outputs]
+        self._parts = list(output_parts(float_graph).values())
         self._truths = [self._run(sample, -1, TensorRange(0, 1), np.zeros(1)) for sample in samples]
 
     def _add_switch(self, builder: SessionBuilder, node: Node, plan: QuantPlan) -> None:
@@ -159,12 +161,6 @@ class OutputErrors:
         gate, total = self._index[name], 0.0
         for sample, truths in zip(self._samples, self._truths, strict=True):
             values = self._run(sample, gate, trial.range, trial.shift)
-            errors = [relative_error(value, truth) for value, truth in zip(values, truths, strict=True)]
-            total += float(np.mean(errors))
+            tables = map(energies, truths, values, self._parts)
+            total += float(np.mean([relative_error(table) for table in tables]))
         return total / len(self._samples)
-
-
-def relative_error(value: Array, truth: Array) -> float:
-    """Σ(value - truth)² / Σ truth²."""
-    wide = truth.astype(np.float64)
-    return float(((value - wide) ** 2).sum() / max(float((wide**2).sum()), 1e-30))
