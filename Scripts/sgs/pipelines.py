@@ -36,7 +36,7 @@ from sgs.quant.export import SCALES_KEY
 from sgs.quant.finite import first_not_finite
 from sgs.quant.gather import FloatFeeds, Wrap, gather, loading_processes, plain
 from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
-from sgs.quant.levels import KEPT_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, searched_tensors
 from sgs.quant.observe import NotFinite
 from sgs.quant.parameters import (
     METADATA_KEY,
@@ -191,7 +191,8 @@ def calibrate(
     warn_of_pointless_level(level, config)
     if statistics is None:
         statistics = statistics_of(float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint)
-    kept = spread(samples, KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES)
+    most = L1_SAMPLES if level == "L1" else KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES
+    kept = spread(samples, most)
     calibration = Calibration(
         float_graph,
         statistics,

@@ -10,8 +10,9 @@ save. Whole pictures are spread over threads instead: a lane is one set of buffe
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,12 +20,13 @@ from typing import Any
 import numpy as np
 
 from sgs.data.shards import processors
-from sgs.engine.lowering import TO_NATIVE, SessionBuilder, first_shape, session_options
+from sgs.engine.lowering import TO_NATIVE, SessionBuilder, first_shape, session_options, sparing
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.registry import COST, FIXED, HOST, Layout
 
 SMALL_TENSOR = 4096  # elements
+LANE_BYTES = 1 << 29  # what the buffers of all lanes may take
 LARGE_SESSION = 100_000_000  # multiply-accumulates from which a session gets all threads
 Step = Callable[[], None]
 Key = tuple[str, Layout]
@@ -61,19 +63,47 @@ def stages(graph: Graph) -> list[_Stage]:
     return result
 
 
+def share_slots(steps: Sequence[Sequence[Key]], sizes: Mapping[Key, int]) -> tuple[dict[Key, int], list[int]]:
+    """(number of the slot of every key, sizes of the slots). A key needs its size from the first of the `steps` that
+    touches it to the last; keys that never do so at the same time may share a slot."""
+    last = {key: index for index, keys in enumerate(steps) for key in keys}
+    places: dict[Key, int] = {}
+    slots: list[int] = []
+    free: list[int] = []
+    for index, keys in enumerate(steps):
+        for key in dict.fromkeys(keys):
+            if key in places:
+                continue
+            fitting = [slot for slot in free if slots[slot] >= sizes[key]]
+            if fitting:
+                places[key] = min(fitting, key=slots.__getitem__)
+            elif free:
+                places[key] = max(free, key=slots.__getitem__)
+            else:
+                places[key] = len(slots)
+                slots.append(0)
+                free.append(places[key])
+            free.remove(places[key])
+            slots[places[key]] = max(slots[places[key]], sizes[key])
+        free += [places[key] for key in dict.fromkeys(keys) if last[key] == index]
+    return places, slots
+
+
 class _Lane:
     """Buffers of one picture in flight, and the steps bound to them."""
 
     def __init__(
-        self, graph: Graph, keys: Iterable[Key], centred: Set[str], makers: Iterable[Callable[[_Lane], Step]]
+        self,
+        forms: Mapping[Key, tuple[tuple[int, ...], Any]],
+        places: Mapping[Key, int],
+        slots: Sequence[int],
+        makers: Iterable[Callable[[_Lane], Step]],
     ) -> None:
+        memory = [np.empty(size, np.uint8) for size in slots]
         self.buffers: dict[Key, Array] = {}
-        for name, layout in keys:
-            tensor = graph[name]
-            shape = first_shape(tensor.shape) if layout == "first" else tensor.shape
-            self.buffers[(name, layout)] = np.zeros(shape, np.float32 if name in centred else tensor.dtype.numpy)
-            if tensor.data is not None:
-                self.buffers[(name, layout)][...] = tensor.data
+        for key, (shape, dtype) in forms.items():
+            whole = memory[places[key]]
+            self.buffers[key] = np.ndarray(shape, dtype, whole.data)
         self.steps = [make(self) for make in makers]
 
 
@@ -90,13 +120,30 @@ class FixedEngine:
         self.results = list(dict.fromkeys([*graph.outputs, *extra]))
         self._keys: dict[Key, None] = {}
         self._makers: list[Callable[[_Lane], Step]] = []
+        self._touched: list[list[Key]] = []  # by each step
         self._centred: set[str] = set()  # tensors that host kernels write as codes minus zero point
         self._centred = self._wanted_centred()
         self._plan()
+        self._forms = {key: self._form(*key) for key in self._keys}
+        sizes = {key: math.prod(shape) * np.dtype(dtype).itemsize for key, (shape, dtype) in self._forms.items()}
+        ends: tuple[list[Key], list[Key]] = [(n, "native") for n in graph.inputs], [(n, "native") for n in self.results]
+        # constants that are results are there from the start, as nothing writes them
+        first = [*ends[0], *(key for key in ends[1] if graph[key[0]].is_constant)]
+        self._places, self._slots = share_slots([first, *self._touched, ends[1]], sizes)
         self._lanes = [self._lane()]
 
+    def _form(self, name: str, layout: Layout) -> tuple[tuple[int, ...], Any]:
+        """(shape, type) of what holds a tensor between steps."""
+        tensor = self.graph[name]
+        dtype = np.float32 if name in self._centred else tensor.dtype.numpy
+        return first_shape(tensor.shape) if layout == "first" else tensor.shape, dtype
+
     def _lane(self) -> _Lane:
-        return _Lane(self.graph, self._keys, self._centred, self._makers)
+        lane = _Lane(self._forms, self._places, self._slots, self._makers)
+        for name in self.results:
+            if (data := self.graph[name].data) is not None:
+                lane.buffers[(name, "native")][...] = data
+        return lane
 
     # -- planning --------------------------------------------------------------------------------------------------
     def _wanted_centred(self) -> set[str]:
@@ -167,8 +214,10 @@ class FixedEngine:
             elif name in needed:
                 wanted[name] = builder.layouts(name)[0]
         macs = sum(COST[n.op](n, self.graph.operands(n), self.graph.results(n)).macs for n in nodes)
-        session = builder.finish(wanted, session_options(self.threads if macs > LARGE_SESSION else 1))
+        options = sparing(session_options(self.threads if macs > LARGE_SESSION else 1), self.graph)
+        session = builder.finish(wanted, options)
         reads = dict(builder.feeds)
+        self._touched.append([*reads.items(), *wanted.items()])
         self._keys.update(dict.fromkeys(wanted.items()))
 
         def make(lane: _Lane) -> Step:
@@ -192,6 +241,7 @@ class FixedEngine:
                 self._add_conversion(name, layout)
         self._keys.update(((name, layout), None) for name in node.outputs)
         kernel = row.make(self.graph, node)
+        self._touched.append([(name, layout) for name in (*names, *node.outputs)])
 
         def make(lane: _Lane) -> Step:
             def seen(name: str) -> Array:
@@ -208,6 +258,7 @@ class FixedEngine:
         other: Layout = "native" if layout == "first" else "first"
         perm = (0, 3, 1, 2) if layout == "first" else (0, 2, 3, 1)
         self._keys[(name, layout)] = None
+        self._touched.append([(name, other), (name, layout)])
 
         def make(lane: _Lane) -> Step:
             source, target = lane.buffers[(name, other)].transpose(perm), lane.buffers[(name, layout)]
@@ -230,8 +281,10 @@ class FixedEngine:
         return self._run(self._lanes[0], feeds)
 
     def map(self, samples: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
-        """Results for many samples, in order, `threads` of them at a time; at most twice as many are held in memory."""
-        while len(self._lanes) < self.threads:
+        """Results for many samples, in order, `threads` of them at a time, or as many as have their buffers in
+        LANE_BYTES; at most twice as many are held in memory."""
+        lanes = max(1, min(self.threads, LANE_BYTES // max(1, sum(self._slots))))
+        while len(self._lanes) < lanes:
             self._lanes.append(self._lane())
         free = deque(self._lanes)
 
@@ -242,11 +295,11 @@ class FixedEngine:
             finally:
                 free.append(lane)
 
-        with ThreadPoolExecutor(self.threads) as pool:
+        with ThreadPoolExecutor(lanes) as pool:
             pending: deque[Future[dict[str, Array]]] = deque()
             for feeds in samples:
                 pending.append(pool.submit(work, feeds))
-                if len(pending) >= 2 * self.threads:
+                if len(pending) >= 2 * lanes:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()

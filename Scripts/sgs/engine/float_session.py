@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from sgs.engine.lowering import SessionBuilder, session_options
+from sgs.engine.lowering import SessionBuilder, session_options, sparing
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
 from sgs.registry import FLOAT
@@ -23,7 +23,7 @@ class FloatEngine:
             builder.feed(name, "native")
         for node in graph.nodes:
             FLOAT[node.op](builder, node)
-        options = session_options(threads)
+        options = sparing(session_options(threads), graph)
         self._session = builder.finish(dict.fromkeys(self.results, "native"), options)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -24,6 +24,7 @@ from sgs.numeric.types import DType
 from sgs.registry import Layout
 
 OPSET = 21
+LARGE_TENSOR = 1 << 23  # elements
 TO_FIRST, TO_NATIVE = (0, 3, 1, 2), (0, 2, 3, 1)
 # rewrites of onnxruntime that multiply constants together, and so round differently from docs/NUMERICS.md
 _UNWANTED_REWRITES = [
@@ -322,6 +323,14 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
     if not has_exact_dot_products():
         # UINT8 × INT8 kernels of AVX2 add pairs in 16 bits and saturate; this makes them UINT8 × UINT8, which is exact
         options.add_session_config_entry("session.x64quantprecision", "1")
+    return options
+
+
+def sparing(options: onnxruntime.SessionOptions, graph: Graph) -> onnxruntime.SessionOptions:
+    """The options, so that onnxruntime takes no more memory than it must where tensors of the graph are large: it then
+    neither plans all activations of a run as one block nor keeps blocks between runs, each up to twice what is used."""
+    if max((tensor.elements for tensor in graph.activations()), default=0) >= LARGE_TENSOR:
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
     return options
 
 

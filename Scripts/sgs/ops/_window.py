@@ -95,7 +95,15 @@ def window_rows(x: Array, node: Node, kernel: Sequence[int], chosen: Array) -> A
 
 
 def mean_window(x: Array, node: Node, kernel: Sequence[int]) -> Array:
-    """The mean of all windows of an NHWC array, float64 [KH, KW, C], padding 0."""
-    windows = patches(x, node, kernel, 0)
-    taps = [windows[:, :, :, i, j].mean((0, 1, 2), dtype=np.float64) for i, j in np.ndindex(*kernel)]
-    return np.stack(taps).reshape(*kernel, -1)
+    """The mean of all windows of an NHWC array, float64 [KH, KW, C], padding 0. Columns are added up first, so that an
+    element is looked at KW times, not KH · KW times."""
+    top, left, bottom, right = node.attrs["pads"]
+    (sh, sw), (dh, dw) = node.attrs["strides"], node.attrs.get("dilations", (1, 1))
+    height, width = conv_output(node, x.shape, kernel)
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    total = np.empty((*kernel, x.shape[3]))
+    for j in range(kernel[1]):
+        columns = padded[:, :, j * dw :: sw][:, :, :width].sum((0, 2), dtype=np.float64)  # [H, C]
+        for i in range(kernel[0]):
+            total[i, j] = columns[i * dh :: sh][:height].sum(0)
+    return np.asarray(total / (x.shape[0] * height * width))

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -42,6 +43,7 @@ _log = logging.getLogger(__name__)
 Feeds = Mapping[str, Array]
 LEVELS = ("L1", "L2", "L3", "L4", "L5")
 KEPT_SAMPLES = 96  # pictures kept beside the statistics
+L1_SAMPLES = 8  # where nothing is chosen, and they only tell how near the outputs are
 JUDGE_SAMPLES = 32  # of them, at most, judge plans; the others are fitted to
 FIT_SAMPLES = 40  # for the final biases and weights
 WEIGHT_JUDGES = 8  # of the judging samples also judge single weights
@@ -114,10 +116,9 @@ class Calibration:
         self._judges = apart if len(apart) >= min(most, _ENOUGH) else list(self.samples[:most])
         engine = FloatEngine(self.float_graph, threads=self.threads)
         self._truth = stored(engine.run(sample) for sample in self._judges)
-        few = self._judges is not apart
-        self._others = None if few else measure_extrema(self.float_graph, self._fitted, threads=self.threads)
+        self._apart = self._judges is apart
         self._parts = output_parts(self.float_graph)
-        self._corrects = False
+        self._corrects = self._strangers = False
         self._strictness = 1.0
 
     @property
@@ -127,7 +128,7 @@ class Calibration:
 
     def _few(self, samples: int) -> int:
         """So many samples, or as few as have as many activations: a large picture tells as much as several."""
-        return max(min(samples, 2), min(samples, samples * _ACTIVATIONS // self._size))
+        return max(1, min(samples, samples * _ACTIVATIONS // self._size))
 
     def network(self, plan: QuantPlan) -> Network:
         """What the plan quantises: the float network, equalised where the plan says so."""
@@ -176,10 +177,15 @@ class Calibration:
         scores = [decibels(table) for table in map(np.stack, tables.values()) if table[:, :, 0].any()]
         return float(np.mean(scores)) if scores else 0.0
 
+    @cached_property
+    def _others(self) -> Statistics | None:
+        """Extrema of the samples that do not judge; None where all do."""
+        return measure_extrema(self.float_graph, self._fitted, threads=self.threads) if self._apart else None
+
     def _without_judges(self, plan: QuantPlan) -> QuantPlan:
         """The plan with the ranges that it would have if the judging samples had not been seen, so that they meet
         values beyond them as often as others do."""
-        if self._others is None:
+        if not self._strangers or self._others is None:
             return plan
         seen, others = self.network(plan).statistics.tensors, scaled(self._others, plan.scales).tensors
 
@@ -370,6 +376,7 @@ class Calibration:
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
         self.steps, self.sensitivities, self._corrects = [], {}, False
+        self._strangers = LEVELS.index(level) >= 2  # below, ranges follow from what was seen, and nothing is chosen
         self._strictness = _BEST if level == "L5" else 1.0
         plan = self.better("start", self.initial_plan(), self.initial_plan())
         for name in RECIPES[level]:

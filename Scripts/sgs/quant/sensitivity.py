@@ -16,13 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgs.data.shards import processors
-from sgs.engine.lowering import SessionBuilder, session_options
+from sgs.engine.lowering import SessionBuilder
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise_weights, symmetric_params
 from sgs.numeric.types import DType
 from sgs.ops._mac import activation_float
 from sgs.quant.edit import mac_nodes
 from sgs.quant.fidelity import energies, output_parts, relative_error
+from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.walk import Walk
 from sgs.registry import FLOAT, MATRIX, QUANTISE
@@ -112,7 +113,9 @@ class OutputErrors:
             FLOAT[node.op](builder, node)
             if node.outputs[0] in self._index:
                 self._add_switch(builder, node, plan)
-        self._session = builder.finish(dict.fromkeys(self._graph.outputs, "native"), session_options(1))
+        streams = Streams.of(self._graph, processors())
+        self._lanes = streams.lanes
+        self._session = builder.finish(dict.fromkeys(self._graph.outputs, "native"), streams.options())
         self._outputs = [f"out:{name}" for name in self._graph.outputs]
         self._parts = list(output_parts(float_graph).values())
         self._truths = [self._run(sample, -1, TensorRange(0, 1), np.zeros(1)) for sample in samples]
@@ -154,7 +157,7 @@ class OutputErrors:
 
     def measure(self, trials: Iterable[tuple[str, Trial]]) -> Iterator[float]:
         """Relative error energy at the outputs of each (result of a sum of products, trial), in order."""
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(self._lanes) as pool:
             yield from pool.map(lambda pair: self._one(*pair), trials)
 
     def _one(self, name: str, trial: Trial) -> float:

@@ -1,0 +1,80 @@
+"""Buffers of the fixed engine: those that are not needed at the same time share memory, and lanes keep to a budget."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sgs.builder import GraphBuilder
+from sgs.engine import FixedEngine, run_reference
+from sgs.engine.fixed import Key, share_slots
+from sgs.ir import Graph
+from sgs.numeric.quantise import activation_params
+from sgs.numeric.table import build_table
+from sgs.numeric.types import DType
+
+
+def key(number: int) -> Key:
+    return str(number), "native"
+
+
+@given(st.lists(st.lists(st.integers(0, 12), max_size=5), max_size=15), st.lists(st.integers(1, 99), min_size=13))
+def test_what_is_needed_at_the_same_time_lies_apart(touched: list[list[int]], extents: list[int]) -> None:
+    steps, sizes = [[key(n) for n in numbers] for numbers in touched], {key(n): extents[n] for n in range(13)}
+    places, slots = share_slots(steps, sizes)
+    spans = {}
+    for index, keys in enumerate(steps):
+        for name in keys:
+            spans.setdefault(name, [index, index])[1] = index
+    assert places.keys() == spans.keys()
+    assert all(slots[places[name]] >= sizes[name] for name in places)
+    for index in range(len(steps)):
+        alive = [places[name] for name, (first, last) in spans.items() if first <= index <= last]
+        assert len(alive) == len(set(alive))
+    most = max((sum(s <= i <= e for s, e in spans.values()) for i in range(len(steps))), default=0)
+    assert len(slots) == most
+
+
+def chain(length: int, shape: tuple[int, ...] = (1, 90, 70, 3)) -> Graph:
+    """Tables one after the other, large enough to be host kernels with buffers between them."""
+    params = activation_params(-3, 3, DType.INT16)
+    build = GraphBuilder()
+    value = build.input("x", shape, DType.INT16)
+    value.quant = params
+    for index in range(length):
+        table = build_table(lambda x, k=index: np.sin(x + k), params, DType.INT16, params, DType.INT16)
+        value = build("TABLE", value, table, output=f"t{index}", function="sin")
+        value.dtype, value.quant = DType.INT16, params
+    return build.output(value)
+
+
+def test_a_chain_needs_two_buffers() -> None:
+    graph = chain(9)
+    engine = FixedEngine(graph, threads=1)
+    assert sum(engine._slots) == 2 * graph["x"].nbytes
+    codes = np.random.default_rng(0).integers(-30000, 30000, graph["x"].shape).astype(np.int16)
+    for feed in (codes, codes[:, ::-1].copy()):  # what the first leaves behind is written over
+        truth = run_reference(graph, {"x": feed})
+        assert np.array_equal(engine.run({"x": feed})[graph.outputs[0]], truth[graph.outputs[0]])
+
+
+def test_inner_results_that_are_asked_for_last() -> None:
+    graph = chain(6)
+    codes = np.random.default_rng(1).integers(-30000, 30000, graph["x"].shape).astype(np.int16)
+    truth = run_reference(graph, {"x": codes})
+    values = FixedEngine(graph, threads=1, extra=["t1", "t3", "x"]).run({"x": codes})
+    assert all(np.array_equal(values[name], truth[name]) for name in ("t1", "t3", "t5", "x"))
+
+
+def test_lanes_keep_to_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain(3)
+    monkeypatch.setattr("sgs.engine.fixed.LANE_BYTES", graph["x"].nbytes * 7)
+    engine = FixedEngine(graph, threads=5)
+    codes = [np.full(graph["x"].shape, n, np.int16) for n in range(6)]
+    found = list(engine.map({"x": feed} for feed in codes))
+    assert len(engine._lanes) == 3  # of two buffers each
+    assert [int(values["t2"].flat[0]) for values in found] == [
+        int(run_reference(graph, {"x": feed})["t2"].flat[0]) for feed in codes
+    ]
