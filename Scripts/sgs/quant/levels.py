@@ -102,6 +102,7 @@ class Calibration:
     prepared: Graph = field(init=False)
     steps: list[Step] = field(default_factory=list)
     sensitivities: dict[str, float] = field(default_factory=dict)
+    _scores: dict[int, tuple[QuantPlan, tuple[float, QuantPlan]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
@@ -219,6 +220,13 @@ class Calibration:
         return trial if kept else plan
 
     def _judged(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
+        """The score of a plan, or of the plan with its biases corrected where that is better, and which of the two."""
+        known = self._scores.get(id(plan))
+        if known is None or known[0] is not plan:
+            known = self._scores[id(plan)] = plan, self._judge(plan)
+        return known[1]
+
+    def _judge(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
         plans = [plan, self.with_biases(plan, self._few(CORRECTION_SAMPLES))] if self._corrects else [plan]
         scores = [self.output_sqnr(candidate) for candidate in plans]
         best = int(np.argmax(scores))
@@ -316,13 +324,13 @@ class Calibration:
         network = self.network(plan)
         errors = self.sensitivities = self.measure_sensitivities(plan)
         bounds = {node.outputs[0]: _absmax(network.prepared, node) for node in mac_nodes(network.prepared)}
-        best = (-np.inf, plan)
+        best, trials = (-np.inf, plan), dict[tuple[str, ...], QuantPlan]()
         for threshold in dict.fromkeys((self.threshold, self.threshold * self._strictness)):
             tolerated, left = threshold, np.inf
             for _ in range(_ROUNDS):
                 chosen, left = self._worth_most(errors, plan, tolerated)
                 macs = {name: replace(plan.macs[name], bits=16, weight_bound=bounds[name]) for name in chosen}
-                trial = replace(plan, macs={**plan.macs, **macs})
+                trial = trials.setdefault(tuple(chosen), replace(plan, macs={**plan.macs, **macs}))
                 score, _ = self._judged(trial)
                 best = max(best, (score, trial), key=lambda pair: pair[0])
                 found = 10 ** (-score / 10)
@@ -376,16 +384,17 @@ class Calibration:
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
         self.steps, self.sensitivities, self._corrects = [], {}, False
+        self._scores = {}
         self._strangers = LEVELS.index(level) >= 2  # below, ranges follow from what was seen, and nothing is chosen
         self._strictness = _BEST if level == "L5" else 1.0
         plan = self.better("start", self.initial_plan(), self.initial_plan())
         for name in RECIPES[level]:
             if name == BIASES:
-                self._corrects = True
+                self._corrects, self._scores = True, {}
                 self.better(name, plan, plan)
             else:
                 plan = self.better(name, plan, STEPS[name](self, plan))
-        self._corrects = False
+        self._corrects, self._scores = False, {}
         if level in ("L4", "L5"):
             self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
         if level == "L5":
