@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
@@ -59,6 +59,7 @@ from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_t
 from sgs.report.calibration import record as calibration_record
 
 _log = logging.getLogger(__name__)
+Item = TypeVar("Item")
 
 
 # -- convert -----------------------------------------------------------------------------------------------------------
@@ -191,12 +192,11 @@ def calibrate(
     warn_of_pointless_level(level, config)
     if statistics is None:
         statistics = statistics_of(float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint)
-    most = L1_SAMPLES if level == "L1" else KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES
-    kept = spread(samples, most)
+    kept = stored(feeds.load(spread(samples, KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES)))
     calibration = Calibration(
         float_graph,
         statistics,
-        stored(feeds.load(kept)),
+        spread(kept, L1_SAMPLES) if level == "L1" else kept,
         config.conv,
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
@@ -217,7 +217,7 @@ def calibrate(
         **({"imported": len(parameters)} if parameters else {}),
     }
     core = calibration.fixed(plan)
-    findings = find_traps(Evidence(calibration.prepared, statistics, plan, core, calibration.samples, config))
+    findings = find_traps(Evidence(calibration.prepared, statistics, plan, core, kept, config))
     for line in summary(findings):
         _log.warning("%s", line)
     complete = options.all_errors or LEVELS.index(level) >= 2
@@ -385,7 +385,7 @@ def check_outputs(graph: Graph) -> None:
     raise_all(problems, stage="calibrate")
 
 
-def spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+def spread(samples: Sequence[Item], count: int) -> list[Item]:
     """At most `count` samples, evenly spread over the list."""
     if len(samples) <= count:
         return list(samples)

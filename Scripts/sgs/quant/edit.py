@@ -35,7 +35,7 @@ _SUM_LIMIT = 2.0**30  # widening keeps the products of a sum on UINT8 operands b
 _BIAS_LIMIT = {DType.UINT8: 2.0**30, DType.INT16: 2.0**51}  # and the bias below this, by type of the operand
 _EXACT = {DType.UINT8: 2.0**31, DType.INT16: 2.0**53}  # sums in int32 and in binary64 are exact below this
 _REACH = {DType.UINT8: 255, DType.INT16: INT16_REACH}  # largest magnitude of a centred code
-APART = 128  # times: what is joined with a tensor so much wider would keep fewer than 8 of 16 bits
+APART = 85  # times: what is joined with a tensor so much wider would keep fewer than 8 of 16 bits, with headroom
 COARSE = 1.25  # an 8-bit reader of a group shares its UINT8 codes when the group's range is at most this much wider
 
 

@@ -2,12 +2,14 @@
 
 An output may join results that have little to do with each other: boxes, which are large, and scores, most of which
 are next to nothing. Taken together the boxes are all that counts. So an output counts half as a whole, and half by its
-parts, each over its own energy.
+parts, each over its own energy. Samples are floored alike: one counts as at least a tenth as loud as the samples are
+on average, so that silence disturbed is not an infinite error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,86 +20,122 @@ from sgs.quant.edit import moved_operands
 from sgs.quant.prepare import kind_of
 from sgs.registry import FLOAT
 
-Parts = Mapping[str, Array]
+_QUIETEST = 0.1  # of the mean energy of the samples
+_NOTHING = 1e-12  # noise over signal: 120 dB
 
 
-def output_parts(graph: Graph) -> dict[str, Array]:
-    """Output → which part each of its elements belongs to, int [elements]: results that operators which only move
-    values have joined are parts of their own. Zeros where nothing is joined. `graph` is a float or a prepared one."""
-    movers = {n: node for node in graph.nodes if kind_of(node) == "move" for n in node.outputs}
-    found = {}
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What an output is joined from: for each of its elements the number of its part, or `count` for constants, int
+    [elements]."""
+
+    labels: Array
+    count: int
+
+
+def output_parts(graph: Graph) -> dict[str, Parts | None]:
+    """Output → the results that operators which only move values have joined in it; None for those that are one.
+    `graph` is a float or a prepared one."""
+    movers = {name: node for node in graph.nodes if _only_moves(graph, node) for name in node.outputs}
+    found: dict[str, Parts | None] = {}
     for name in graph.outputs:
         chain, sources = _moved(name, movers)
-        sources = [source for source in sources if not graph[source].is_constant]
-        joined = len(sources) > 1 and all(graph[source].dtype.is_float for source in sources)
-        found[name] = _labels(graph, name, chain, sources) if joined else np.zeros(graph[name].elements, np.int64)
+        parts = [source for source in sources if not graph[source].is_constant]
+        joined = len(parts) > 1 and all(graph[source].dtype.is_float for source in sources)
+        found[name] = _parts(graph, name, chain, parts, sources) if joined else None
     return found
 
 
-def _moved(name: str, movers: Mapping[str, Node]) -> tuple[list[Node], list[str]]:
-    """The moving operators behind a tensor, last first, and what they move."""
-    chain: dict[int, Node] = {}
+def _only_moves(graph: Graph, node: Node) -> bool:
+    """Whether where values go is known beforehand."""
+    if kind_of(node) != "move":
+        return False
+    moved = set(moved_operands(node))
+    return all(name is None or name in moved or graph[name].is_constant for name in node.inputs)
+
+
+def _moved(name: str, movers: Mapping[str, Node]) -> tuple[set[int], list[str]]:
+    """Identities of the moving operators behind a tensor, and what they move."""
+    chain: set[int] = set()
     sources, waiting = dict[str, None](), [name]
     while waiting:
         name = waiting.pop()
-        if name in movers:
-            node = movers[name]
-            chain.pop(id(node), None)
-            chain[id(node)] = node
-            waiting += moved_operands(node)
-        else:
+        node = movers.get(name)
+        if node is None:
             sources[name] = None
-    return list(chain.values()), list(sources)
+        elif id(node) not in chain:
+            chain.add(id(node))
+            waiting += moved_operands(node)
+    return chain, list(sources)
 
 
-def _labels(graph: Graph, name: str, chain: list[Node], sources: list[str]) -> Array:
-    """The number of the source that each element of a tensor comes from, by moving numbers instead of values."""
-    builder = SessionBuilder(graph)
+def _parts(graph: Graph, name: str, chain: set[int], parts: list[str], sources: list[str]) -> Parts:
+    """By moving numbers of parts instead of values."""
+    numbered = graph.copy()
+    builder = SessionBuilder(numbered)
     for source in sources:
+        numbered[source].data = None
         builder.feed(source, "native")
-    wanted = {id(node) for node in chain}
-    for node in graph.nodes:
-        if id(node) in wanted:
-            FLOAT[node.op](builder, node)
+    for node, same in zip(graph.nodes, numbered.nodes, strict=True):
+        if id(node) in chain:
+            FLOAT[same.op](builder, same)
     session = builder.finish({name: "native"}, session_options(1))
-    feeds = {f"in:{source}": np.full(graph[source].shape, k, np.float32) for k, source in enumerate(sources)}
-    (labels,) = session.run([f"out:{name}"], feeds)
-    return np.unique(np.rint(labels), return_inverse=True)[1].reshape(-1)
+    numbers = {source: k for k, source in enumerate(parts)}
+    feeds = {f"in:{s}": np.full(graph[s].shape, numbers.get(s, len(parts)), np.float32) for s in sources}
+    (moved,) = session.run([f"out:{name}"], feeds)
+    labels = np.rint(moved).reshape(-1).astype(np.int64)
+    labels[(labels < 0) | (labels > len(parts))] = len(parts)  # what some operator fills in
+    return Parts(labels, len(parts))
 
 
-def energies(truth: Array, value: Array, part: Array) -> Array:
+def energies(truth: Array, value: Array, parts: Parts | None) -> Array:
     """Σ truth² and Σ (value - truth)² of every part of an output, float64 [parts, 2]."""
     exact = truth.reshape(-1).astype(np.float64)
     squares = exact**2, (value.reshape(-1) - exact) ** 2
-    if not part.any():
+    if parts is None:
         return np.array([[square.sum() for square in squares]])
-    return np.stack([np.bincount(part, square) for square in squares], axis=1)
+    sums = [np.bincount(parts.labels, square, parts.count + 1)[: parts.count] for square in squares]
+    return np.stack(sums, axis=1)
+
+
+def is_silent(table: Array) -> bool:
+    """Whether an output, from the `energies` of its samples [samples, parts, 2], is zero on all of them."""
+    return not table[..., 0].any()
 
 
 def relative_error(table: Array) -> float:
-    """Of one output, from its `energies` [parts, 2]: noise over signal, half of the whole, half the mean over the parts
-    that have a signal, where no part counts as more than lost altogether."""
-    signal, noise = table.sum(0)
-    parts = table[table[:, 0] > 0]
-    if not len(parts):
-        return float(noise / 1e-30)
-    own = np.minimum(parts[:, 1] / parts[:, 0], 1.0).mean() if len(parts) > 1 else noise / signal
-    return float((noise / signal + own) / 2)
+    """Noise over signal of one output that is not silent, from the `energies` of its samples [samples, parts, 2]: the
+    mean over samples; half of the whole, half the mean over the parts that have a signal, where no part counts as more
+    than lost altogether."""
+    whole, parts = _ratios(table.sum(1)).mean(), _heard(table)
+    if len(parts) == 1:
+        return float(whole)
+    return float((whole + np.mean([np.minimum(_ratios(part), 1).mean() for part in parts])) / 2)
 
 
 def decibels(table: Array) -> float:
-    """Of one output, from the `energies` of many samples, [samples, parts, 2]: signal to noise, dB, half of the whole,
-    half the mean over the parts that have a signal."""
-    parts = [part for part in np.moveaxis(table, 1, 0) if part[:, 0].any()]
-    whole = _decibels(table.sum(1))
-    return (whole + float(np.mean([_decibels(part) for part in parts]))) / 2 if len(parts) > 1 else whole
+    """Signal over noise of one output that is not silent, dB, from the `energies` of its samples [samples, parts, 2].
+
+    Half that of all samples together, half the mean of their own, so that neither few loud samples decide nor many
+    quiet ones; and half of the whole, half the mean over parts as in `relative_error`. No ratio counts as more than
+    120 dB.
+    """
+    whole, parts = _decibels(table.sum(1), np.inf), _heard(table)
+    return whole if len(parts) == 1 else (whole + float(np.mean([_decibels(part, 1.0) for part in parts]))) / 2
 
 
-def _decibels(table: Array) -> float:
-    """Half that of all samples together, half the mean of their own, so that neither few loud samples decide nor many
-    quiet ones; [samples, 2]. A sample counts as at least a tenth as loud as the samples are on average, no ratio as
-    more than 120 dB."""
+def _heard(table: Array) -> list[Array]:
+    """[samples, 2] of the parts that have a signal."""
+    return [part for part in np.moveaxis(table, 1, 0) if part[:, 0].any()]
+
+
+def _ratios(table: Array) -> Array:
+    """Noise over signal of each sample, [samples, 2] → [samples]."""
     signal, noise = table.T
-    heard = np.maximum(signal, 0.1 * signal.mean())
-    ratios = -10 * np.log10(np.maximum(np.append(noise / heard, noise.sum() / signal.sum()), 1e-12))
-    return float((ratios[:-1].mean() + ratios[-1]) / 2)
+    return np.asarray(noise / np.maximum(signal, _QUIETEST * signal.mean()))
+
+
+def _decibels(table: Array, most: float) -> float:
+    ratios = np.append(_ratios(table), table[:, 1].sum() / table[:, 0].sum())
+    found = -10 * np.log10(np.clip(ratios, _NOTHING, most))
+    return float((found[:-1].mean() + found[-1]) / 2)

@@ -8,8 +8,9 @@
     L5  + 16 bit as far as the budget goes, ranges by their effect on the outputs, weights refitted with second-order
         rounding
 
-Every step's plan is measured at the network's outputs, on samples that nothing is fitted to, and replaces the one
-before only where the error falls. From L3 on a plan is measured as it is and with its biases corrected.
+Every step's plan is measured at the network's outputs, on samples that nothing is fitted to (where there are enough),
+and replaces the one before only where the error falls. From L3 on a plan is measured as it is and with its biases
+corrected.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sgs.quant import ranges
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
-from sgs.quant.fidelity import decibels, energies, output_parts
+from sgs.quant.fidelity import decibels, energies, is_silent, output_parts
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
 from sgs.quant.refit import refitted
@@ -102,7 +103,6 @@ class Calibration:
     prepared: Graph = field(init=False)
     steps: list[Step] = field(default_factory=list)
     sensitivities: dict[str, float] = field(default_factory=dict)
-    _scores: dict[int, tuple[QuantPlan, tuple[float, QuantPlan]]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
@@ -114,13 +114,14 @@ class Calibration:
         apart = list(self.samples[::every])
         self._fitted = [s for i, s in enumerate(self.samples) if i % every] or apart
         self._weight_judges = apart[:WEIGHT_JUDGES]
-        self._judges = apart if len(apart) >= min(most, _ENOUGH) else list(self.samples[:most])
+        self._own_judges = len(apart) >= min(most, _ENOUGH) and self._fitted is not apart
+        self._judges = apart if self._own_judges else list(self.samples[:: -(-len(self.samples) // most)])
         engine = FloatEngine(self.float_graph, threads=self.threads)
         self._truth = stored(engine.run(sample) for sample in self._judges)
-        self._apart = self._judges is apart
         self._parts = output_parts(self.float_graph)
-        self._corrects = self._strangers = False
+        self._corrects = self._unseen = False
         self._strictness = 1.0
+        self._scores: dict[int, tuple[QuantPlan, tuple[float, QuantPlan]]] = {}
 
     @property
     def judges(self) -> Sequence[Feeds]:
@@ -159,50 +160,47 @@ class Calibration:
             seen[name] = ranges.widened(seen[name], HEADROOM, max(-low, high))
         known = known_ranges(network.prepared)
         narrow = {name: chosen for name, chosen in seen.items() if name not in known}
-        moved = {name for n in network.prepared.nodes if kind_of(n) == "move" for name in n.outputs}  # follow operands
-        wide = {name: r if name in moved else ranges.widened(r, WIDE_HEADROOM) for name, r in seen.items()}
-        wide.update((name, known[name]) for name in seen.keys() & known)
+        wide = {name: known.get(name) or ranges.widened(chosen, WIDE_HEADROOM) for name, chosen in seen.items()}
         return replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1")
 
     # -- judging -------------------------------------------------------------------------------------------------------
-    def output_sqnr(self, plan: QuantPlan) -> float:
+    def output_sqnr(self, plan: QuantPlan, *, unseen: bool = False) -> float:
         """The outputs' signal to quantisation noise on the judging samples, dB (`fidelity.decibels`), mean over
-        outputs; those that are all zero are left out."""
-        core = self.fixed(self._without_judges(plan))
+        outputs; those that are all zero are left out. With `unseen` as if the ranges did not know these samples."""
+        core = self.fixed(self.without_judges(plan) if unseen else plan)
         engine = FixedEngine(core, threads=self.threads)
         tables: dict[str, list[Array]] = {name: [] for name in core.outputs}
         results = engine.map(codes_of_inputs(core, sample) for sample in self._judges)
         for codes, truth in zip(results, self._truth, strict=True):
             for name, value in real_outputs(core, codes, core.outputs).items():
                 tables[name].append(energies(truth[name], value, self._parts[name]))
-        scores = [decibels(table) for table in map(np.stack, tables.values()) if table[:, :, 0].any()]
+        scores = [decibels(table) for table in map(np.stack, tables.values()) if not is_silent(table)]
         return float(np.mean(scores)) if scores else 0.0
 
     @cached_property
-    def _others(self) -> Statistics | None:
-        """Extrema of the samples that do not judge; None where all do."""
-        return measure_extrema(self.float_graph, self._fitted, threads=self.threads) if self._apart else None
+    def _kept_extrema(self) -> tuple[Statistics, Statistics]:
+        """Of the samples that are fitted to, and of these and the judges."""
+        fitted, judges = (
+            measure_extrema(self.float_graph, part, threads=self.threads) for part in (self._fitted, self._judges)
+        )
+        return fitted, fitted.merged(judges)
 
-    def _without_judges(self, plan: QuantPlan) -> QuantPlan:
-        """The plan with the ranges that it would have if the judging samples had not been seen, so that they meet
-        values beyond them as often as others do."""
-        if not self._strangers or self._others is None:
+    def without_judges(self, plan: QuantPlan) -> QuantPlan:
+        """The plan with its ranges made smaller as much as those of the samples kept are when the judging ones are left
+        out, so that judges meet values beyond them as often as other pictures do. The plan itself where judges are
+        fitted to."""
+        if not self._own_judges:
             return plan
-        seen, others = self.network(plan).statistics.tensors, scaled(self._others, plan.scales).tensors
-
-        def end(chosen: float, of_all: float, of_others: float) -> float:
-            if abs(chosen) < abs(of_all):  # clipped
-                return min(chosen, of_others, key=abs)
-            return chosen * of_others / of_all if of_all else chosen
+        fitted, kept = (scaled(extrema, plan.scales).tensors for extrema in self._kept_extrema)
 
         def shrunk(name: str, chosen: TensorRange) -> TensorRange:
-            if chosen.method == "known" or name not in others:
+            if chosen.method == "known" or name not in kept:
                 return chosen
-            (low, high), (lower, upper) = seen[name].span, others[name].span
-            return TensorRange(end(chosen.low, low, lower), end(chosen.high, high, upper), chosen.method)
+            low, high = map(_end, (chosen.low, chosen.high), kept[name].span, fitted[name].span)
+            return TensorRange(low, high, chosen.method)
 
-        ranges, narrow = ({n: shrunk(n, r) for n, r in spans.items()} for spans in (plan.ranges, plan.narrow))
-        return replace(plan, ranges=ranges, narrow=narrow)
+        ranges_of, narrow = ({n: shrunk(n, r) for n, r in spans.items()} for spans in (plan.ranges, plan.narrow))
+        return replace(plan, ranges=ranges_of, narrow=narrow)
 
     def fixed(self, plan: QuantPlan) -> Graph:
         """The integer graph of a plan."""
@@ -221,14 +219,13 @@ class Calibration:
 
     def _judged(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
         """The score of a plan, or of the plan with its biases corrected where that is better, and which of the two."""
-        known = self._scores.get(id(plan))
-        if known is None or known[0] is not plan:
-            known = self._scores[id(plan)] = plan, self._judge(plan)
-        return known[1]
+        if id(plan) not in self._scores:  # which keep the plan, and so its identity
+            self._scores[id(plan)] = plan, self._judge(plan)
+        return self._scores[id(plan)][1]
 
     def _judge(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
         plans = [plan, self.with_biases(plan, self._few(CORRECTION_SAMPLES))] if self._corrects else [plan]
-        scores = [self.output_sqnr(candidate) for candidate in plans]
+        scores = [self.output_sqnr(candidate, unseen=self._unseen) for candidate in plans]
         best = int(np.argmax(scores))
         return scores[best], plans[best]
 
@@ -326,7 +323,7 @@ class Calibration:
         bounds = {node.outputs[0]: _absmax(network.prepared, node) for node in mac_nodes(network.prepared)}
         best, trials = (-np.inf, plan), dict[tuple[str, ...], QuantPlan]()
         for threshold in dict.fromkeys((self.threshold, self.threshold * self._strictness)):
-            tolerated, left = threshold, np.inf
+            tolerated = threshold
             for _ in range(_ROUNDS):
                 chosen, left = self._worth_most(errors, plan, tolerated)
                 macs = {name: replace(plan.macs[name], bits=16, weight_bound=bounds[name]) for name in chosen}
@@ -385,7 +382,7 @@ class Calibration:
         """The plan of a level."""
         self.steps, self.sensitivities, self._corrects = [], {}, False
         self._scores = {}
-        self._strangers = LEVELS.index(level) >= 2  # below, ranges follow from what was seen, and nothing is chosen
+        self._unseen = level != "L1"  # which chooses nothing
         self._strictness = _BEST if level == "L5" else 1.0
         plan = self.better("start", self.initial_plan(), self.initial_plan())
         for name in RECIPES[level]:
@@ -421,6 +418,14 @@ RECIPES = {
     "L4": ("weights", BIASES, "equalisation", TABLES, "16 bit", "ranges"),
     "L5": ("weights", BIASES, "equalisation", TABLES, "16 bit", "ranges", "ranges at outputs"),
 }
+
+
+def _end(chosen: float, kept: float, fitted: float) -> float:
+    """One end of a range, for samples of which it was `fitted` when all that were kept had it at `kept`: a clipped end
+    stays where it is within that, others move in proportion."""
+    if abs(chosen) < abs(kept):
+        return min(chosen, fitted, key=abs)
+    return chosen * fitted / kept if kept else chosen
 
 
 def _absmax(prepared: Graph, node: Node) -> Array:

@@ -50,9 +50,9 @@ class MacChoice:
 class QuantPlan:
     """Everything that distinguishes one fixed graph from another of the same float graph.
 
-    `ranges` hold all that was seen and serve INT16 storage; `narrow` hold clipped ranges for tensors stored as UINT8,
-    where they are better than `ranges`. `scales` [C]: the plan is for the float graph equalised by them
-    (`quant.equalise`).
+    `ranges` serve INT16 storage and hold more than all that was seen; `narrow`, where they are given, serve UINT8
+    storage: what was seen, or less where clipping is better. `scales` [C]: the plan is for the float graph equalised by
+    them (`quant.equalise`).
     """
 
     ranges: dict[str, TensorRange] = field(default_factory=dict)

@@ -8,6 +8,8 @@ from sgs.numeric.quantise import Array
 from sgs.quant.plan import TensorRange
 from sgs.quant.statistics import TensorStatistics, bin_centres
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 
 def minmax(statistics: TensorStatistics) -> TensorRange:
     """Everything that was seen."""
@@ -15,7 +17,7 @@ def minmax(statistics: TensorStatistics) -> TensorRange:
     return TensorRange(low, high, "minmax")
 
 
-def widened(chosen: TensorRange, factor: float, limit: float = np.inf) -> TensorRange:
+def widened(chosen: TensorRange, factor: float, limit: float = _LARGEST) -> TensorRange:
     """The range times `factor`, within ±limit."""
     low, high = max(chosen.low * factor, -limit), min(chosen.high * factor, limit)
     return TensorRange(min(low, chosen.low), max(high, chosen.high), f"{chosen.method} x {factor:g}")

@@ -22,7 +22,7 @@ from sgs.numeric.quantise import Array, QuantParams, activation_params, dequanti
 from sgs.numeric.types import DType
 from sgs.ops._mac import activation_float
 from sgs.quant.edit import mac_nodes
-from sgs.quant.fidelity import energies, output_parts, relative_error
+from sgs.quant.fidelity import energies, is_silent, output_parts, relative_error
 from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.walk import Walk
@@ -161,9 +161,10 @@ class OutputErrors:
             yield from pool.map(lambda pair: self._one(*pair), trials)
 
     def _one(self, name: str, trial: Trial) -> float:
-        gate, total = self._index[name], 0.0
+        tables = []
         for sample, truths in zip(self._samples, self._truths, strict=True):
-            values = self._run(sample, gate, trial.range, trial.shift)
-            tables = map(energies, truths, values, self._parts)
-            total += float(np.mean([relative_error(table) for table in tables]))
-        return total / len(self._samples)
+            values = self._run(sample, self._index[name], trial.range, trial.shift)
+            tables.append([energies(*output) for output in zip(truths, values, self._parts, strict=True)])
+        outputs = [np.stack(table) for table in zip(*tables, strict=True)]
+        errors = [relative_error(table) for table in outputs if not is_silent(table)]
+        return float(np.mean(errors)) if errors else 0.0

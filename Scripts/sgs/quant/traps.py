@@ -16,7 +16,7 @@ from sgs.config.input_config import InputConfig, InputSpec
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.quant.edit import APART, mac_nodes, moved_operands
+from sgs.quant.edit import mac_nodes, moved_operands
 from sgs.quant.plan import QuantPlan
 from sgs.quant.prepare import kind_of
 from sgs.quant.statistics import Statistics
@@ -32,6 +32,7 @@ ALIKE = "calibration samples alike"
 CONSTANT = "constant tensors"
 
 APART_TIMES = 16.0  # ranges of joined tensors
+_ENOUGH_CODES = 256  # that are left to the smaller one
 OUTLIER_RMS = 16.0  # largest weight of a channel over its root mean square
 OUTLIER_CHANNEL = 64.0  # largest weight of a channel over that of the median channel
 OBSERVED = 32  # values from which on it means something that all of them are equal
@@ -151,7 +152,7 @@ def _joined(evidence: Evidence, result: str, small: str, wide: str) -> str:
     left = f"{codes:.0f} of {held.qmax} codes are left to the smaller one"
     if held is DType.UINT8:
         return f"{left} in {node}; name its first input in [CONV_CONFIG] tensor_arrays to read it in 16 bits"
-    if codes >= held.qmax / APART:
+    if codes >= _ENOUGH_CODES:
         return f"harmless: {left}"
     return f"{left}; set dequantizations=TRUE for outputs that hold it, or make it an output of its own"
 

@@ -21,7 +21,7 @@ from sgs.numeric.quantise import Array
 from sgs.registry import FLOAT
 
 _Work = Callable[[Sequence[Array]], list[Array]]
-MEMORY = 32 << 20  # bytes of values that one walk keeps in memory
+MEMORY = 8 << 20  # bytes of values that one walk keeps in memory
 
 
 class _Values:
