@@ -75,6 +75,75 @@ def test_levels_never_get_worse_on_their_own_samples() -> None:
     assert work.output_sqnr(work.run("L1")) == found[0]  # a run leaves nothing behind
 
 
+def judged_apart() -> Calibration:
+    """24 samples, every third of which judges; the largest values are those of a judge."""
+    graph = network()
+    feeds = samples(graph, 24)
+    feeds[6] = {name: 2 * value for name, value in feeds[6].items()}
+    extrema = measure_extrema(graph, feeds, threads=1)
+    statistics = measure_histograms(graph, feeds, searched_tensors(prepare(graph)), extrema, threads=1)
+    return Calibration(graph, statistics, feeds, ConvSpec(), threads=1)
+
+
+def test_judges_meet_values_beyond_the_ranges() -> None:
+    work = judged_apart()
+    others = measure_extrema(work.float_graph, [s for i, s in enumerate(work.samples) if i % 3], threads=1).tensors
+    plan = work.initial_plan()
+    clipped = {"e": TensorRange(-1e-3, others["e"].span[1] * 1.01, "clipped"), "y": TensorRange(-1, 9, "known")}
+    plan = replace(plan, narrow={**plan.narrow, **clipped})
+    judged = work.without_judges(plan)
+    low, high = others["s"].span
+    assert (judged.narrow["s"].low, judged.narrow["s"].high) == pytest.approx((low, high))
+    assert (judged.ranges["s"].low, judged.ranges["s"].high) == pytest.approx((1.5 * low, 1.5 * high))
+    assert judged.narrow["e"].low == -1e-3 and judged.narrow["e"].high == pytest.approx(others["e"].span[1])
+    assert judged.narrow["y"] == clipped["y"]
+    assert plan.narrow["s"].high > 1.2 * high  # which a judge alone has
+    assert work.output_sqnr(plan, unseen=True) < work.output_sqnr(plan) - 1
+
+
+def test_a_run_leaves_nothing_behind() -> None:
+    work = judged_apart()
+    plan = work.initial_plan()
+    before = work.output_sqnr(plan), work.output_sqnr(plan, unseen=True)
+    first = work.run("L4")
+    work.run("L5"), work.run("L1")
+    assert (work.output_sqnr(plan), work.output_sqnr(plan, unseen=True)) == before
+    assert work.run("L4").to_json() == first.to_json()
+
+
+def test_few_samples_all_judge_and_are_fitted_to() -> None:
+    work = calibration(network())
+    plan = work.initial_plan()
+    assert [id(sample) for sample in work.judges] == [id(sample) for sample in work.samples]
+    assert work.without_judges(plan) is plan
+    one = Calibration(work.float_graph, work.statistics, work.samples[:1], ConvSpec(), threads=1)
+    assert one.without_judges(plan) is plan and np.isfinite(one.output_sqnr(one.run("L5")))
+
+
+def test_promotion_keeps_the_best_of_its_trials() -> None:
+    """What goes to 16 bit at the threshold is tried beside what the budget allows."""
+    scores = []
+    for strictness in (1.0, 0.1):
+        work = calibration(network(), threshold=1e-4, max_int16_macs=1.0)
+        work._strictness = strictness
+        scores.append(work.output_sqnr(work.promote(work.initial_plan())))
+    assert scores[1] >= scores[0] > calibration(network()).output_sqnr(work.initial_plan())
+
+
+def test_headroom_stays_finite() -> None:
+    """A mask adds the most negative number there is."""
+    build = GraphBuilder()
+    x, mask = build.input("x", (1, 5)), build.input("mask", (1, 5))
+    least = np.full((1, 5), -3e38, np.float32)
+    y = build("ADD", x, build("MUL", mask, least, activation="NONE"), activation="NONE", output="y")
+    graph = build.output(build("SOFTMAX", y, beta=1.0, output="p"))
+    feeds = samples(graph, 4)
+    for feed in feeds:
+        feed["mask"] = np.float32([[0, 0, 1, 0, 1]])
+    work = Calibration(graph, measure_extrema(graph, feeds, threads=1), feeds, ConvSpec(), threads=1)
+    assert np.isfinite(work.output_sqnr(work.run("L1")))
+
+
 def test_no_threshold_promotes_and_a_large_one_does_not() -> None:
     strict, lax = calibration(network(), threshold=0.0), calibration(network(), threshold=1.0)
     plans = strict.run("L4"), lax.run("L4")

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from sgs.builder import GraphBuilder
 from sgs.engine import FixedEngine, run_reference
 from sgs.engine.fixed import Key, share_slots
+from sgs.engine.lowering import session_options, sparing
 from sgs.ir import Graph
-from sgs.numeric.quantise import activation_params
+from sgs.numeric.quantise import QuantParams, activation_params
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
+from sgs.ops._window import window_node
 
 
 def key(number: int) -> Key:
@@ -78,3 +80,50 @@ def test_lanes_keep_to_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [int(values["t2"].flat[0]) for values in found] == [
         int(run_reference(graph, {"x": feed})["t2"].flat[0]) for feed in codes
     ]
+
+
+def convolutions() -> Graph:
+    """conv (a session) → large TABLE (between sessions, also centred) → conv, and a constant result."""
+    rng = np.random.default_rng(2)
+    u8, s16 = activation_params(-3, 4, DType.UINT8), activation_params(-20, 20, DType.INT16)
+    build = GraphBuilder()
+    value = build.input("x", (1, 41, 37, 5), DType.UINT8)
+    value.quant = u8
+    for index in range(3):
+        weight, bias = f"w{index}", f"b{index}"
+        scale = QuantParams(np.full(5, 0.01, np.float32), np.zeros(5, np.int32), axis=0)
+        codes = rng.integers(-90, 90, (5, 3, 3, 5)).astype(np.int8)
+        kernel = build.graph.add_constant(weight, codes, quant=scale, dtype=DType.INT8)
+        zeros = np.zeros(5, np.int32)
+        units = QuantParams(u8.scale * np.float32(0.01) * np.ones(5, np.float32), zeros, axis=0)
+        offset = build.graph.add_constant(bias, rng.integers(-900, 900, 5).astype(np.int32), quant=units)
+        wide = build("CONV_2D", value, kernel, offset, output=f"c{index}", **window_node(pads=(1, 1, 1, 1)))
+        wide.dtype, wide.quant = DType.INT16, s16
+        table = build_table(np.tanh, s16, DType.INT16, u8, DType.UINT8)
+        value = build("TABLE", wide, table, output=f"t{index}", function="tanh")
+        value.dtype, value.quant = DType.UINT8, u8
+    return build.output(value)
+
+
+def test_sessions_and_tables_share_memory_over_several_runs() -> None:
+    graph = convolutions()
+    graph.outputs.append(graph.add_constant("fixed", np.arange(6, dtype=np.int16)).name)
+    engine = FixedEngine(graph, threads=2, extra=["c1", "t0"])
+    held = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in engine._forms.values())
+    assert sum(engine._slots) < held
+    rng = np.random.default_rng(3)
+    feeds = [{"x": rng.integers(0, 256, graph["x"].shape).astype(np.uint8)} for _ in range(5)]
+    for feed, values in zip(feeds, engine.map(iter(feeds)), strict=True):
+        truth = run_reference(graph, feed)
+        assert values.keys() == {"t2", "fixed", "c1", "t0"}
+        for name in ("t2", "c1", "t0"):
+            assert np.array_equal(values[name], truth[name]), name
+        assert values["fixed"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_large_tensors_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = chain(2)
+    assert sparing(session_options(1), graph).enable_cpu_mem_arena
+    monkeypatch.setattr("sgs.engine.lowering.LARGE_TENSOR", graph["x"].elements)
+    options = sparing(session_options(1), graph)
+    assert not options.enable_cpu_mem_arena and not options.enable_mem_pattern

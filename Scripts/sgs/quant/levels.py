@@ -46,7 +46,7 @@ LEVELS = ("L1", "L2", "L3", "L4", "L5")
 KEPT_SAMPLES = 96  # pictures kept beside the statistics
 L1_SAMPLES = 8  # where nothing is chosen, and they only tell how near the outputs are
 JUDGE_SAMPLES = 32  # of them, at most, judge plans; the others are fitted to
-FIT_SAMPLES = 40  # for the final biases and weights
+FIT_SAMPLES = 64  # for the final biases and weights
 WEIGHT_JUDGES = 8  # of the judging samples also judge single weights
 TRIAL_SAMPLES = 8  # for local errors
 CORRECTION_SAMPLES = 6  # for biases of plans that are to be judged
@@ -249,18 +249,24 @@ class Calibration:
 
     def equalise(self, plan: QuantPlan) -> QuantPlan:
         """The same decisions for channels brought to like ranges where sums of products alone are concerned."""
-        of_functions = {name for n in self.prepared.nodes if n.op == FUNCTION for name in (*n.inputs, *n.outputs)}
-        scales = channel_scales(self.prepared, self.statistics)
+        scales, of_functions = channel_scales(self.prepared, self.statistics), self._of_functions()
         return self._with_scales(plan, {name: scale for name, scale in scales.items() if name not in of_functions})
 
     def equalise_functions(self, plan: QuantPlan) -> QuantPlan:
-        """The same decisions for channels brought to like ranges through functions as well."""
-        return self._with_scales(plan, channel_scales(self.prepared, self.statistics))
+        """The same decisions for channels brought to like ranges through functions as well; the plan itself where none
+        would be."""
+        scales = channel_scales(self.prepared, self.statistics)
+        return self._with_scales(plan, scales if scales.keys() & self._of_functions() else {})
+
+    def _of_functions(self) -> set[str]:
+        return {name for n in self.prepared.nodes if n.op == FUNCTION for name in (*n.inputs, *n.outputs) if name}
 
     def _has_kept(self, step: str) -> bool:
         return any(other.kept for other in self.steps if other.name == step)
 
     def _with_scales(self, plan: QuantPlan, scales: Scales) -> QuantPlan:
+        if not scales:
+            return plan
         trial = self.initial_plan(scales)
         return self.search_weights(trial) if self._has_kept("weights") else trial
 
