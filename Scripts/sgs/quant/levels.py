@@ -121,7 +121,8 @@ class Calibration:
         self._parts = output_parts(self.float_graph)
         self._corrects = self._unseen = False
         self._strictness = 1.0
-        self._scores: dict[int, tuple[QuantPlan, tuple[float, QuantPlan]]] = {}
+        self._scores: dict[int, tuple[QuantPlan, float]] = {}
+        self._corrected: dict[int, QuantPlan] = {}  # of plans that have scores
 
     @property
     def judges(self) -> Sequence[Feeds]:
@@ -219,15 +220,19 @@ class Calibration:
 
     def _judged(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
         """The score of a plan, or of the plan with its biases corrected where that is better, and which of the two."""
-        if id(plan) not in self._scores:  # which keep the plan, and so its identity
-            self._scores[id(plan)] = plan, self._judge(plan)
-        return self._scores[id(plan)][1]
-
-    def _judge(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
-        plans = [plan, self.with_biases(plan, self._few(CORRECTION_SAMPLES))] if self._corrects else [plan]
-        scores = [self.output_sqnr(candidate, unseen=self._unseen) for candidate in plans]
+        plans = [plan]
+        if self._corrects:
+            if id(plan) not in self._corrected:
+                self._corrected[id(plan)] = self.with_biases(plan, self._few(CORRECTION_SAMPLES))
+            plans.append(self._corrected[id(plan)])
+        scores = [self._score(candidate) for candidate in plans]
         best = int(np.argmax(scores))
         return scores[best], plans[best]
+
+    def _score(self, plan: QuantPlan) -> float:
+        if id(plan) not in self._scores:  # which keep the plan, and so its identity
+            self._scores[id(plan)] = plan, self.output_sqnr(plan, unseen=self._unseen)
+        return self._scores[id(plan)][1]
 
     def _record(self, step: Step) -> None:
         self.steps.append(step)
@@ -387,17 +392,17 @@ class Calibration:
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
         self.steps, self.sensitivities, self._corrects = [], {}, False
-        self._scores = {}
+        self._scores, self._corrected = {}, {}
         self._unseen = level != "L1"  # which chooses nothing
         self._strictness = _BEST if level == "L5" else 1.0
         plan = self.better("start", self.initial_plan(), self.initial_plan())
         for name in RECIPES[level]:
             if name == BIASES:
-                self._corrects, self._scores = True, {}
+                self._corrects = True
                 self.better(name, plan, plan)
             else:
                 plan = self.better(name, plan, STEPS[name](self, plan))
-        self._corrects, self._scores = False, {}
+        self._corrects = False
         if level in ("L4", "L5"):
             self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
         if level == "L5":
