@@ -26,7 +26,7 @@ from sgs.quant.prepare import range_source
 from sgs.registry import COST, FLOAT, QUANTISE
 
 SAMPLES = 2  # looked at: errors are of many thousand values each
-SEGMENT_BYTES = 1 << 26  # of float results that are computed at a time
+SEGMENT_BYTES = 1 << 24  # of float results that are computed at a time
 BLOCK = 1 << 18  # elements that are converted at a time
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
 _MOST = 120.0  # dB; a layer without any error has so much
