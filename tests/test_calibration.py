@@ -16,6 +16,7 @@ from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._window import window_node
+from sgs.pipelines import CalibrationOptions, warn_of_promotion
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.levels import LEVELS, Calibration, searched_tensors
 from sgs.quant.plan import TensorRange
@@ -209,3 +210,11 @@ def test_what_integers_cannot_stand_for_names_the_node() -> None:
     work = calibration(graph)
     with pytest.raises(UserError, match="MINIMUM 'cap'.*cannot be quantised"):
         work.fixed(work.initial_plan())
+
+
+@pytest.mark.parametrize(("level", "told"), [("L1", True), ("L3", True), ("L4", False)])
+def test_settings_of_promotion_have_no_say_below_l4(level: str, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_promotion(level, CalibrationOptions(level, max_int16_macs=0.5))
+    assert ("--max_int16_macs: no say" in caplog.text) is told
+    warn_of_promotion(level, CalibrationOptions(level))
+    assert "--sensitivity_threshold" not in caplog.text

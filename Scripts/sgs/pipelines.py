@@ -190,6 +190,7 @@ def calibrate(
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)
+    warn_of_promotion(level, options)
     if statistics is None:
         statistics = statistics_of(float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint)
     kept = stored(feeds.load(spread(samples, KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES)))
@@ -212,7 +213,7 @@ def calibrate(
         "sensitivity_threshold": options.threshold,
         "max_int16_macs": options.max_int16_macs,
         "memory_saving": options.memory_saving,
-        "steps": [asdict(step) for step in calibration.steps],
+        "steps": [{**asdict(step), "sqnr": round(step.sqnr, 6)} for step in calibration.steps],
         "bits16": bits16(plan),
         **({"imported": len(parameters)} if parameters else {}),
     }
@@ -348,6 +349,15 @@ def finished(core: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[
     if plan.scales:
         graph.metadata[SCALES_KEY] = {name: scale.tolist() for name, scale in plan.scales.items()}
     return graph
+
+
+def warn_of_promotion(level: str, options: CalibrationOptions) -> None:
+    """Say that what is set for promotion to 16 bit has no say below the levels that promote."""
+    plain = CalibrationOptions()
+    given = ["--sensitivity_threshold"] if options.threshold != plain.threshold else []
+    given += ["--max_int16_macs"] if options.max_int16_macs != plain.max_int16_macs else []
+    if LEVELS.index(level) < 3 and given:
+        _log.warning("%s: no say at %s, only from L4 on", " and ".join(given), level)
 
 
 def warn_of_pointless_level(level: str, config: InputConfig) -> None:

@@ -163,7 +163,7 @@ class Preprocessor:
         lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
         if isinstance(error, SyntaxError) and error.filename == str(self.path):
             lines.append(error.lineno)
-        text = str(error) if not isinstance(error, SyntaxError) else error.msg
+        text = " ".join((str(error) if not isinstance(error, SyntaxError) else error.msg).split())
         reason = f"{prefix} {type(error).__name__}" + (f": {text}" if text else "")
         line = f"line {lines[-1]}" if lines else None
         return UserError(reason, stage=STAGE, file=self.path, node=line, remedy=remedy)

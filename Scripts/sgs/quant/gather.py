@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from sgs.quant.statistics import (
 )
 from sgs.quant.statistics_file import Checkpoint
 
+_log = logging.getLogger(__name__)
 Wrap = Callable[[Iterable[Sample], str], Iterable[Sample]]
 LOADING_WORTH_A_PROCESS = 4.0  # seconds of preprocessing; starting a process costs about one
 CHUNKS = 16  # that a process gets its samples in
@@ -172,7 +174,10 @@ def gather(
                 counted = counted_tensors(statistics, histograms, scaled)
                 tally = run.tally("histograms", "calibrate 2/2: histograms", HistogramObserver(graph, counted, streams))
                 statistics = with_tally(statistics, [*histograms, *scaled], tally)
-        finally:
-            if checkpoint is not None:
-                checkpoint.keep()
+        except BaseException:
+            if checkpoint is not None and checkpoint.keep():
+                _log.warning("%s keeps what was measured: go on with --resume", checkpoint.path)
+            raise
+        if checkpoint is not None:
+            checkpoint.keep()
     return statistics

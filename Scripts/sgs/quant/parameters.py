@@ -276,7 +276,9 @@ def check_parameters(parameters: Sequence[QuantParameter], graph: Graph, *, file
     """Raise UserError listing every entry that does not fit the float graph."""
     scales = scales_of(parameters)
     wrong = scale_faults(scales, graph)
-    problems = [UserError(r, stage=STAGE, file=file, node=f"'{name}'") for name, r in wrong.items()]
+    own = _Targets(graph).own
+    there = {n: r for n, r in wrong.items() if n in graph.tensors or n in own}  # others are told below
+    problems = [UserError(r, stage=STAGE, file=file, node=f"'{name}'") for name, r in there.items()]
     for p in parameters:
         if p.name in scales and not np.array_equal(scales[p.name], p.scale if p.scale is not None else ()):
             reason = "has entries of different scale"

@@ -47,6 +47,7 @@ STATISTICS, PARTIAL = "sgs statistics", "sgs unfinished statistics"  # formats
 VERSION = 1
 INTERVAL = 5.0  # seconds between two writes of a checkpoint
 ELSEWHERE = "name a file that does not exist, to have it written"
+AFRESH = "run without --resume"
 _DAMAGED = (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -73,7 +74,8 @@ class Origin:
             ("preprocessing", "another preprocess script, or other inputs"),
         ):
             if header[key] != getattr(self, key):
-                raise UserError(f"holds statistics of {what}", stage=STAGE, file=file, remedy=ELSEWHERE)
+                remedy = _remedy(header.get("format", ""))
+                raise UserError(f"holds statistics of {what}", stage=STAGE, file=file, remedy=remedy)
 
 
 def _digest(parts: Iterable[bytes], size: int = 16) -> str:
@@ -123,6 +125,11 @@ def sample_hash(sample: Sample) -> int:
         raise UserError(f"cannot be read: {error.strerror}", stage=STAGE, file=error.filename) from error
 
 
+def _remedy(kind: str) -> str:
+    """What to do about a file of a kind that cannot be used."""
+    return AFRESH if kind == PARTIAL else ELSEWHERE
+
+
 # -- files of arrays ---------------------------------------------------------------------------------------------------
 def _write(path: Path, header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
     text = np.frombuffer(json.dumps(header).encode(), np.uint8)
@@ -144,10 +151,10 @@ def _read(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
         raise UserError(f"cannot be read: {error.strerror}", stage=STAGE, file=path) from error
     except _DAMAGED as error:
         reason = f"is damaged, or holds no {kind.removeprefix('sgs ')}"
-        raise UserError(reason, stage=STAGE, file=path, remedy=ELSEWHERE) from error
+        raise UserError(reason, stage=STAGE, file=path, remedy=_remedy(kind)) from error
     if version != VERSION:
         reason = f"is of version {version}, this toolchain reads version {VERSION}"
-        raise UserError(reason, stage=STAGE, file=path, remedy=ELSEWHERE)
+        raise UserError(reason, stage=STAGE, file=path, remedy=_remedy(kind))
     return header, arrays
 
 
@@ -278,8 +285,7 @@ class Checkpoint:
                 _expect(samples, np.uint64, (samples.size,))
                 self._shares[key] = _Share(list(labels), arrays[key], self._among(samples))
         except (KeyError, ValueError, TypeError, AttributeError) as error:
-            remedy = "run without --resume"
-            raise UserError(f"is damaged: {error}", stage=STAGE, file=self.path, remedy=remedy) from error
+            raise UserError(f"is damaged: {error}", stage=STAGE, file=self.path, remedy=AFRESH) from error
 
     def _among(self, samples: Array) -> Array:
         """Which of the run's samples are meant."""
@@ -290,7 +296,7 @@ class Checkpoint:
             left[sample] -= 1
         if any(count > 0 for count in left.values()):
             reason = "holds statistics of samples that are not among those given"
-            raise UserError(reason, stage=STAGE, file=self.path, remedy="run without --resume")
+            raise UserError(reason, stage=STAGE, file=self.path, remedy=AFRESH)
         return done
 
     def started(self, key: str, labels: Sequence[str], nothing: Array, count: int) -> tuple[Array, Array]:
@@ -300,7 +306,7 @@ class Checkpoint:
         if share is None or share.labels != list(labels):
             return nothing, np.zeros(count, bool)
         if (share.tally.shape, share.tally.dtype) != (nothing.shape, nothing.dtype):
-            raise UserError("is damaged", stage=STAGE, file=self.path, remedy="run without --resume")
+            raise UserError("is damaged", stage=STAGE, file=self.path, remedy=AFRESH)
         return share.tally, share.done.copy()
 
     def update(self, key: str, labels: Sequence[str], tally: Array, done: Array) -> None:
@@ -309,11 +315,12 @@ class Checkpoint:
         if time.monotonic() - self._written >= self._interval:
             self._write()
 
-    def keep(self) -> None:
-        """Write down how far the run has come, unless it has hardly begun."""
-        if self._shares and time.monotonic() - self._begun >= self._interval:
+    def keep(self) -> bool:
+        """Write down how far the run has come, unless it has hardly begun; whether that was done."""
+        begun = bool(self._shares) and time.monotonic() - self._begun >= self._interval
+        if begun:
             self._write()
-            _log.info("%s: kept for --resume", self.path)
+        return begun
 
     def _write(self) -> None:
         header = {
