@@ -61,7 +61,9 @@ class Moments:
     def covariance(self) -> Array:
         """Of the operands, [G, D, D]."""
         mean = self._sums[0] / self._count
-        return np.asarray(self._sums[2] / self._count - mean[:, :, None] * mean[:, None, :])
+        found = self._sums[2] / self._count
+        found -= mean[:, :, None] * mean[:, None, :]
+        return np.asarray(found)
 
     def cross(self) -> Array:
         """Covariance of operands and wanted results, [G, D, O/G]."""
@@ -95,8 +97,13 @@ def regressed(moments: Moments, matrix: Array, ridge: float) -> Array:
     """The weights [G, D, O/G] that fit the pairs best, held to `matrix` by `ridge` · mean variance of an operand."""
     covariance = moments.covariance()
     strength = _damping(covariance, ridge)
-    held = strength * np.eye(covariance.shape[1])
-    return np.asarray(np.linalg.solve(covariance + held, moments.cross() + strength * matrix))
+    _add_to_diagonal(covariance, strength)
+    return np.asarray(np.linalg.solve(covariance, moments.cross() + strength * matrix))
+
+
+def _add_to_diagonal(covariance: Array, strength: Array) -> None:
+    """In place, as matrices of thousands of rows are large."""
+    np.einsum("gdd->gd", covariance)[...] += strength[:, 0]
 
 
 def _damping(covariance: Array, ridge: float) -> Array:
@@ -117,9 +124,14 @@ def rounded_together(matrix: Array, scale: Array, limit: int, covariance: Array,
     groups, width, outputs = matrix.shape
     order = np.argsort(-np.einsum("gdd->gd", covariance).sum(0), kind="stable")
     work = matrix[:, order].copy()
-    ordered = covariance[:, order][:, :, order] + _damping(covariance, damping) * np.eye(width)
+    ordered = covariance[:, order[:, None], order]
+    _add_to_diagonal(ordered, _damping(covariance, damping))
     inverse = np.linalg.inv(ordered)
-    factor = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2).transpose(0, 2, 1)
+    del ordered
+    inverse += inverse.transpose(0, 2, 1)
+    inverse /= 2
+    factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+    del inverse
     result = np.empty_like(work)
     for start in range(0, width, _BLOCK):
         stop = min(start + _BLOCK, width)
