@@ -14,7 +14,7 @@ from sgs.registry import EXAMPLES, OPERATOR, QUANTISE
 
 ALL_STAGES = ("INFER", "SIM", "EXAMPLES")
 FLOAT_STAGE = ("FLOAT", "LAYOUT", "QUANTISE")
-FIXED_STAGE = ("REFERENCE", "COST", "TILE", "CONSTRAINTS")
+FIXED_STAGE = ("REFERENCE", "COST", "CONSTRAINTS")
 
 
 def missing_rows(op: str) -> list[str]:
@@ -26,6 +26,8 @@ def missing_rows(op: str) -> list[str]:
     missing = [table for table in wanted if op not in getattr(registry, table)]
     if stage in ("fixed", "both") and op not in registry.FIXED and op not in registry.HOST:
         missing.append("FIXED or HOST")
+    if stage in ("fixed", "both") and (op in registry.TILE) == (op in registry.MOVE):
+        missing.append("either TILE or MOVE")
     if stage == "float" and op in QUANTISE and QUANTISE[op].kind not in ("unary", "real"):
         missing.append("a fixed form")
     return missing

@@ -309,9 +309,70 @@ class Cost:
 
 
 COST: RuleTable[Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Cost]] = RuleTable("cost rule")
-# "whole": computed all at once. "alias": nothing is computed, the result is operand 0's bytes under another shape.
-TileRule = Literal["whole", "alias"]
-TILE: RuleTable[TileRule] = RuleTable("tile rule")
+Box = tuple[tuple[int, int], ...]  # (begin, end) along every axis
+
+
+def whole_box(shape: Shape) -> Box:
+    """All of a tensor."""
+    return tuple((0, extent) for extent in shape)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A box of a node's result as a computation of its own: the box of every operand that it takes (None: the operand
+    is absent), and the attrs of the node that makes it from them."""
+
+    operands: tuple[Box | None, ...]
+    attrs: dict[str, Any]
+
+
+def _no_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    return {}
+
+
+def _whole_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    return Part(tuple(None if t is None else whole_box(t.shape) for t in operands), dict(node.attrs))
+
+
+@dataclass(frozen=True)
+class TileRow:
+    """How an operator is computed piece by piece, with the same codes as at once.
+
+    `axes(node, operands, results)` gives the axes along which result 0 may be cut, each with the number that every
+    cut's position is a multiple of; `part(node, operands, results, box)` what a box of it takes, the box being whole
+    along all other axes. Further results are cut at the same places.
+    """
+
+    axes: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], dict[int, int]] = _no_axes
+    part: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor], Box], Part] = _whole_part
+
+
+WHOLE = TileRow()  # only at once
+TILE: RuleTable[TileRow] = RuleTable("tile rule")
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Elements of an operand that go to a result as they are: `extents` of them, at offset and strides (elements) in
+    the operand and in the result, both held contiguously."""
+
+    operand: int
+    result: int
+    extents: Shape
+    source: tuple[int, Shape]  # offset, strides
+    target: tuple[int, Shape]
+
+
+@dataclass(frozen=True)
+class MoveRow:
+    """An operator that the DMA engine does, by copies that fill its results. `alias`: the result is operand 0's bytes
+    under another shape, so that where they may share them nothing is done."""
+
+    copies: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Sequence[Copy]]
+    alias: bool = False
+
+
+MOVE: RuleTable[MoveRow] = RuleTable("move rule")
 
 # Predicates (node, operands, results) → bool, True when the limit is kept. The docstring is the user's message.
 Constraint = Callable[["Node", "Sequence[Tensor | None]", "Sequence[Tensor]"], bool]

@@ -13,7 +13,7 @@ from sgs.config.chips import Chip
 from sgs.errors import UserError, raise_all
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.types import DType
-from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, OPERATOR, QUANTISE, TILE
+from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, MOVE, OPERATOR, QUANTISE, TILE
 
 STAGE = "compile"
 
@@ -47,7 +47,11 @@ def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | 
     if computes_in_float(graph, node):
         yield "computes in floating point", "calibrate the float model and compile its fixed .sim"
         return
-    if node.op not in TILE or node.op not in COST or (node.op not in FIXED and node.op not in HOST):
+    if (
+        (node.op not in TILE and node.op not in MOVE)
+        or node.op not in COST
+        or (node.op not in FIXED and node.op not in HOST)
+    ):
         yield f"operator {node.op} has no integer form", None
         return
     for limit in CONSTRAINTS[node.op]:

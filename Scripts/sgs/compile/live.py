@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from sgs.img.image import Space, packed_bytes
 from sgs.ir.graph import Graph, Node
-from sgs.registry import TILE
+from sgs.registry import MOVE
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _shared(node: Node, storage: dict[str, Storage], outputs: dict[str, int]) ->
     An output cannot share what already lies in the weights, an input or another output: there a change of shape is a
     copy.
     """
-    if TILE[node.op] != "alias":
+    if node.op not in MOVE or not MOVE[node.op].alias:
         return None
     source = storage[node.inputs[0] or ""]
     return source if node.outputs[0] not in outputs or source.space is Space.ARENA else None

@@ -11,16 +11,22 @@ from sgs.registry import (
     COST,
     FIXED,
     FLOAT,
+    MOVE,
     OPERATOR,
     QUANTISE,
     REFERENCE,
     TILE,
+    WHOLE,
+    Box,
+    Copy,
     Cost,
     Layout,
     Lowering,
+    MoveRow,
     OperatorInfo,
+    Part,
     QuantRule,
-    TileRule,
+    TileRow,
 )
 
 CostRule = Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Cost]
@@ -44,14 +50,16 @@ def add_move(
     *,
     moved: Callable[[Node], Sequence[int]] = lambda node: range(len(node.inputs)),
     any_layout: Callable[[Graph, Node], bool] = native_layout,
-    tile: TileRule = "whole",
+    tile: TileRow = WHOLE,
+    copies: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Sequence[Copy]] | None = None,
+    alias: bool = False,
     cost: CostRule = move_cost,
 ) -> None:
     """Register the rows of a moving operator that are the same for float and fixed graphs.
 
     `lower(low, node, values, layout)` emits it on values (codes or real numbers) of the operands in `moved`, in
     `layout`; `any_layout(graph, node)` says whether it can do so channels first. `move(node, arrays, results)` is its
-    numpy meaning.
+    numpy meaning. `copies(node, operands, results)`: the DMA engine's meaning; without it the operator is computed.
     """
     OPERATOR.add(op, OperatorInfo("both", summary))
 
@@ -73,8 +81,54 @@ def add_move(
     REFERENCE.add(op, reference)
     QUANTISE.add(op, QuantRule("move", moved=moved))
     COST.add(op, cost)
-    TILE.add(op, tile)
+    if copies is None:
+        TILE.add(op, tile)
+    else:
+        MOVE.add(op, MoveRow(copies, alias))
     CONSTRAINTS.add(op, ())
+
+
+def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """Elements from one entry of an axis to the next, of a contiguous tensor."""
+    result = [1] * len(shape)
+    for axis in reversed(range(len(shape) - 1)):
+        result[axis] = result[axis + 1] * shape[axis + 1]
+    return tuple(result)
+
+
+def box_copy(
+    index: int,
+    shape: Sequence[int],
+    begins: Sequence[int],
+    result: int,
+    target: Sequence[int],
+    into: Sequence[int],
+    extents: Sequence[int],
+) -> Copy:
+    """Operand `index` of `shape` from `begins` to result number `result` of shape `target` at `into`, `extents` big."""
+    source, destination = strides_of(shape), strides_of(target)
+    offsets = [
+        sum(b * s for b, s in zip(at, strides, strict=True)) for at, strides in ((begins, source), (into, destination))
+    ]
+    return Copy(index, result, tuple(extents), (offsets[0], source), (offsets[1], destination))
+
+
+def free_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Every axis of the result may be cut anywhere."""
+    return dict.fromkeys(range(len(results[0].shape)), 1)
+
+
+def broadcast_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    """Operands of an elementwise operator: the same box, but along axes where they have one entry."""
+
+    def read(tensor: Tensor) -> Box:
+        spans = box[len(box) - len(tensor.shape) :]
+        return tuple((0, 1) if extent == 1 else span for extent, span in zip(tensor.shape, spans, strict=True))
+
+    return Part(tuple(None if t is None else read(t) for t in operands), dict(node.attrs))
+
+
+ELEMENTWISE = TileRow(free_axes, broadcast_part)
 
 
 def all_rank_4(graph: Graph, node: Node) -> bool:

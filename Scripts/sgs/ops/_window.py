@@ -12,7 +12,7 @@ import numpy as np
 
 from sgs.ir.graph import Node
 from sgs.numeric.quantise import Array
-from sgs.registry import ImportContext
+from sgs.registry import Box, ImportContext
 
 
 def window_node(
@@ -74,6 +74,28 @@ def same_pads(
         before.append(total // 2)
         after.append(total - total // 2)
     return before[0], before[1], after[0], after[1]
+
+
+def cut_axes(node: Node, shape: Sequence[int], kernel: Sequence[int]) -> dict[int, int]:
+    """Axes of an NHWC result that a window slides along and that may be cut: where every window meets the operand."""
+    spans = [(k - 1) * d + 1 for k, d in zip(kernel, node.attrs.get("dilations", (1, 1)), strict=True)]
+    pads = node.attrs["pads"]
+    axes = {0: 1} if shape[0] > 1 else {}
+    return axes | {a + 1: 1 for a in range(2) if max(pads[a], pads[a + 2]) < spans[a]}
+
+
+def window_part(node: Node, shape: Sequence[int], kernel: Sequence[int], box: Box) -> tuple[Box, dict[str, Any]]:
+    """(rows and columns of an NHWC operand that a box of the result reads, attrs of the window over them alone)."""
+    read, pads = [], [0, 0, 0, 0]
+    for axis in range(2):
+        begin, end = box[axis + 1]
+        stride, dilation = node.attrs["strides"][axis], node.attrs.get("dilations", (1, 1))[axis]
+        low = begin * stride - node.attrs["pads"][axis]
+        high = (end - 1) * stride - node.attrs["pads"][axis] + (kernel[axis] - 1) * dilation + 1
+        first, last = max(low, 0), min(high, shape[axis + 1])
+        read.append((first, last))
+        pads[axis], pads[axis + 2] = first - low, high - last
+    return (box[0], *read, (0, shape[3])), {**node.attrs, "pads": tuple(pads)}
 
 
 def patches(x: Array, node: Node, kernel: Sequence[int], fill: int) -> Array:

@@ -11,7 +11,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import remap_axis
-from sgs.ops._move import add_move, all_rank_4, axis_in
+from sgs.ops._move import add_move, all_rank_4, axis_in, box_copy
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
@@ -19,6 +19,7 @@ from sgs.registry import (
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    Copy,
     ImportContext,
     Layout,
     Lowering,
@@ -62,7 +63,19 @@ def _move(node: Node, arrays: list[Array], results: Sequence[Tensor]) -> list[Ar
     return [np.concatenate(arrays, node.attrs["axis"])]
 
 
-add_move("CONCATENATION", "joins tensors along an axis", _lower, _move, any_layout=all_rank_4)
+def _copies(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> list[Copy]:
+    """Each operand to its place along the axis."""
+    axis, target = node.attrs["axis"], results[0].shape
+    copies, begin = [], 0
+    for index, tensor in enumerate(operands):
+        assert tensor is not None
+        into = [begin if a == axis else 0 for a in range(len(target))]
+        copies.append(box_copy(index, tensor.shape, [0] * len(target), 0, target, into, tensor.shape))
+        begin += tensor.shape[axis]
+    return copies
+
+
+add_move("CONCATENATION", "joins tensors along an axis", _lower, _move, any_layout=all_rank_4, copies=_copies)
 SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"}))
 
 

@@ -26,7 +26,16 @@ from sgs.ops._mac import (
     qlinear_conv,
     two_parts,
 )
-from sgs.ops._window import conv_output, mean_window, onnx_window, patches, window_node, window_rows
+from sgs.ops._window import (
+    conv_output,
+    cut_axes,
+    mean_window,
+    onnx_window,
+    patches,
+    window_node,
+    window_part,
+    window_rows,
+)
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -43,15 +52,19 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    Box,
     Cost,
     ImportContext,
     Lowering,
     MatrixForm,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimRow,
     SimWindow,
+    TileRow,
+    whole_box,
 )
 
 CONV, DEPTHWISE = "CONV_2D", "DEPTHWISE_CONV_2D"
@@ -304,8 +317,30 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
     return Cost(macs=results[0].elements * taps)
 
 
-TILE.add(CONV, "whole")
-TILE.add(DEPTHWISE, "whole")
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Pictures, rows, columns and channels of the result; channels by the group."""
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    groups = groups_of(node, x, weight)
+    return cut_axes(node, x.shape, weight.shape[1:3]) | {3: 1 if groups == 1 else results[0].shape[3] // groups}
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    read, attrs = window_part(node, x.shape, weight.shape[1:3], box)
+    groups, (first, last) = groups_of(node, x, weight), box[3]
+    if groups > 1:  # the operand's channels of these groups
+        outputs, inputs = results[0].shape[3] // groups, x.shape[3] // groups
+        read = (*read[:3], (first // outputs * inputs, -(-last // outputs) * inputs))
+    kernel = list(whole_box(weight.shape))
+    kernel[3 if node.op == DEPTHWISE else 0] = (first, last)
+    rest = () if len(operands) < 3 else (None if operands[2] is None else ((first, last),),)
+    return Part((read, tuple(kernel), *rest), attrs)
+
+
+TILE.add(CONV, TileRow(_axes, _part))
+TILE.add(DEPTHWISE, TileRow(_axes, _part))
 
 
 def kernel_below_64(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:

@@ -35,6 +35,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     HostRow,
     ImportContext,
     Lowering,
@@ -56,7 +57,7 @@ for _op in (SPREAD, STACK):
     LAYOUT.add(_op, fixed)
     QUANTISE.add(_op, QuantRule("move", moved=lambda node: (0,)))
     COST.add(_op, move_cost)
-    TILE.add(_op, "whole")
+    TILE.add(_op, WHOLE)
     CONSTRAINTS.add(_op, ())
 
 

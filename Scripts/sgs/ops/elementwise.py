@@ -17,6 +17,7 @@ from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.ops._layout import transparent
 from sgs.ops._mac import activation_bounds, activation_float, real_bounds
+from sgs.ops._move import ELEMENTWISE
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -190,7 +191,7 @@ for _op, (_onnx, _options, _function) in _FAMILY.items():
     QUANTISE.add(_op, QuantRule("real"))
     REAL.add(_op, _real(_function))
     COST.add(_op, cost)
-    TILE.add(_op, "whole")
+    TILE.add(_op, ELEMENTWISE)
     CONSTRAINTS.add(_op, ())
     IMPORT_ONNX.add(_onnx, _import(_op))
     ONNX_EXAMPLES.add(_onnx, _cases(_onnx))
@@ -231,7 +232,7 @@ FIXED.add("PRELU", lower_prelu)
 REFERENCE.add("PRELU", _reference(prelu))
 QUANTISE.add("PRELU", QuantRule("real"))
 COST.add("PRELU", cost)
-TILE.add("PRELU", "whole")
+TILE.add("PRELU", ELEMENTWISE)
 CONSTRAINTS.add("PRELU", ())
 
 

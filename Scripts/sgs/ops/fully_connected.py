@@ -31,6 +31,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     ImportContext,
     Lowering,
@@ -45,7 +46,7 @@ from sgs.registry import (
 OP = "FULLY_CONNECTED"
 OPERATOR.add(OP, OperatorInfo("both", "product with a constant matrix"))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
-TILE.add(OP, "whole")
+TILE.add(OP, WHOLE)
 CONSTRAINTS.add(OP, ())
 FEW_ROWS = 16  # up to here the time goes into reading the weights, so bytes beat binary64
 _BYTES_DEPTH = 1 << 15  # 255 · 255 · I stays below 2^31

@@ -32,6 +32,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     ImportContext,
     Layout,
     Lowering,
@@ -49,7 +50,7 @@ SIM.add(
     SimRow("GatherOptions", fields={"axis": "axis"}, decode=lambda options, operands, results: _decode(options)),
 )
 COST.add("GATHER", move_cost)
-TILE.add("GATHER", "whole")
+TILE.add("GATHER", WHOLE)
 CONSTRAINTS.add("GATHER", ())
 QUANTISE.add("GATHER", QuantRule("move", moved=lambda node: (0,)))
 

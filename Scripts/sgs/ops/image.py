@@ -27,6 +27,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     HostRow,
     OperatorInfo,
@@ -36,7 +37,7 @@ from sgs.registry import (
 OP = "NORMALISE_IMAGE"
 OPERATOR.add(OP, OperatorInfo("fixed", "picture to codes: channel order, mean and std by look-up per channel"))
 SIM.add(OP, SimRow(custom=True))
-TILE.add(OP, "whole")
+TILE.add(OP, WHOLE)
 CONSTRAINTS.add(OP, ())
 
 

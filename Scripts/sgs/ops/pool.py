@@ -40,6 +40,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     ImportContext,
     Lowering,
@@ -205,8 +206,8 @@ def sums_are_exact(node: Node, operands: Sequence[Tensor | None], results: Seque
     return int(np.prod(node.attrs["kernel"])) < 1 << 16
 
 
-TILE.add(MAX, "whole")
-TILE.add(AVERAGE, "whole")
+TILE.add(MAX, WHOLE)
+TILE.add(AVERAGE, WHOLE)
 CONSTRAINTS.add(MAX, ())
 CONSTRAINTS.add(AVERAGE, (sums_are_exact,))
 

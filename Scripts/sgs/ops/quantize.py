@@ -13,6 +13,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.ops._move import ELEMENTWISE
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -66,7 +67,7 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
 
 
 for _op in ("QUANTIZE", "DEQUANTIZE"):
-    TILE.add(_op, "whole")
+    TILE.add(_op, ELEMENTWISE)
     CONSTRAINTS.add(_op, ())
 
 

@@ -33,6 +33,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     ImportContext,
     Layout,
@@ -161,7 +162,7 @@ for _op in (MEAN, SUM):
     OPERATOR.add(_op, OperatorInfo("both", f"{_op.lower()} over axes"))
     QUANTISE.add(_op, QuantRule("real"))
     COST.add(_op, cost)
-    TILE.add(_op, "whole")
+    TILE.add(_op, WHOLE)
     CONSTRAINTS.add(_op, ())
 
 

@@ -19,6 +19,7 @@ from sgs.registry import (
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    Copy,
     ImportContext,
     Layout,
     Lowering,
@@ -55,7 +56,11 @@ def _move(node: Node, arrays: list[Array], results: Sequence[Tensor]) -> list[Ar
     return [arrays[0].reshape(node.attrs["shape"])]
 
 
-add_move("RESHAPE", "the same values under another shape", _lower, _move, tile="alias")
+def _copies(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> list[Copy]:
+    return [Copy(0, 0, (results[0].elements,), (0, (1,)), (0, (1,)))]
+
+
+add_move("RESHAPE", "the same values under another shape", _lower, _move, copies=_copies, alias=True)
 SIM.add("RESHAPE", SimRow("ReshapeOptions", fields={"new_shape": "shape"}, constant_inputs={1: "shape"}))
 
 

@@ -42,6 +42,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     ImportContext,
     Layout,
@@ -260,7 +261,7 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
 OPERATOR.add(BILINEAR, OperatorInfo("both", "bilinear resize"))
 QUANTISE.add(BILINEAR, QuantRule("real"))
 COST.add(BILINEAR, cost)
-TILE.add(BILINEAR, "whole")
+TILE.add(BILINEAR, WHOLE)
 CONSTRAINTS.add(BILINEAR, ())
 
 

@@ -17,7 +17,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import remap_axis
-from sgs.ops._move import add_move, all_rank_4, axis_in
+from sgs.ops._move import add_move, all_rank_4, axis_in, box_copy, strides_of
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
@@ -25,6 +25,7 @@ from sgs.registry import (
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    Copy,
     ImportContext,
     Layout,
     Lowering,
@@ -107,6 +108,16 @@ def _decode(options: dict[str, Any], operands: Sequence[Tensor | None], results:
     return {}
 
 
+def _copies(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> list[Copy]:
+    x, y = operands[0], results[0]
+    assert x is not None
+    begin, _, steps = bounds_of(node)
+    strides = strides_of(x.shape)
+    offset = sum(b * s for b, s in zip(begin, strides, strict=True))
+    source = tuple(step * s for step, s in zip(steps, strides, strict=True))
+    return [Copy(0, 0, y.shape, (offset, source), (0, strides_of(y.shape)))]
+
+
 add_move(
     "STRIDED_SLICE",
     "every n-th value between two bounds of each axis",
@@ -114,8 +125,17 @@ add_move(
     _slice,
     moved=_first,
     any_layout=all_rank_4,
+    copies=_copies,
 )
-add_move("SLICE", "the values between two bounds of each axis", _lower, _slice, moved=_first, any_layout=all_rank_4)
+add_move(
+    "SLICE",
+    "the values between two bounds of each axis",
+    _lower,
+    _slice,
+    moved=_first,
+    any_layout=all_rank_4,
+    copies=_copies,
+)
 SIM.add(
     "STRIDED_SLICE",
     SimRow("StridedSliceOptions", constant_inputs={1: "begin", 2: "end", 3: "strides"}, encode=_encode, decode=_decode),
@@ -167,8 +187,19 @@ def _encode_split(node: Node, operands: Sequence[Tensor | None], results: Sequen
     return {"num_splits": len(results)}
 
 
-add_move("SPLIT", "an axis in equal parts", _lower_split, _split, any_layout=all_rank_4)
-add_move("SPLIT_V", "an axis in parts", _lower_split, _split, any_layout=all_rank_4)
+def _split_copies(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> list[Copy]:
+    x, axis = operands[0], node.attrs["axis"]
+    assert x is not None
+    copies, begin = [], 0
+    for number, y in enumerate(results):
+        at = [begin if a == axis else 0 for a in range(len(y.shape))]
+        copies.append(box_copy(0, x.shape, at, number, y.shape, [0] * len(y.shape), y.shape))
+        begin += y.shape[axis]
+    return copies
+
+
+for _op, _summary in (("SPLIT", "an axis in equal parts"), ("SPLIT_V", "an axis in parts")):
+    add_move(_op, _summary, _lower_split, _split, any_layout=all_rank_4, copies=_split_copies)
 SIM.add("SPLIT", SimRow("SplitOptions", fields={"num_splits": "num_splits"}, constant_inputs={0: "axis"}))
 SIM.add("SPLIT_V", SimRow("SplitVOptions", constant_inputs={1: "sizes", 2: "axis"}, encode=_encode_split))
 

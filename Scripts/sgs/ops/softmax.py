@@ -39,6 +39,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     ImportContext,
     Layout,
@@ -186,7 +187,7 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
 
 
 for _op in (SHIFT, NORM):
-    TILE.add(_op, "whole")
+    TILE.add(_op, WHOLE)
     CONSTRAINTS.add(_op, ())
 
 

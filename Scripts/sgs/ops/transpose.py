@@ -9,7 +9,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, compose, identity, is_identity
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._move import move_cost
+from sgs.ops._move import move_cost, strides_of
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -19,15 +19,17 @@ from sgs.registry import (
     IMPORT_ONNX,
     INFER,
     LAYOUT,
+    MOVE,
     ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
     REFERENCE,
     SIM,
-    TILE,
+    Copy,
     ImportContext,
     Lowering,
     Moved,
+    MoveRow,
     OnnxCase,
     OperatorInfo,
     QuantRule,
@@ -37,7 +39,6 @@ from sgs.registry import (
 OPERATOR.add("TRANSPOSE", OperatorInfo("both", "axes in another order"))
 SIM.add("TRANSPOSE", SimRow("TransposeOptions", constant_inputs={1: "perm"}))
 COST.add("TRANSPOSE", move_cost)
-TILE.add("TRANSPOSE", "whole")
 CONSTRAINTS.add("TRANSPOSE", ())
 QUANTISE.add("TRANSPOSE", QuantRule("move", moved=lambda node: (0,)))
 
@@ -49,6 +50,16 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
     if sorted(perm) != list(range(len(x.shape))):
         raise ValueError(f"{tuple(perm)} does not order the axes of shape {x.shape}")
     return [(tuple(x.shape[axis] for axis in perm), x.dtype)]
+
+
+def _copies(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> list[Copy]:
+    x, y = operands[0], results[0]
+    assert x is not None
+    strides = strides_of(x.shape)
+    return [Copy(0, 0, y.shape, (0, tuple(strides[axis] for axis in node.attrs["perm"])), (0, strides_of(y.shape)))]
+
+
+MOVE.add("TRANSPOSE", MoveRow(_copies))
 
 
 @LAYOUT.row("TRANSPOSE")

@@ -41,6 +41,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    WHOLE,
     Cost,
     ImportContext,
     Lowering,
@@ -57,7 +58,7 @@ Pads = tuple[int, int, int, int]
 OPERATOR.add(OP, OperatorInfo("both", "transposed 2-D convolution", window=True))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
 LAYOUT.add(OP, fixed)
-TILE.add(OP, "whole")
+TILE.add(OP, WHOLE)
 CONSTRAINTS.add(OP, ())
 
 

@@ -18,6 +18,7 @@ from sgs.numeric.quantise import Array, activation_params
 from sgs.numeric.table import ChannelTables, apply_expanded, build_table, expand, look_up, shifts
 from sgs.numeric.types import DType
 from sgs.ops._layout import transparent
+from sgs.ops._move import free_axes
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -35,14 +36,18 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
+    Box,
     Cost,
     HostRow,
     ImportContext,
     Lowering,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimRow,
+    TileRow,
+    whole_box,
 )
 
 
@@ -216,7 +221,17 @@ ONNX_EXAMPLES.add(
 OPERATOR.add("TABLE", OperatorInfo("fixed", "elementwise function by look-up, interpolated for 16-bit operands"))
 SIM.add("TABLE", SimRow(custom=True))
 COST.add("TABLE", table_cost)
-TILE.add("TABLE", "whole")
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    """Tables of channels that are not in the box are left out."""
+    table = operands[1]
+    assert table is not None
+    whole = whole_box(table.shape)
+    return Part((box, (box[-1], whole[1]) if len(whole) == 2 else whole), dict(node.attrs))
+
+
+TILE.add("TABLE", TileRow(free_axes, _part))
 CONSTRAINTS.add("TABLE", ())
 
 

@@ -1,0 +1,99 @@
+"""Tile rules: every operator in pieces gives the codes that it gives at once, and moves are what the operator means."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+import sgs.ops  # noqa: F401  fills the tables
+from fixed_examples import code_feeds, fixed_variants
+from sgs.compile.tiles import indices_of, part_graph, part_of, result_box
+from sgs.engine import run_reference
+from sgs.engine.single import NodeKernel
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array
+from sgs.registry import INFER, MOVE, TILE, Box
+
+# of operators with these many cuttable axes at least one example is cut along each: what a compiler relies on
+CUTTABLE = {"CONV_2D": {1, 2, 3}, "DEPTHWISE_CONV_2D": {1, 2, 3}, "ADD": {1, 2, 3}, "TABLE": {1, 2, 3}}
+
+
+def cases(op: str) -> Iterator[tuple[str, Graph, Node, dict[str, Array]]]:
+    """(label, graph, node of the operator, values of all tensors) of every example."""
+    for label, graph in fixed_variants(op):
+        names = [tensor.name for tensor in graph.activations()]
+        whole = graph.copy()
+        whole.outputs = list(dict.fromkeys([*graph.outputs, *names]))
+        values = {**code_feeds(graph, 0)}
+        values.update(run_reference(whole, values))
+        for node in graph.nodes:
+            if node.op == op:
+                yield label, graph, node, values
+
+
+def spans(extent: int, grain: int) -> list[tuple[int, int]]:
+    """Cuts of an axis in unequal pieces, all at multiples of the grain."""
+    cuts = sorted({0, *(c * grain for c in (1, 2, 5) if c * grain < extent), extent})
+    return list(itertools.pairwise(cuts))
+
+
+def boxes(axes: dict[int, int], shape: tuple[int, ...]) -> Iterator[Box]:
+    """Pieces along one axis at a time, then along all together."""
+    for chosen in [*({a: g} for a, g in axes.items()), axes]:
+        choices = [spans(d, chosen[a]) if a in chosen else [(0, d)] for a, d in enumerate(shape)]
+        yield from itertools.product(*choices)
+
+
+@pytest.mark.parametrize("op", list(TILE))
+def test_parts_give_the_whole(op: str) -> None:
+    cut: set[int] = set()
+    for label, graph, node, values in cases(op):
+        results = graph.results(node)
+        axes = TILE[op].axes(node, graph.operands(node), results)
+        cut |= {axis for axis in axes if results[0].shape[axis] > axes[axis]}
+        kernels: dict[object, NodeKernel] = {}
+        for box in dict.fromkeys(boxes(axes, results[0].shape)):
+            part = part_of(graph, node, box)
+            alone, made = part_graph(graph, node, box)
+            shapes = [shape for shape, _ in INFER[op](made, alone.operands(made))]
+            assert shapes == [t.shape for t in alone.results(made)], (label, box)
+            reads = dict(zip(node.inputs, part.operands, strict=True))
+            key = (
+                repr(made.attrs),
+                *((t.shape, None if t.data is None else t.data.tobytes()) for t in alone.tensors.values()),
+            )
+            kernel = kernels.setdefault(key, NodeKernel(alone, made, threads=1))
+            got = kernel([np.ascontiguousarray(values[n][indices_of(reads[n] or ())]) for n in kernel.operands])
+            for value, result in zip(got, results, strict=True):
+                expected = values[result.name][indices_of(result_box(box, results[0], result))]
+                assert np.array_equal(value, expected), f"{label}: {box} differs in {result.name}"
+    assert CUTTABLE.get(op, set()) <= cut
+
+
+@pytest.mark.parametrize("op", list(MOVE))
+def test_copies_give_the_whole(op: str) -> None:
+    for label, graph, node, values in cases(op):
+        operands, results = graph.operands(node), graph.results(node)
+        got = [np.zeros(t.shape, t.dtype.numpy) for t in results]
+        written = [np.zeros(t.shape, int) for t in results]
+        for copy in MOVE[op].copies(node, operands, results):
+            source = operands[copy.operand]
+            assert source is not None
+            data = source.data if source.data is not None else values[source.name]
+            views = [
+                strided(array, copy.extents, *place)
+                for array, place in ((data, copy.source), (got[copy.result], copy.target))
+            ]
+            views[1][...] = views[0]
+            strided(written[copy.result], copy.extents, *copy.target)[...] += 1
+        for value, count, result in zip(got, written, results, strict=True):
+            assert np.array_equal(value, values[result.name]), label
+            assert (count == 1).all(), label
+
+
+def strided(array: Array, extents: tuple[int, ...], offset: int, strides: tuple[int, ...]) -> Array:
+    flat = np.ascontiguousarray(array).reshape(-1) if not array.flags.c_contiguous else array.reshape(-1)
+    return np.lib.stride_tricks.as_strided(flat[offset:], extents, [s * flat.itemsize for s in strides])
