@@ -155,6 +155,22 @@ def test_pads_and_activations(pads: Any, activation: str, operators: list[str], 
         np.testing.assert_allclose(FloatEngine(graph).run(feeds)["y"], theirs["y"], rtol=1e-4, atol=1e-4)
 
 
+def mean(pads: tuple[int, int, int, int], padded: bool = False) -> Graph:
+    build = GraphBuilder()
+    x = build.input("x", (1, 10, 7, 3))
+    x = build("PAD", x, output="x/pad:y", paddings=((0, 0), (1, 1), (1, 1), (0, 0))) if padded else x
+    window = {"kernel": (3, 3), "strides": (2, 1), "pads": pads, "activation": "NONE"}
+    return build.output(build("AVERAGE_POOL_2D", x, output="y", **window))
+
+
+def test_pads_of_a_mean(tmp_path: Path) -> None:
+    """Zeros of a PAD in front would count, so other pads than VALID and SAME are refused, and no PAD becomes pads."""
+    for graph in (mean((0, 0, 0, 0)), mean((0, 1, 1, 1)), mean((0, 0, 0, 0), padded=True)):
+        assert_equal(read_bytes(sim_bytes(graph, "float"), tmp_path).graph, graph)
+    with pytest.raises(ValueError, match=r"pads \(1, 1, 1, 1\) of a mean are neither VALID nor SAME"):
+        spell(mean((1, 1, 1, 1)))
+
+
 def test_names_that_are_taken(tmp_path: Path) -> None:
     """A network may use the names under which the writer sets pads, activations and constants apart."""
     graph = convolution((3, 0, 0, 0), "RELU_0_TO_1")

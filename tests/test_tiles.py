@@ -15,10 +15,19 @@ from sgs.engine import run_reference
 from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.registry import INFER, MOVE, TILE, Box
+from sgs.registry import CONSTRAINTS, INFER, MOVE, TILE, Box
 
-# of operators with these many cuttable axes at least one example is cut along each: what a compiler relies on
-CUTTABLE = {"CONV_2D": {1, 2, 3}, "DEPTHWISE_CONV_2D": {1, 2, 3}, "ADD": {1, 2, 3}, "TABLE": {1, 2, 3}}
+# along each of these axes some example of the operator is cut: what a compiler relies on
+CUTTABLE = {
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "PRELU"), {1, 2, 3}),
+    **dict.fromkeys(("TABLE", "QUANTIZE", "DEQUANTIZE"), {1, 2, 3}),
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), {0, 1, 2, 3}),
+    **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), {0, 1, 2, 3}),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), {0, 1, 2, 3}),
+    **dict.fromkeys(("SOFTMAX_SHIFT", "SOFTMAX_NORM"), {0, 1, 2}),
+    "FULLY_CONNECTED": {0, 1, 2, 3},
+    "GATHER": {0, 1, 2, 3},
+}
 
 
 def cases(op: str) -> Iterator[tuple[str, Graph, Node, dict[str, Array]]]:
@@ -53,6 +62,7 @@ def test_parts_give_the_whole(op: str) -> None:
     for label, graph, node, values in cases(op):
         results = graph.results(node)
         axes = TILE[op].axes(node, graph.operands(node), results)
+        limits = [kept for kept in CONSTRAINTS[op] if kept(node, graph.operands(node), results)]
         cut |= {axis for axis in axes if results[0].shape[axis] > axes[axis]}
         kernels: dict[object, NodeKernel] = {}
         for box in dict.fromkeys(boxes(axes, results[0].shape)):
@@ -60,12 +70,15 @@ def test_parts_give_the_whole(op: str) -> None:
             alone, made = part_graph(graph, node, box)
             shapes = [shape for shape, _ in INFER[op](made, alone.operands(made))]
             assert shapes == [t.shape for t in alone.results(made)], (label, box)
+            assert all(kept(made, alone.operands(made), alone.results(made)) for kept in limits), (label, box)
             reads = dict(zip(node.inputs, part.operands, strict=True))
             key = (
                 repr(made.attrs),
                 *((t.shape, None if t.data is None else t.data.tobytes()) for t in alone.tensors.values()),
             )
-            kernel = kernels.setdefault(key, NodeKernel(alone, made, threads=1))
+            if key not in kernels:
+                kernels[key] = NodeKernel(alone, made, threads=1)
+            kernel = kernels[key]
             got = kernel([np.ascontiguousarray(values[n][indices_of(reads[n] or ())]) for n in kernel.operands])
             for value, result in zip(got, results, strict=True):
                 expected = values[result.name][indices_of(result_box(box, results[0], result))]

@@ -89,12 +89,12 @@ INFER: RuleTable[Callable[[Node, Sequence[Tensor | None]], list[tuple[Shape, DTy
 class SimWindow:
     """How the attr `pads` of a sliding window is spelled, where the file knows SAME and VALID only.
 
-    Other pads become a PAD in front, filled with real 0 or with the lowest value. `kernel(node, operands)` is
-    (height, width).
+    Other pads become a PAD in front, filled with real 0 or with the lowest value; `fill` None: no PAD means the same,
+    and the row's `encode` refuses them. `kernel(node, operands)` is (height, width).
     """
 
     kernel: Callable[[Node, Sequence[Tensor | None]], Sequence[int]]
-    fill: Literal["zero", "lowest"] = "zero"
+    fill: Literal["zero", "lowest"] | None = "zero"
 
 
 @dataclass(frozen=True)

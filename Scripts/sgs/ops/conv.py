@@ -376,7 +376,7 @@ EXAMPLES.add(
     DEPTHWISE,
     lambda: [
         _example(DEPTHWISE, (1, 11, 13, 6), (1, 3, 3, 6), pads=(1, 1, 1, 1), strides=(2, 2), activation="RELU6"),
-        _example(DEPTHWISE, (1, 9, 10, 5), (1, 3, 5, 10), pads=(1, 2, 0, 1)),
+        _example(DEPTHWISE, (2, 9, 10, 5), (1, 3, 5, 10), pads=(1, 2, 0, 1)),
         _example(DEPTHWISE, (1, 12, 9, 4), (1, 3, 3, 4), dilations=(2, 2), pads=(2, 2, 2, 2)),
     ],
 )

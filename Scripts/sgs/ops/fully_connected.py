@@ -5,6 +5,7 @@ Without `keep_num_dims`, x is read as rows of I values whatever its shape, and t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._mac import activation_float, bias_of, finish, publish, publish_product, publish_wide_product, qlinear_conv
+from sgs.ops._move import free_axes
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -31,7 +33,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     Cost,
     ImportContext,
     Lowering,
@@ -39,14 +41,15 @@ from sgs.registry import (
     Moved,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimRow,
+    TileRow,
 )
 
 OP = "FULLY_CONNECTED"
 OPERATOR.add(OP, OperatorInfo("both", "product with a constant matrix"))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
-TILE.add(OP, WHOLE)
 CONSTRAINTS.add(OP, ())
 FEW_ROWS = 16  # up to here the time goes into reading the weights, so bytes beat binary64
 _BYTES_DEPTH = 1 << 15  # 255 · 255 · I stays below 2^31
@@ -176,6 +179,40 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
     weight = operands[1]
     assert weight is not None
     return Cost(macs=results[0].elements * weight.shape[1])
+
+
+# -- tiles -----------------------------------------------------------------------------------------------------------
+def _row_axis(x: Tensor) -> tuple[int, int]:
+    """(axis, elements under one entry of it) of the axis of x that rows can be cut along: the first that is long."""
+    axis = next((a for a, extent in enumerate(x.shape) if extent > 1), 0)
+    return axis, math.prod(x.shape[axis + 1 :])
+
+
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Rows and channels. Rows that do not lie along an axis of x are cut where one of its entries ends as well."""
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    if node.attrs["keep_num_dims"]:
+        return free_axes(node, operands, results)
+    width = weight.shape[1]
+    return {0: math.lcm(width, _row_axis(x)[1]) // width, 1: 1}
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    width, channels = weight.shape[1], box[-1]
+    if node.attrs["keep_num_dims"]:
+        read: Box = (*box[:-1], (0, width))
+    else:
+        axis, inner = _row_axis(x)
+        begin, end = (row * width // inner for row in box[0])
+        read = tuple((begin, end) if a == axis else (0, extent) for a, extent in enumerate(x.shape))
+    rest = tuple(None if t is None else (channels,) for t in operands[2:])
+    return Part((read, (channels, (0, width)), *rest), dict(node.attrs))
+
+
+TILE.add(OP, TileRow(_axes, _part))
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------
@@ -320,6 +357,8 @@ EXAMPLES.add(
         _example((1, 5, 7, 6), (9, 6), "RELU6"),
         _example((2, 19, 11), (4, 11)),
         _example((1, 3, 5, 7), (4, 35), keep=False),
+        _example((3, 2, 10), (4, 5), keep=False),  # rows within an entry
+        _example((6, 5), (4, 15), keep=False),  # and over several
         _example((2, 13), (6, 13), bias=False),
     ],
 )

@@ -16,7 +16,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import remap_axis
-from sgs.ops._move import axis_in, move_cost
+from sgs.ops._move import axis_in, free_axes, move_cost
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -32,16 +32,18 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     ImportContext,
     Layout,
     Lowering,
     Moved,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     Shape,
     SimRow,
+    TileRow,
 )
 
 OPERATOR.add("GATHER", OperatorInfo("both", "entries of an axis by number"))
@@ -50,7 +52,6 @@ SIM.add(
     SimRow("GatherOptions", fields={"axis": "axis"}, decode=lambda options, operands, results: _decode(options)),
 )
 COST.add("GATHER", move_cost)
-TILE.add("GATHER", WHOLE)
 CONSTRAINTS.add("GATHER", ())
 QUANTISE.add("GATHER", QuantRule("move", moved=lambda node: (0,)))
 
@@ -115,6 +116,18 @@ def reference(
     x, indices = values[0], values[1]
     assert x is not None and indices is not None
     return [np.take(x, indices.astype(np.int64), axis=node.attrs["axis"])]
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    """All of x along the gathered axis: an index may be any."""
+    x, indices = operands[0], operands[1]
+    assert x is not None and indices is not None
+    begin = node.attrs["axis"]
+    end = begin + len(indices.shape)
+    return Part(((*box[:begin], (0, x.shape[begin]), *box[end:]), box[begin:end]), dict(node.attrs))
+
+
+TILE.add("GATHER", TileRow(free_axes, _part))
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
 """MAX_POOL_2D and AVERAGE_POOL_2D: the largest value, or the mean, of a window.
 
 x [N,H,W,C] → [N,OH,OW,C]. Attrs: kernel (h, w), strides (h, w), pads (top, left, bottom, right), activation. Padding
-takes no part in the maximum, nor in the mean's count. AVERAGE_POOL_2D's pads are zeros or what SAME means for the
-shape, since TFLite can say nothing else; MAX_POOL_2D's are any below the kernel's extents (in .sim a PADV2 in front
-when neither VALID nor SAME).
+takes no part in the maximum, nor in the mean's count. The pads are any below the kernel's extents; .sim knows zeros
+and what SAME means for the shape, before another MAX_POOL_2D it has a PADV2, and another AVERAGE_POOL_2D it cannot say.
 
 Fixed: MAX_POOL_2D moves codes. AVERAGE_POOL_2D sums exactly and requantises once (ops/_sum.py), with
 M = s_x / (s_y · count) where count is the number of elements under the window at that position.
@@ -24,7 +23,7 @@ from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._mac import activation_bounds, activation_float, real_bounds
 from sgs.ops._sum import centred_codes, requantised, sum_multiplier
-from sgs.ops._window import conv_output, patches, same_pads
+from sgs.ops._window import conv_output, cut_axes, patches, same_pads, window_part
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -40,15 +39,17 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     Cost,
     ImportContext,
     Lowering,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimRow,
     SimWindow,
+    TileRow,
 )
 
 MAX, AVERAGE = "MAX_POOL_2D", "AVERAGE_POOL_2D"
@@ -65,8 +66,6 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
     kernel, pads = node.attrs["kernel"], tuple(node.attrs["pads"])
     if any(pad >= extent for pad, extent in zip(pads, (*kernel, *kernel), strict=True)):
         raise ValueError(f"pads {pads} leave windows of {tuple(kernel)} without any element")
-    if node.op == AVERAGE and any(pads) and pads != same_pads(x.shape, kernel, node.attrs["strides"], (1, 1)):
-        raise ValueError(f"pads {pads} of a mean are neither VALID nor SAME")
     return [((x.shape[0], *conv_output(node, x.shape, kernel), x.shape[3]), x.dtype)]
 
 
@@ -74,6 +73,15 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
 def _encode(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
     (stride_h, stride_w), (height, width) = node.attrs["strides"], node.attrs["kernel"]
     return {"stride_h": stride_h, "stride_w": stride_w, "filter_height": height, "filter_width": width}
+
+
+def _encode_mean(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    """Raises ValueError for pads that TFLite cannot say: elements of a PAD in front would count."""
+    x, pads = operands[0], tuple(node.attrs["pads"])
+    assert x is not None
+    if any(pads) and pads != same_pads(x.shape, node.attrs["kernel"], node.attrs["strides"], (1, 1)):
+        raise ValueError(f"pads {pads} of a mean are neither VALID nor SAME")
+    return _encode(node, operands, results)
 
 
 def _decode(options: dict[str, Any], operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
@@ -87,8 +95,11 @@ def _kernel(node: Node, operands: Sequence[Tensor | None]) -> Sequence[int]:
     return tuple(node.attrs["kernel"])
 
 
-for _op, _window in ((MAX, SimWindow(_kernel, "lowest")), (AVERAGE, SimWindow(_kernel))):
-    SIM.add(_op, SimRow("Pool2DOptions", activation=True, encode=_encode, decode=_decode, window=_window))
+for _op, _code, _window in (
+    (MAX, _encode, SimWindow(_kernel, "lowest")),
+    (AVERAGE, _encode_mean, SimWindow(_kernel, None)),
+):
+    SIM.add(_op, SimRow("Pool2DOptions", activation=True, encode=_code, decode=_decode, window=_window))
 
 
 # -- engine ------------------------------------------------------------------------------------------------------------
@@ -206,8 +217,22 @@ def sums_are_exact(node: Node, operands: Sequence[Tensor | None], results: Seque
     return int(np.prod(node.attrs["kernel"])) < 1 << 16
 
 
-TILE.add(MAX, WHOLE)
-TILE.add(AVERAGE, WHOLE)
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Pictures, rows, columns and channels."""
+    x = operands[0]
+    assert x is not None
+    return cut_axes(node, x.shape, node.attrs["kernel"]) | {3: 1}
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    x = operands[0]
+    assert x is not None
+    read, attrs = window_part(node, x.shape, node.attrs["kernel"], box)
+    return Part(((*read[:3], box[3]),), attrs)
+
+
+TILE.add(MAX, TileRow(_axes, _part))
+TILE.add(AVERAGE, TileRow(_axes, _part))
 CONSTRAINTS.add(MAX, ())
 CONSTRAINTS.add(AVERAGE, (sums_are_exact,))
 

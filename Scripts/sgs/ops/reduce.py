@@ -33,7 +33,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     Cost,
     ImportContext,
     Layout,
@@ -41,8 +41,10 @@ from sgs.registry import (
     Moved,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimRow,
+    TileRow,
 )
 
 MEAN, SUM, MAX, MIN = OPS = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")
@@ -80,6 +82,27 @@ for _op in OPS:
 def _count(node: Node, x: Tensor) -> int:
     """How many elements meet in one result."""
     return int(np.prod([x.shape[a] for a in node.attrs["axes"]], dtype=np.int64))
+
+
+def _kept(node: Node, results: Sequence[Tensor]) -> list[int]:
+    """Axes of the result that are axes of the operand, in order."""
+    gone = node.attrs["axes"] if node.attrs["keep_dims"] else ()
+    return [a for a in range(len(results[0].shape)) if a not in gone]
+
+
+def _tile_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    return dict.fromkeys(_kept(node, results), 1)
+
+
+def _tile_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    """All of the operand along the reduced axes."""
+    x, spans = operands[0], iter([box[a] for a in _kept(node, results)])
+    assert x is not None
+    read = tuple((0, d) if a in node.attrs["axes"] else next(spans) for a, d in enumerate(x.shape))
+    return Part((read,), dict(node.attrs))
+
+
+_TILE = TileRow(_tile_axes, _tile_part)
 
 
 # -- MEAN, SUM ---------------------------------------------------------------------------------------------------------
@@ -162,7 +185,7 @@ for _op in (MEAN, SUM):
     OPERATOR.add(_op, OperatorInfo("both", f"{_op.lower()} over axes"))
     QUANTISE.add(_op, QuantRule("real"))
     COST.add(_op, cost)
-    TILE.add(_op, WHOLE)
+    TILE.add(_op, _TILE)
     CONSTRAINTS.add(_op, ())
 
 
@@ -182,7 +205,7 @@ def _move(node: Node, arrays: list[Array], results: Sequence[Tensor]) -> list[Ar
 
 
 for _op in (MAX, MIN):
-    add_move(_op, f"{_op[-3:].lower()}imum over axes", _lower, _move, any_layout=all_rank_4, cost=cost)
+    add_move(_op, f"{_op[-3:].lower()}imum over axes", _lower, _move, any_layout=all_rank_4, tile=_TILE, cost=cost)
 
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from sgs.numeric.quantise import Array, QuantParams, activation_params
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
 from sgs.ops._mac import EXACT_BINARY32
+from sgs.ops._move import broadcast_part
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -39,7 +40,6 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
     Cost,
     ImportContext,
     Layout,
@@ -49,6 +49,7 @@ from sgs.registry import (
     OperatorInfo,
     QuantRule,
     SimRow,
+    TileRow,
 )
 
 OP, SHIFT, NORM = "SOFTMAX", "SOFTMAX_SHIFT", "SOFTMAX_NORM"
@@ -186,8 +187,13 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
     return Cost(vector_ops=results[0].elements * 3)
 
 
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """All but the last axis: a row is one whole."""
+    return dict.fromkeys(range(len(results[0].shape) - 1), 1)
+
+
 for _op in (SHIFT, NORM):
-    TILE.add(_op, WHOLE)
+    TILE.add(_op, TileRow(_axes, broadcast_part))
     CONSTRAINTS.add(_op, ())
 
 

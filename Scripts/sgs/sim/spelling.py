@@ -31,7 +31,7 @@ from sgs.sim.generated import ActivationFunctionType
 # What rules about shapes and attributes raise on operators that make no sense.
 NONSENSE = (ArithmeticError, AssertionError, AttributeError, LookupError, StopIteration, TypeError, ValueError)
 _FUSABLE = frozenset(name for name in ACTIVATIONS if hasattr(ActivationFunctionType, name))
-_PAD_OPERATOR = {"zero": "PAD", "lowest": "PADV2"}
+_PAD_OPERATOR: dict[str | None, str] = {"zero": "PAD", "lowest": "PADV2"}
 
 
 class SpellingError(ValueError):
@@ -101,6 +101,7 @@ def _spell_pads(out: Graph, node: Node, row: SimRow) -> tuple[str, str | None]:
     strides, dilations = node.attrs["strides"], node.attrs.get("dilations", (1, 1))
     if pads == same_pads(x.shape, row.window.kernel(node, operands), strides, dilations):
         return "SAME", x.name
+    assert row.window.fill is not None
     top, left, bottom, right = pads
     shape = (x.shape[0], x.shape[1] + top + bottom, x.shape[2] + left + right, x.shape[3])
     padded = out.add_tensor(f"{x.name}/pad:{node.outputs[0]}", shape, x.dtype, quant=x.quant)
@@ -183,7 +184,7 @@ def _fold_pads(file: Graph) -> None:
             continue
         padded = node.inputs[0]
         pad = producers.get(padded or "")
-        if padded is None or pad is None or padded not in inner or pad.op != _PAD_OPERATOR[row.window.fill]:
+        if padded is None or pad is None or padded not in inner or pad.op != _PAD_OPERATOR.get(row.window.fill):
             continue
         pads = _pads_of(file, pad)
         if pads is not None and _is_aside(padded, f"{pad.inputs[0]}/pad:{node.outputs[0]}"):
