@@ -15,6 +15,7 @@ from sgs.engine import run_reference
 from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.ops._move import border_grain
 from sgs.registry import CONSTRAINTS, INFER, MOVE, TILE, Box
 
 # along each of these axes some example of the operator is cut: what a compiler relies on
@@ -26,6 +27,9 @@ CUTTABLE = {
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), {0, 1, 2, 3}),
     **dict.fromkeys(("SOFTMAX_SHIFT", "SOFTMAX_NORM"), {0, 1, 2}),
     "FULLY_CONNECTED": {0, 1, 2, 3},
+    **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), {0, 1, 2}),
+    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), {0, 1, 2, 3}),
+    "NORMALISE_IMAGE": {1, 2, 3},
     "GATHER": {0, 1, 2, 3},
 }
 
@@ -110,3 +114,11 @@ def test_copies_give_the_whole(op: str) -> None:
 def strided(array: Array, extents: tuple[int, ...], offset: int, strides: tuple[int, ...]) -> Array:
     flat = np.ascontiguousarray(array).reshape(-1) if not array.flags.c_contiguous else array.reshape(-1)
     return np.lib.stride_tricks.as_strided(flat[offset:], extents, [s * flat.itemsize for s in strides])
+
+
+def test_border_grain_is_the_least_that_leaves_the_borders_whole() -> None:
+    for extent, first, last in itertools.product(range(1, 25), range(1, 6), range(1, 6)):
+        if max(first, last) > extent:
+            continue
+        fits = [g for g in range(1, extent + 1) if g >= first and (extent - 1) // g * g <= extent - last]
+        assert border_grain(extent, first, last) == fits[0]

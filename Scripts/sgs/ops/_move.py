@@ -118,6 +118,12 @@ def free_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[T
     return dict.fromkeys(range(len(results[0].shape)), 1)
 
 
+def border_grain(extent: int, first: int, last: int) -> int:
+    """The least number such that of an axis cut at multiples of it the first piece has at least `first` entries and
+    the last one `last`; there is one when `extent` is no less than either."""
+    return next(grain for grain in range(first, extent + 1) if (extent - 1) % grain + 1 >= last)
+
+
 def broadcast_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
     """Operands of an elementwise operator: the same box, but along axes where they have one entry."""
 

@@ -35,15 +35,17 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     HostRow,
     ImportContext,
     Lowering,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     Shape,
     SimRow,
+    TileRow,
 )
 
 SPREAD, STACK = "DEPTH_TO_SPACE", "SPACE_TO_DEPTH"
@@ -57,7 +59,6 @@ for _op in (SPREAD, STACK):
     LAYOUT.add(_op, fixed)
     QUANTISE.add(_op, QuantRule("move", moved=lambda node: (0,)))
     COST.add(_op, move_cost)
-    TILE.add(_op, WHOLE)
     CONSTRAINTS.add(_op, ())
 
 
@@ -143,6 +144,29 @@ def reference_stack(
     assert x is not None
     n, h, w, c = x.shape
     return [x.reshape(n, h // b, b, w // b, b, c).transpose(0, 1, 3, 2, 4, 5).reshape(n, h // b, w // b, c * b**2)]
+
+
+# -- tiles -----------------------------------------------------------------------------------------------------------
+def _spread_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    x, block = operands[0], node.attrs["block_size"]
+    assert x is not None
+    pixels = [(begin // block, end // block) for begin, end in box[1:3]]
+    return Part(((box[0], *pixels, (0, x.shape[3])),), dict(node.attrs))
+
+
+def _stack_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    x, block = operands[0], node.attrs["block_size"]
+    assert x is not None
+    pixels = [(begin * block, end * block) for begin, end in box[1:3]]
+    return Part(((box[0], *pixels, (0, x.shape[3])),), dict(node.attrs))
+
+
+# Pictures, rows and columns, between blocks. Channels of one pixel come from all channels or from the whole block.
+TILE.add(
+    SPREAD,
+    TileRow(lambda node, *_: {0: 1, 1: node.attrs["block_size"], 2: node.attrs["block_size"]}, _spread_part),
+)
+TILE.add(STACK, TileRow(lambda *_: {0: 1, 1: 1, 2: 1}, _stack_part))
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------

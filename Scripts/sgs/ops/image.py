@@ -27,17 +27,19 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     Cost,
     HostRow,
     OperatorInfo,
+    Part,
     SimRow,
+    TileRow,
+    whole_box,
 )
 
 OP = "NORMALISE_IMAGE"
 OPERATOR.add(OP, OperatorInfo("fixed", "picture to codes: channel order, mean and std by look-up per channel"))
 SIM.add(OP, SimRow(custom=True))
-TILE.add(OP, WHOLE)
 CONSTRAINTS.add(OP, ())
 
 
@@ -88,6 +90,20 @@ HOST.add(OP, HostRow(_make))
 @COST.row(OP)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
     return Cost(vector_ops=results[0].elements)
+
+
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """All but the channels, which change places."""
+    return {axis: 1 for axis in range(4) if axis != node.attrs["axis"]}
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    table = operands[1]
+    assert table is not None
+    return Part((box, whole_box(table.shape)), dict(node.attrs))
+
+
+TILE.add(OP, TileRow(_axes, _part))
 
 
 def _example(dtype: DType, order: tuple[int, ...], axis: int = 3) -> Graph:

@@ -15,7 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
-from sgs.ops._move import add_move, all_rank_4, axis_in
+from sgs.ops._move import add_move, all_rank_4, axis_in, border_grain
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
@@ -24,13 +24,16 @@ from sgs.registry import (
     ONNX_EXAMPLES,
     RANGE_FROM,
     SIM,
+    Box,
     ImportContext,
     Layout,
     Lowering,
     Moved,
     OnnxCase,
+    Part,
     SimConstant,
     SimRow,
+    TileRow,
 )
 
 Paddings = tuple[tuple[int, int], ...]
@@ -115,8 +118,32 @@ def _first(node: Node) -> Sequence[int]:
     return (0,)
 
 
-add_move("PAD", "zeros around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4)
-add_move("PADV2", "a constant around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4)
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Every axis, in pieces of which none is padding alone; where it is mirrored, a border and its image are one
+    piece."""
+    mode = str(node.attrs.get("mode"))
+
+    def least(amount: int) -> int:
+        return max(amount + {"REFLECT": amount + 1, "SYMMETRIC": amount}.get(mode, 1), 1)
+
+    pairs = zip(node.attrs["paddings"], results[0].shape, strict=True)
+    return {a: border_grain(extent, least(pair[0]), least(pair[1])) for a, (pair, extent) in enumerate(pairs)}
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    x = operands[0]
+    assert x is not None
+    read, paddings = [], []
+    for (first, last), (before, _), extent in zip(box, node.attrs["paddings"], x.shape, strict=True):
+        begin, end = max(first - before, 0), min(last - before, extent)
+        read.append((begin, end))
+        paddings.append((begin - (first - before), last - before - end))
+    return Part((tuple(read),), {**node.attrs, "paddings": tuple(paddings)})
+
+
+_TILE = TileRow(_axes, _part)
+add_move("PAD", "zeros around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4, tile=_TILE)
+add_move("PADV2", "a constant around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4, tile=_TILE)
 
 
 @RANGE_FROM.row("PADV2")
@@ -132,6 +159,7 @@ add_move(
     _mirror,
     moved=_first,
     any_layout=all_rank_4,
+    tile=_TILE,
 )
 
 
@@ -289,6 +317,7 @@ EXAMPLES.add(
     lambda: [
         _example("PAD", (1, 5, 7, 6), _NHWC),
         _example("PAD", (1, 5, 7, 6), ((0, 0), (0, 1), (1, 0), (2, 3))),
+        _example("PAD", (2, 11, 9, 3), ((0, 0), (1, 2), (2, 1), (0, 0))),
         _example("PAD", (5, 7), ((1, 0), (0, 2))),
     ],
 )
@@ -297,6 +326,7 @@ EXAMPLES.add(
     lambda: [
         _example("PADV2", (1, 5, 7, 6), _NHWC, value=-0.75),
         _example("PADV2", (1, 5, 7, 6), _NHWC, value=-1000.0),
+        _example("PADV2", (1, 12, 7, 3), ((1, 0), (1, 1), (1, 2), (0, 1)), value=1.25),
         _pooled(),
         _example("PADV2", (2, 5, 7), ((0, 0), (1, 1), (0, 2)), value=0.5),
     ],
@@ -306,6 +336,8 @@ EXAMPLES.add(
     lambda: [
         _example("MIRROR_PAD", (1, 5, 7, 6), ((0, 0), (1, 4), (3, 0), (0, 0)), mode="REFLECT"),
         _example("MIRROR_PAD", (1, 5, 7, 6), ((0, 0), (1, 5), (3, 0), (2, 0)), mode="SYMMETRIC"),
+        _example("MIRROR_PAD", (1, 17, 11, 3), ((0, 0), (2, 1), (1, 3), (0, 0)), mode="REFLECT"),
+        _example("MIRROR_PAD", (2, 14, 15, 3), ((0, 0), (1, 2), (3, 1), (0, 0)), mode="SYMMETRIC"),
         _example("MIRROR_PAD", (5, 7), ((1, 0), (0, 2)), mode="REFLECT"),
     ],
 )
