@@ -220,14 +220,13 @@ def lower_fixed(low: Lowering, node: Node) -> None:
     if mult.dtype == np.float64:
         value = low.cast(value, DType.FLOAT64)
     for axis, taps in ((2, width), (1, height)):
-        value = _interpolated(low, value, taps, axis, mult.dtype, layout)
+        if taps.bits or not np.array_equal(taps.below, np.arange(x.shape[axis])):
+            value = _interpolated(low, value, taps, axis, mult.dtype, layout)
     low.put_scaled(y.name, value, mult, layout)
 
 
 def _interpolated(low: Lowering, value: str, taps: LinearTaps, axis: int, kind: np.dtype[Any], layout: Layout) -> str:
     """One axis of integer-valued `value` interpolated: 2^bits times the real result, exact in `kind`."""
-    if not taps.bits and np.array_equal(taps.below, np.arange(taps.below.size)):
-        return value
     shape = [1] * 4
     shape[axis_in(axis, layout)] = -1
     terms = []
@@ -512,6 +511,7 @@ def _examples(op: str) -> list[Graph]:
         _example(op, (1, 9, 10, 3), (3, 7), half=True),
         _example(op, (1, 6, 9, 3), (24, 3), half=True),
         _example(op, (1, 6, 10, 4), (4, 25)),
+        _example(op, (1, 3, 8, 2), (1, 16)),
     ]
 
 
