@@ -171,6 +171,22 @@ def test_pads_of_a_mean(tmp_path: Path) -> None:
         spell(mean((1, 1, 1, 1)))
 
 
+def test_parts_are_refused() -> None:
+    """What a compiler makes of a node may say more than the file can."""
+    build = GraphBuilder()
+    x = build.input("x", (1, 3, 7, 2))
+    flags = {"align_corners": False, "half_pixel_centers": True}
+    y = build("RESIZE_BILINEAR", x, size=(4, 14), window=((2, 0, 5, 10), (0, 0, 7, 14)), **flags)
+    with pytest.raises(ValueError, match="a part of a resize"):
+        spell(build.output(y))
+    build = GraphBuilder()
+    x, weight = build.input("x", (1, 3, 7, 2)), np.ones((4, 3, 3, 2), np.float32)
+    window = {"strides": (2, 2), "size": (4, 15), "pads": (2, 0, 1, 0), "activation": "NONE"}
+    y = build("TRANSPOSE_CONV", x, weight, None, **window)
+    with pytest.raises(ValueError, match="neither VALID nor SAME"):
+        spell(build.output(y))
+
+
 def test_names_that_are_taken(tmp_path: Path) -> None:
     """A network may use the names under which the writer sets pads, activations and constants apart."""
     graph = convolution((3, 0, 0, 0), "RELU_0_TO_1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -14,9 +14,10 @@ from sgs.compile.tiles import indices_of, part_graph, part_of, result_box
 from sgs.engine import run_reference
 from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node
-from sgs.numeric.quantise import Array
+from sgs.numeric.quantise import Array, activation_params
+from sgs.numeric.types import DType
 from sgs.ops._move import border_grain
-from sgs.registry import CONSTRAINTS, INFER, MOVE, TILE, Box
+from sgs.registry import CONSTRAINTS, INFER, MOVE, QUANTISE, REFERENCE, TILE, Box
 
 # along each of these axes some example of the operator is cut: what a compiler relies on
 CUTTABLE = {
@@ -26,17 +27,39 @@ CUTTABLE = {
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), {0, 1, 2, 3}),
     **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), {0, 1, 2, 3}),
     **dict.fromkeys(("SOFTMAX_SHIFT", "SOFTMAX_NORM"), {0, 1, 2}),
-    "FULLY_CONNECTED": {0, 1, 2, 3},
     **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), {0, 1, 2}),
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), {0, 1, 2, 3}),
+    **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
+    **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
     "NORMALISE_IMAGE": {1, 2, 3},
-    "GATHER": {0, 1, 2, 3},
 }
+
+
+def variants(op: str) -> Iterator[tuple[str, Graph]]:
+    """The fixed examples; those that compute also with UINT8 results, and real ones with UINT8 operands as well: they
+    have kernels of their own."""
+    for label, graph in fixed_variants(op):
+        yield label, graph
+        kind = QUANTISE[op].kind if op in QUANTISE else ""
+        if kind in ("mac", "real") and graph.nodes[-1].op == op:
+            yield f"{label}-narrow", narrowed(graph, graph.outputs)
+        if kind == "real" and len(graph.nodes) == 1:
+            yield f"{label}-bytes", narrowed(graph, [*graph.inputs, *graph.outputs])
+
+
+def narrowed(graph: Graph, names: Sequence[str]) -> Graph:
+    """The graph with these tensors as UINT8 codes for about the same range."""
+    fixed = graph.copy()
+    for tensor in (fixed[name] for name in names):
+        assert tensor.quant is not None
+        reach = 2e4 * float(tensor.quant.scale[0])
+        tensor.dtype, tensor.quant = DType.UINT8, activation_params(-0.4 * reach, reach, DType.UINT8)
+    return fixed
 
 
 def cases(op: str) -> Iterator[tuple[str, Graph, Node, dict[str, Array]]]:
     """(label, graph, node of the operator, values of all tensors) of every example."""
-    for label, graph in fixed_variants(op):
+    for label, graph in variants(op):
         names = [tensor.name for tensor in graph.activations()]
         whole = graph.copy()
         whole.outputs = list(dict.fromkeys([*graph.outputs, *names]))
@@ -83,11 +106,15 @@ def test_parts_give_the_whole(op: str) -> None:
             if key not in kernels:
                 kernels[key] = NodeKernel(alone, made, threads=1)
             kernel = kernels[key]
-            got = kernel([np.ascontiguousarray(values[n][indices_of(reads[n] or ())]) for n in kernel.operands])
-            for value, result in zip(got, results, strict=True):
+            cuts = {n: np.ascontiguousarray(values[n][indices_of(reads[n] or ())]) for n in kernel.operands}
+            got = kernel([cuts[n] for n in kernel.operands])
+            data = [None if n is None else cuts.get(n, alone[n].data) for n in node.inputs]
+            slow = REFERENCE[op](made, alone.operands(made), alone.results(made), data)
+            for value, other, result in zip(got, slow, results, strict=True):
                 expected = values[result.name][indices_of(result_box(box, results[0], result))]
                 assert np.array_equal(value, expected), f"{label}: {box} differs in {result.name}"
-    assert CUTTABLE.get(op, set()) <= cut
+                assert np.array_equal(other, expected), f"{label}: {box} differs in {result.name} of the reference"
+    assert CUTTABLE[op] <= cut
 
 
 @pytest.mark.parametrize("op", list(MOVE))

@@ -326,14 +326,6 @@ class Part:
     attrs: dict[str, Any]
 
 
-def _no_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
-    return {}
-
-
-def _whole_part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
-    return Part(tuple(None if t is None else whole_box(t.shape) for t in operands), dict(node.attrs))
-
-
 @dataclass(frozen=True)
 class TileRow:
     """How an operator is computed piece by piece, with the same codes as at once.
@@ -343,11 +335,10 @@ class TileRow:
     along all other axes. Further results are cut at the same places.
     """
 
-    axes: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], dict[int, int]] = _no_axes
-    part: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor], Box], Part] = _whole_part
+    axes: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], dict[int, int]]
+    part: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor], Box], Part]
 
 
-WHOLE = TileRow()  # only at once
 TILE: RuleTable[TileRow] = RuleTable("tile rule")
 
 

@@ -16,7 +16,6 @@ from sgs.registry import (
     QUANTISE,
     REFERENCE,
     TILE,
-    WHOLE,
     Box,
     Copy,
     Cost,
@@ -50,7 +49,7 @@ def add_move(
     *,
     moved: Callable[[Node], Sequence[int]] = lambda node: range(len(node.inputs)),
     any_layout: Callable[[Graph, Node], bool] = native_layout,
-    tile: TileRow = WHOLE,
+    tile: TileRow | None = None,
     copies: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Sequence[Copy]] | None = None,
     alias: bool = False,
     cost: CostRule = move_cost,
@@ -59,7 +58,8 @@ def add_move(
 
     `lower(low, node, values, layout)` emits it on values (codes or real numbers) of the operands in `moved`, in
     `layout`; `any_layout(graph, node)` says whether it can do so channels first. `move(node, arrays, results)` is its
-    numpy meaning. `copies(node, operands, results)`: the DMA engine's meaning; without it the operator is computed.
+    numpy meaning. `copies(node, operands, results)` is the DMA engine's; an operator without them is computed, piece
+    by piece as `tile` says.
     """
     OPERATOR.add(op, OperatorInfo("both", summary))
 
@@ -81,9 +81,9 @@ def add_move(
     REFERENCE.add(op, reference)
     QUANTISE.add(op, QuantRule("move", moved=moved))
     COST.add(op, cost)
-    if copies is None:
+    if tile is not None:
         TILE.add(op, tile)
-    else:
+    if copies is not None:
         MOVE.add(op, MoveRow(copies, alias))
     CONSTRAINTS.add(op, ())
 

@@ -3,6 +3,9 @@
 Attrs: size (h, w), align_corners, half_pixel_centers (not both). Result position o of an axis reads input coordinate
 o·(in-1)/(out-1) with align_corners (when out > 1), (o+½)·in/out - ½ with half_pixel_centers, else o·in/out.
 
+A part of a resize cannot tell in and out from its shapes. It has attr `window`, for rows and for columns (first result
+position, first input position, in, out) of the whole; no whole node and no file has it.
+
 Nearest moves codes. Bilinear, fixed: an axis gives the tap above weight w and the tap below 2^k - w, where w is
 rint(fraction · 2^k); k is the least of 0..4 for which no weight is rounded, else 14 (a weight then still fits INT16).
 acc is the exact sum of the four taps times both weights; M = s_x / (s_y · 2^(k_h + k_w)) by eq. 7 where |acc| stays
@@ -25,7 +28,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._mac import EXACT_BINARY32
-from sgs.ops._move import add_move, all_rank_4, axis_in
+from sgs.ops._move import add_move, all_rank_4, axis_in, free_axes
 from sgs.ops._sum import centred_codes, reach, requantised
 from sgs.registry import (
     CONSTRAINTS,
@@ -42,15 +45,18 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     Cost,
     ImportContext,
     Layout,
     Lowering,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimRow,
+    TileRow,
+    whole_box,
 )
 
 NEAREST, BILINEAR = "RESIZE_NEAREST_NEIGHBOR", "RESIZE_BILINEAR"
@@ -69,14 +75,49 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
 
 
 _FIELDS = {"align_corners": "align_corners", "half_pixel_centers": "half_pixel_centers"}
-SIM.add(NEAREST, SimRow("ResizeNearestNeighborOptions", fields=_FIELDS, constant_inputs={1: "size"}))
-SIM.add(BILINEAR, SimRow("ResizeBilinearOptions", fields=_FIELDS, constant_inputs={1: "size"}))
+
+
+def _encode(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:
+    if "window" in node.attrs:
+        raise ValueError("a part of a resize has no form in .sim")
+    return {}
+
+
+for _op, _options in ((NEAREST, "ResizeNearestNeighborOptions"), (BILINEAR, "ResizeBilinearOptions")):
+    SIM.add(_op, SimRow(_options, fields=_FIELDS, constant_inputs={1: "size"}, encode=_encode))
 LAYOUT.add(NEAREST, fixed)
 LAYOUT.add(BILINEAR, fixed)
 
 
 def _flags(node: Node) -> dict[str, bool]:
     return {name: bool(node.attrs[name]) for name in _FIELDS}
+
+
+def _windows(node: Node, shape: Sequence[int]) -> Sequence[tuple[int, int, int, int]]:
+    """What attr `window` says, for a whole node as well."""
+    own = tuple((0, 0, shape[i + 1], node.attrs["size"][i]) for i in range(2))
+    return tuple(node.attrs.get("window", own))
+
+
+def _tile(taps: Callable[[Node, Sequence[int]], Sequence[tuple[Array, Array]]]) -> TileRow:
+    """`taps(node, shape)`: for rows and for columns, the lowest and the highest input position of every result."""
+
+    def part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+        x = operands[0]
+        assert x is not None
+        if box[1:3] == whole_box(results[0].shape[1:3]):
+            return Part(((box[0], *whole_box(x.shape[1:3]), box[3]),), dict(node.attrs))
+        read, window = [], []
+        for (lowest, highest), span, (first, origin, *whole) in zip(
+            taps(node, x.shape), box[1:3], _windows(node, x.shape), strict=True
+        ):
+            begin, end = int(lowest[slice(*span)].min()), int(highest[slice(*span)].max()) + 1
+            read.append((begin, end))
+            window.append((first + span[0], origin + begin, *whole))
+        attrs = {**node.attrs, "size": tuple(end - begin for begin, end in box[1:3]), "window": tuple(window)}
+        return Part(((box[0], *read, box[3]),), attrs)
+
+    return TileRow(free_axes, part)
 
 
 # -- nearest -----------------------------------------------------------------------------------------------------------
@@ -91,7 +132,10 @@ def nearest_taps(size: int, result: int, *, align_corners: bool, half_pixel_cent
 
 def _node_taps(node: Node, shape: Sequence[int]) -> tuple[Array, Array]:
     """Rows and columns that a nearest-neighbour node reads from an input [N,H,W,C]."""
-    rows, columns = (nearest_taps(shape[i + 1], node.attrs["size"][i], **_flags(node)) for i in range(2))
+    rows, columns = (
+        nearest_taps(size, result, **_flags(node))[first : first + own] - origin
+        for (first, origin, size, result), own in zip(_windows(node, shape), node.attrs["size"], strict=True)
+    )
     return rows, columns
 
 
@@ -117,13 +161,21 @@ def _move_nearest(node: Node, arrays: list[Array], results: Sequence[Tensor]) ->
     return [arrays[0][:, rows][:, :, columns]]
 
 
-add_move(NEAREST, "nearest-neighbour resize", _lower_nearest, _move_nearest, any_layout=all_rank_4)
+add_move(
+    NEAREST,
+    "nearest-neighbour resize",
+    _lower_nearest,
+    _move_nearest,
+    any_layout=all_rank_4,
+    tile=_tile(lambda node, shape: [(taps, taps) for taps in _node_taps(node, shape)]),
+)
 
 
 # -- bilinear ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class LinearTaps:
-    """Two taps for each result of an axis: the one below has weight 2^bits - weight, the one above `weight`."""
+    """Two taps for each result of an axis: the one below has weight 2^bits - weight, the one above `weight`. Where that
+    is 0 both are the one below, so that nothing is read for it."""
 
     below: Array  # int64 [result]
     above: Array
@@ -153,13 +205,18 @@ def linear_taps(size: int, result: int, *, align_corners: bool, half_pixel_cente
     bits = finest.bit_length() - 1 if dyadic else WEIGHT_BITS
     weight = np.array([round(part * (1 << bits)) for part in parts], np.int64)  # ties to even
     low = np.array(below, np.int64)
-    return LinearTaps(low, np.minimum(low + 1, size - 1), weight, bits)
+    return LinearTaps(low, low + (weight > 0), weight, bits)
 
 
-def _both_taps(node: Node, x: Tensor) -> tuple[LinearTaps, LinearTaps]:
-    """Taps of height and width."""
-    height, width = (linear_taps(x.shape[i + 1], node.attrs["size"][i], **_flags(node)) for i in range(2))
-    return height, width
+def _both_taps(node: Node, shape: Sequence[int]) -> tuple[LinearTaps, LinearTaps]:
+    """Taps of height and width in an input [N,H,W,C]. The number of bits is the whole node's."""
+
+    def taps(first: int, origin: int, size: int, result: int, own: int) -> LinearTaps:
+        whole, chosen = linear_taps(size, result, **_flags(node)), slice(first, first + own)
+        return LinearTaps(whole.below[chosen] - origin, whole.above[chosen] - origin, whole.weight[chosen], whole.bits)
+
+    (rows, columns), (height, width) = _windows(node, shape), node.attrs["size"]
+    return taps(*rows, height), taps(*columns, width)
 
 
 def _coordinate_mode(node: Node) -> str:
@@ -192,12 +249,14 @@ def _multiplier(x: Tensor, y: Tensor, bits: int) -> Array:
 
 
 def _session_weights_exact(node: Node, x: Tensor) -> bool:
-    """True when onnxruntime's Resize computes dyadic weights without rounding in binary32.
+    """True when onnxruntime's Resize computes a whole node's dyadic weights without rounding in binary32.
 
     Its coordinates are o·(in-1)/(out-1), or o and o+½ divided by the binary32 number out/in: a quotient that is dyadic
     is exact when the divisor is. Its weights are then multiples of 2^-bits, so every product and sum of them with codes
     is too, and all are below 2^24 units: exact in any order.
     """
+    if "window" in node.attrs:
+        return False
     if node.attrs["align_corners"]:
         return all(result > 1 for result in node.attrs["size"])
     ratios = [(node.attrs["size"][i], x.shape[i + 1]) for i in range(2)]
@@ -209,7 +268,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
     """Resize in binary32 where it is exact (0.4 ns a result as NHWC), else taps gathered and weighed (3-5 ns)."""
     x, y = low.graph[node.inputs[0] or ""], low.graph[node.outputs[0]]
     layout = low.prefer([x.name])
-    height, width = _both_taps(node, x)
+    height, width = _both_taps(node, x.shape)
     mult = _multiplier(x, y, height.bits + width.bits)
     value = low.centred(x.name, layout)
     if mult.dtype == np.float32 and _session_weights_exact(node, x):
@@ -243,7 +302,7 @@ def reference(
     """acc = Σ over the four taps of weight_h · weight_w · (q_x - z_x), int64; then eq. 7 or 8."""
     codes, x = values[0], operands[0]
     assert codes is not None and x is not None
-    height, width = _both_taps(node, x)
+    height, width = _both_taps(node, x.shape)
     centred = centred_codes(x, codes)
     up, down = (w[:, None, None] for w in (height.weight, (1 << height.bits) - height.weight))
     rows = centred[:, height.below] * down + centred[:, height.above] * up
@@ -260,7 +319,7 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
 OPERATOR.add(BILINEAR, OperatorInfo("both", "bilinear resize"))
 QUANTISE.add(BILINEAR, QuantRule("real"))
 COST.add(BILINEAR, cost)
-TILE.add(BILINEAR, WHOLE)
+TILE.add(BILINEAR, _tile(lambda node, shape: [(taps.below, taps.above) for taps in _both_taps(node, shape)]))
 CONSTRAINTS.add(BILINEAR, ())
 
 

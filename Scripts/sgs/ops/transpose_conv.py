@@ -2,8 +2,8 @@
 
 x [N,H,W,I], weight [O,KH,KW,I], bias [O] or absent → [N,OH,OW,O]. Attrs: strides (h, w), size (OH, OW), pads
 (top, left, bottom, right), activation. The full result has (H-1)·stride + K rows; `pads` says how many of them are cut
-off, negative at the bottom and right where the result goes on beyond it (with the bias alone). TFLite knows two kinds
-of pads: nothing cut off and less than a stride beyond (VALID), or SAME, see `same_crop`.
+off, negative at the bottom and right where the result goes on beyond it (with the bias alone), by less than a stride.
+.sim knows two kinds of pads: nothing cut off (VALID), or SAME, see `same_crop`.
 
 The rows of the result fall into stride classes that never meet in one sum: class p takes the kernel's rows p,
 p + stride ... Each class is an ordinary convolution, so the operator is also one convolution with O · stride² channels
@@ -24,6 +24,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._mac import accumulate, activation_float, bias_of, finish, publish, qlinear_conv
+from sgs.ops._move import border_grain
 from sgs.ops._window import mean_window, window_node, window_rows
 from sgs.registry import (
     CONSTRAINTS,
@@ -41,16 +42,19 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    WHOLE,
+    Box,
     Cost,
     ImportContext,
     Lowering,
     MatrixForm,
     OnnxCase,
     OperatorInfo,
+    Part,
     QuantRule,
     SimConstant,
     SimRow,
+    TileRow,
+    whole_box,
 )
 
 OP = "TRANSPOSE_CONV"
@@ -58,7 +62,6 @@ Pads = tuple[int, int, int, int]
 OPERATOR.add(OP, OperatorInfo("both", "transposed 2-D convolution", window=True))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
 LAYOUT.add(OP, fixed)
-TILE.add(OP, WHOLE)
 CONSTRAINTS.add(OP, ())
 
 
@@ -144,7 +147,10 @@ def padding_of(node: Node, x: Tensor, weight: Tensor) -> str:
 def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
     x, weight = operands[0], operands[1]
     assert x is not None and weight is not None
-    padding_of(node, x, weight)
+    pads, size, strides, kernel = node.attrs["pads"], node.attrs["size"], node.attrs["strides"], weight.shape[1:3]
+    within = min(pads[:2]) >= 0 and all(-stride < pad for pad, stride in zip(pads[2:], strides, strict=True))
+    if not within or tuple(pads) != crop(x.shape[1:3], kernel, strides, size, pads[:2]):
+        raise ValueError(f"pads {pads} do not leave {size} of inputs of {x.shape[1:3]} and kernels of {kernel}")
     if x.shape[3] != weight.shape[3]:
         raise ValueError(f"{x.shape[3]} channels do not fit a weight of shape {weight.shape}")
     height, width = node.attrs["size"]
@@ -306,6 +312,34 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
     x, weight = operands[0], operands[1]
     assert x is not None and weight is not None
     return Cost(macs=x.elements * int(np.prod(weight.shape[:3])))
+
+
+# -- tiles -----------------------------------------------------------------------------------------------------------
+def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Pictures, rows, columns and channels, in pieces of which none lies beyond the full result alone."""
+    beyond = [max(-pad, 0) for pad in node.attrs["pads"][2:]]
+    pixels = {i + 1: border_grain(results[0].shape[i + 1], 1, beyond[i] + 1) for i in range(2)}
+    return {0: 1, **pixels, 3: 1}
+
+
+def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
+    """The operand's rows whose kernels meet the box; its first row is at or above the box's first."""
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    strides, kernel, read, start = node.attrs["strides"], weight.shape[1:3], [], []
+    for i in range(2):
+        first, last = box[i + 1][0] + node.attrs["pads"][i], box[i + 1][1] + node.attrs["pads"][i] - 1
+        begin = max(min(-((kernel[i] - 1 - first) // strides[i]), first // strides[i]), 0)
+        read.append((begin, min(last // strides[i] + 1, x.shape[i + 1])))
+        start.append(first - begin * strides[i])
+    size = tuple(end - begin for begin, end in box[1:3])
+    pads = crop([end - begin for begin, end in read], kernel, strides, size, start)
+    rest = tuple(None if t is None else (box[3],) for t in operands[2:])
+    operand_boxes = ((box[0], *read, (0, x.shape[3])), (box[3], *whole_box(weight.shape)[1:]), *rest)
+    return Part(operand_boxes, {**node.attrs, "size": size, "pads": pads})
+
+
+TILE.add(OP, TileRow(_axes, _part))
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------
@@ -485,5 +519,6 @@ EXAMPLES.add(
         _example((2, 4, 5, 6), (3, 3, 5, 6), (2, 3), (9, 17), same=False, bias=False),
         _example((1, 4, 5, 3), (7, 3, 3, 3), (1, 1), (4, 5), same=True),
         _example((1, 4, 5, 3), (5, 2, 3, 3), (3, 2), (13, 12), same=False),
+        _example((1, 6, 4, 3), (5, 1, 2, 3), (3, 3), (18, 11), same=False),  # rows between the kernels
     ],
 )
