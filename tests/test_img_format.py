@@ -17,9 +17,13 @@ from sgs.errors import UserError
 from sgs.img import (
     BatchMode,
     Command,
+    Compute,
+    Dma,
     Image,
     IoTensor,
-    Placement,
+    Kernel,
+    Layer,
+    Place,
     Program,
     Space,
     TensorRef,
@@ -49,16 +53,19 @@ def example() -> Image:
         TensorRef("inner", DType.INT16, (1, 2, 3), params(0.1)),
         TensorRef("y", DType.FLOAT32, (6,)),
     )
-    placements = (
-        Placement(0, Space.INPUT, 0, 6, (1, 2, 3)),
-        Placement(1, Space.WEIGHTS, 64, 5, (3, 3)),
-        Placement(2, Space.ARENA, 64, 12, (1, 2, 3)),
-        Placement(3, Space.OUTPUT, 0, 24, (6,)),
+    kernels = (
+        Kernel("DOUBLE", (0, -1, 1), (2,), (2,), {"pads": (1, 2), "alpha": 0.1, "mode": "x"}),
+        Kernel("SHOW", (2,), (3,)),
     )
-    commands = (
-        Command("DOUBLE", "first", (0, -1, 1), (2,), {"pads": (1, 2), "alpha": 0.1, "mode": "x"}, 1, 2, 3, 4),
-        Command("SHOW", "second", (2,), (3,)),
+    commands: tuple[Command, ...] = (
+        Dma(0, (6,), 1, Place(Space.INPUT, 0, (1,)), Place(Space.SRAM, 0, (1,)), 0, 7),
+        Dma(0, (5,), 1, Place(Space.WEIGHTS, 64, (1,)), Place(Space.SRAM, 64, (1,)), 7, 3),
+        Compute(0, 0, (0, -1, 64), (128,), 10, 90),
+        Dma(0, (2, 3), 2, Place(Space.SRAM, 128, (6, 2)), Place(Space.ARENA, 10, (-6, 2)), 100, 5),
+        Compute(1, 1, (128,), (192,), 100, 1 << 40),
+        Dma(1, (6,), 4, Place(Space.SRAM, 192, (4,)), Place(Space.OUTPUT, 0, (4,)), 1 << 41, 2),
     )
+    layers = (Layer("first", "DOUBLE", *range(1, 10)), Layer("second é", "SHOW"))
     inputs = (
         IoTensor(
             0, "x é", (1, 2, 3), DType.UINT8, params(0.5), "RGB", "BGR", "NHWC", 2, 4, (1.5, 2.0, 3.0), (0.5, 1.0, 2.0)
@@ -72,7 +79,11 @@ def example() -> Image:
         inputs=inputs,
         outputs=(IoTensor(3, "y", (6,), DType.FLOAT32, layout="NHWC"),),
         tensors=tensors,
-        programs=tuple(Program(n, 128, 64, commands, placements, passes=n) for n in (1, 3)),
+        kernels=kernels,
+        layers=layers,
+        programs=tuple(Program(n, 128, 64, commands, n, 256, 200, 1 << 42) for n in (1, 3)),
+        sram_bytes=300,
+        compulsory_bytes=99,
         weights=np.arange(70, dtype=np.uint8),
         category="Detection",
         config={"level": "L5", "n": [1, 2]},
@@ -144,7 +155,7 @@ def test_a_damaged_payload_with_the_right_checksum_ends_in_a_valid_image_or_an_e
     assert refused > FUZZED // 3
 
 
-def sealed(payload: bytes, *, version: int = 1, reserved: int = 0) -> bytes:
+def sealed(payload: bytes, *, version: int = 2, reserved: int = 0) -> bytes:
     """A payload behind a header that fits it."""
     return struct.pack("<8sIIQQ", b"SGSIMG\0\x01", version, zlib.crc32(payload), len(payload), reserved) + payload
 
@@ -177,13 +188,6 @@ def test_bad_file(make: Callable[[], bytes], reason: str, tmp_path: Path) -> Non
     assert reason in str(caught.value) and "bad.img" in str(caught.value) and caught.value.remedy
 
 
-def with_placement(index: int, **changes: Any) -> Image:
-    image = example()
-    placements = list(image.programs[0].placements)
-    placements[index] = replace(placements[index], **changes)
-    return with_program(placements=tuple(placements))
-
-
 def with_program(**changes: Any) -> Image:
     image = example()
     return replace(image, programs=(replace(image.programs[0], **changes), *image.programs[1:]))
@@ -195,9 +199,20 @@ def with_tensor(index: int, **changes: Any) -> Image:
     return replace(example(), tensors=tuple(tensors))
 
 
-def with_command(**changes: Any) -> Image:
-    commands = example().programs[0].commands
-    return with_program(commands=(replace(commands[0], **changes), *commands[1:]))
+def with_kernel(**changes: Any) -> Image:
+    kernels = example().kernels
+    return replace(example(), kernels=(replace(kernels[0], **changes), *kernels[1:]))
+
+
+def with_command(index: int, **changes: Any) -> Image:
+    commands = list(example().programs[0].commands)
+    commands[index] = replace(commands[index], **changes)
+    return with_program(commands=tuple(commands))
+
+
+def with_side(index: int, side: str, **changes: Any) -> Image:
+    command = example().programs[0].commands[index]
+    return with_command(index, **{side: replace(getattr(command, side), **changes)})
 
 
 BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
@@ -217,23 +232,34 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
     "std": (lambda: replace(example(), inputs=(replace(example().inputs[0], std=(0.0,)),)), "std [0.0]"),
     "arena bound": (lambda: with_program(arena_lower_bound=129), "arena of 128 bytes"),
     "huge arena": (lambda: with_program(arena_size=1 << 60), "arena of"),
-    "placement index": (lambda: with_placement(2, tensor=4), "there are 4 tensors"),
-    "outside the arena": (lambda: with_placement(2, offset=118), "bytes 118 to 130 of 128 in ARENA"),
-    "far outside": (lambda: with_placement(2, offset=1 << 62), "of 128 in ARENA"),
-    "misaligned": (lambda: with_placement(2, offset=65), "not aligned"),
-    "outside the weights": (lambda: with_placement(1, offset=66), "of 70 in WEIGHTS"),
-    "size": (lambda: with_placement(2, size=13), "13 bytes for INT16[1, 2, 3]"),
-    "shape": (lambda: with_placement(2, shape=(6,)), "shape [6]"),
-    "no such buffer": (lambda: with_placement(0, buffer=1), "buffer 1 of INPUT does not exist"),
-    "no such arena": (lambda: with_placement(2, buffer=1), "buffer 1 of ARENA does not exist"),
-    "placed twice": (lambda: with_placement(2, tensor=3, space=Space.OUTPUT, size=24, offset=0, shape=(6,)), "twice"),
-    "input elsewhere": (lambda: with_placement(0, space=Space.ARENA), "start of its buffer"),
-    "no place": (lambda: with_command(inputs=(0, 7)), "tensor 7 has no place"),
-    "no result": (lambda: with_command(outputs=()), "has no result"),
-    "absent result": (lambda: with_command(outputs=(-1,)), "tensor -1 has no place"),
-    "no operator": (lambda: with_command(opcode=""), "has no operator"),
-    "writes weights": (lambda: with_command(outputs=(1,)), "read-only"),
-    "writes input": (lambda: with_command(outputs=(0,)), "read-only"),
+    "more SRAM than the chip has": (lambda: with_program(sram_size=301), "SRAM of 301 bytes"),
+    "kernel's tensor": (lambda: with_kernel(inputs=(0, -1, 7)), "tensor 7 of 4"),
+    "absent result": (lambda: with_kernel(outputs=(-1,)), "tensor -1 of 4"),
+    "no result": (lambda: with_kernel(outputs=()), "has no result"),
+    "no operator": (lambda: with_kernel(opcode=""), "has no operator"),
+    "constant that is left out": (lambda: with_kernel(constants=(1,)), "constant operand 1"),
+    "constant without operand": (lambda: with_kernel(constants=(3,)), "constant operand 3 of 3"),
+    "layer": (lambda: with_command(2, layer=2), "layer 2 of 2"),
+    "kernel": (lambda: with_command(2, kernel=2), "kernel 2 of 2"),
+    "too few operands": (lambda: with_command(2, inputs=(0, -1)), "2 operands for a kernel of 3"),
+    "operand that is not": (lambda: with_command(2, inputs=(0, 0, 64)), "operand at 0 for tensor -1"),
+    "operand left out": (lambda: with_command(2, inputs=(-1, -1, 64)), "operand at -1 for tensor 0"),
+    "outside SRAM": (lambda: with_command(2, outputs=(246,)), "bytes 246 to 258 of 256 in SRAM"),
+    "far outside": (lambda: with_command(2, outputs=(1 << 62,)), "of 256 in SRAM"),
+    "misaligned": (lambda: with_command(2, outputs=(65,)), "bytes 65 to 77"),
+    "outside the arena": (lambda: with_side(3, "target", offset=126), "bytes 120 to 132 of 128 in ARENA"),
+    "before the arena": (lambda: with_side(3, "target", offset=4), "bytes -2 to 10 of 128 in ARENA"),
+    "outside the weights": (lambda: with_side(1, "source", offset=66), "bytes 66 to 71 of 70 in WEIGHTS"),
+    "half an element": (lambda: with_side(3, "target", offset=11), "not of whole elements"),
+    "half an element a step": (lambda: with_side(3, "source", strides=(6, 1)), "not of whole elements"),
+    "strides": (lambda: with_side(3, "source", strides=(6,)), "1 strides for 2 extents"),
+    "no such buffer": (lambda: with_side(0, "source", buffer=1), "buffer 1 of INPUT does not exist"),
+    "no such SRAM": (lambda: with_side(0, "target", buffer=1), "buffer 1 of SRAM does not exist"),
+    "element size": (lambda: with_command(0, itemsize=3), "elements of 3 bytes"),
+    "no extent": (lambda: with_command(0, extents=(0,)), "extents [0]"),
+    "rank": (lambda: with_command(0, extents=(1,) * 9), "extents [1, 1"),
+    "writes weights": (lambda: with_side(3, "target", space=Space.WEIGHTS, offset=6), "read-only"),
+    "writes input": (lambda: with_side(0, "target", space=Space.INPUT), "read-only"),
 }
 
 

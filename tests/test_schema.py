@@ -273,11 +273,16 @@ def small_image() -> Any:
     weights = np.arange(100, dtype=np.uint8)
     tensor = make(img.TensorRefT, name="x", dtype=img.DType.INT16, shape=[1, 4], scale=[0.5], zeroPoint=[0])
     io = make(img.IoTensorT, tensor=0, name="x", format="RAWDATA_S16_NHWC", shape=[1, 4], scale=np.array([0.5]))
-    command = make(img.CommandT, opcode="ADD", inputs=[0, -1], outputs=[0], attributes=b"\x01", cycles=2**40)
-    place = make(img.PlacementT, tensor=0, space=img.Space.WEIGHTS, offset=64, size=8, shape=(2, 4))
-    program = make(img.ProgramT, batch=2, arenaSize=2**33, commands=[command], placements=[place])
-    fields = dict(inputs=[io], outputs=[io], tensors=[tensor], programs=[program], weights=weights, weightsSize=100)
-    return make(img.ImageT, formatVersion=1, batchMode=img.BatchMode.ONE_BUF, batches=[1, 2], configJson="{}", **fields)
+    kernel = make(img.KernelT, opcode="ADD", inputs=[0, -1], outputs=[0], attributes=b"\x01")
+    place = make(img.PlaceT, space=img.Space.WEIGHTS, offset=64, strides=(-4, 1))
+    commands = [
+        make(img.CommandT, kernel=0, inputs=[0, -1], outputs=[2**33], cycles=2**40),
+        make(img.CommandT, extents=[2, 4], itemsize=1, source=place, target=place),
+    ]
+    program = make(img.ProgramT, batch=2, arenaSize=2**33, commands=commands)
+    fields = dict(inputs=[io], outputs=[io], tensors=[tensor], kernels=[kernel], programs=[program])
+    fields |= dict(weights=weights, weightsSize=100)
+    return make(img.ImageT, formatVersion=2, batchMode=img.BatchMode.ONE_BUF, batches=[1, 2], configJson="{}", **fields)
 
 
 def test_img_round_trip() -> None:
@@ -286,7 +291,8 @@ def test_img_round_trip() -> None:
     image = img.ImageT.InitFromObj(img.Image.GetRootAs(data))
     program = image.programs[0]
     assert program.commands[0].inputs.tolist() == [0, -1] and program.commands[0].cycles == 2**40
-    assert program.placements[0].space == img.Space.WEIGHTS and program.arenaSize == 2**33
+    assert program.commands[1].source.space == img.Space.WEIGHTS and program.arenaSize == 2**33
+    assert program.commands[1].kernel == -1 and program.commands[1].target.strides.tolist() == [-4, 1]
     assert (image.tensors[0].axis, image.inputs[0].widthAlignment, image.chip) == (-1, 1, None)
     assert image.weights.tolist() == list(range(100))
     file = np.frombuffer(data, np.uint8)

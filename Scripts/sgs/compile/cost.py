@@ -1,41 +1,49 @@
-"""What the machine model predicts of a command: work, traffic, cycles.
+"""What the machine model (docs/MACHINE.md) predicts of a command, and when every command runs.
 
-The MAC array, the vector unit and the DMA engine work side by side, so a command takes as long as the busiest of
-them. Operands and results cross between DRAM and the chip once each.
+Three engines work side by side, each on its commands in order: the MAC array, the vector unit and the DMA engine. A
+command starts when its engine is free and the bytes of SRAM that it touches are: what it reads has been written, what
+it writes is no longer read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
 
 from sgs.config.chips import Chip
-from sgs.img.image import packed_bytes
 from sgs.ir.graph import Graph, Node
 from sgs.numeric.types import DType
 from sgs.registry import COST
 
+Engine = Literal["mac", "vector", "dma"]
+ENGINES: tuple[Engine, ...] = ("mac", "vector", "dma")
+_MOVED = 2  # bytes of a vector lane
+
 
 @dataclass(frozen=True)
-class CommandCost:
-    """Multiply-accumulates, vector operations, bytes to and from DRAM, and cycles of one command."""
+class Cycles:
+    """Of one command: how long it keeps its engine busy, and how much later its last byte arrives."""
 
-    macs: int
-    vector_ops: int
-    dma_bytes: int
-    cycles: int
+    engine: Engine
+    busy: int
+    latency: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.busy + self.latency
 
 
-def command_cost(graph: Graph, node: Node, chip: Chip) -> CommandCost:
-    """Cost of one node that runs as one command. Raises UnsupportedOperator for an operator without a cost rule."""
-    operands, results = graph.operands(node), graph.results(node)
-    work = COST[node.op](node, operands, results)
-    names = dict.fromkeys(name for name in (*node.inputs, *node.outputs) if name is not None)
-    traffic = sum(packed_bytes(graph[name].shape, graph[name].dtype) for name in names)
+def computation_cycles(graph: Graph, node: Node, chip: Chip) -> Cycles:
+    """Cycles of one node. Raises UnsupportedOperator for an operator without a cost rule."""
+    operands = graph.operands(node)
+    work = COST[node.op](node, operands, graph.results(node))
+    if not work.macs:
+        return Cycles("vector", max(1, _ceil(work.vector_ops, chip.vector_lanes)))
     wide = operands[0] is not None and operands[0].dtype.bits > DType.UINT8.bits
-    cycles = max(
-        mac_cycles(work.macs, chip, wide=wide), _ceil(work.vector_ops, chip.vector_lanes), dma_cycles(traffic, chip)
-    )
-    return CommandCost(work.macs, work.vector_ops, traffic, cycles)
+    return Cycles("mac", max(mac_cycles(work.macs, chip, wide=wide), _ceil(work.vector_ops, chip.vector_lanes)))
 
 
 def mac_cycles(macs: int, chip: Chip, *, wide: bool) -> int:
@@ -43,10 +51,62 @@ def mac_cycles(macs: int, chip: Chip, *, wide: bool) -> int:
     return _ceil(macs * (chip.int16_divisor if wide else 1), chip.macs_per_cycle)
 
 
-def dma_cycles(size: int, chip: Chip) -> int:
-    """Cycles from the start of a transfer to its last byte."""
-    return chip.dram_latency_cycles + _ceil(size * chip.clock_hz, chip.dram_bytes_per_second) if size else 0
+def transfer_cycles(
+    extents: Sequence[int], strides: Sequence[Sequence[int]], itemsize: int, dram: int, chip: Chip
+) -> Cycles:
+    """Cycles of a transfer of `extents` elements, of which `dram` sides (0 to 2) are in DRAM.
+
+    The engine moves whole bursts of `chip.alignment` bytes: a run of contiguous bytes that is shorter takes one.
+    """
+    run = itemsize
+    runs = 1
+    joined = True
+    for axis in reversed(range(len(extents))):
+        joined = joined and all(side[axis] == run for side in strides)
+        if joined:
+            run *= extents[axis]
+        else:
+            runs *= extents[axis]
+    size = runs * _ceil(run, chip.alignment) * chip.alignment
+    if not dram:
+        return Cycles("dma", _ceil(size, chip.vector_lanes * _MOVED))
+    return Cycles("dma", dram * _ceil(size * chip.clock_hz, chip.dram_bytes_per_second), chip.dram_latency_cycles)
 
 
 def _ceil(work: int, rate: int) -> int:
     return -(-work // rate)
+
+
+# -- when --------------------------------------------------------------------------------------------------------------
+Span = tuple[int, int]  # bytes of SRAM, end exclusive
+
+
+class Timeline:
+    """Start and end of commands that are given in order. Transfers between DRAM and DRAM need no care here: one engine
+    does them all in order."""
+
+    def __init__(self, sram_size: int, block: int) -> None:
+        self._block = block
+        blocks = -(-sram_size // block)
+        self._written = np.zeros(blocks, np.int64)  # cycle in which the last write of a block is done
+        self._read = np.zeros(blocks, np.int64)
+        self._free = dict.fromkeys(ENGINES, 0)
+
+    def add(self, cycles: Cycles, reads: Iterable[Span], writes: Iterable[Span]) -> int:
+        """The cycle in which the next command starts."""
+        places = [self._blocks(span) for span in reads], [self._blocks(span) for span in writes]
+        start = self._free[cycles.engine]
+        for blocks in places[0]:
+            start = max(start, int(self._written[blocks].max(initial=0)))
+        for blocks in places[1]:
+            start = max(start, int(self._written[blocks].max(initial=0)), int(self._read[blocks].max(initial=0)))
+        end = start + cycles.total
+        self._free[cycles.engine] = start + cycles.busy
+        for blocks in places[0]:
+            np.maximum(self._read[blocks], end, out=self._read[blocks])
+        for blocks in places[1]:
+            self._written[blocks] = end
+        return start
+
+    def _blocks(self, span: Span) -> slice:
+        return slice(span[0] // self._block, -(-span[1] // self._block))

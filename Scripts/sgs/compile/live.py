@@ -1,8 +1,8 @@
 """Where every tensor of a fixed graph resides, and from when to when: facts for the allocators, no decisions.
 
-A storage is the bytes that one or several tensors share: an operator that only changes the shape is no command, its
-result is its operand's storage. A storage lies in the weights, an input or an output of the caller, or in the arena;
-storages of the arena have a live range each.
+A storage is the bytes that one or several tensors share: an operator that only changes the shape is no layer, its
+result is its operand's storage. A storage lies in the weights, an input or an output of the caller, or in memory of the
+program's own; storages of the last kind have a live range each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sgs.registry import MOVE
 
 @dataclass(frozen=True)
 class LiveRange:
-    """Bytes that are needed from command `first` to command `last`, both included."""
+    """Bytes that are needed from time `first` to time `last`, both included."""
 
     name: str
     first: int
@@ -24,7 +24,7 @@ class LiveRange:
     size: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Storage:
     """Bytes in `space` (of INPUT and OUTPUT: in this `buffer`), `name` being the first tensor that lies there."""
 
@@ -36,55 +36,68 @@ class Storage:
 
 @dataclass(frozen=True)
 class Residence:
-    """The commands of a graph in order, and the storage of every tensor that it names."""
+    """The layers of a graph in order, the storage of every tensor that they name, and per storage of the program's own
+    the first and the last layer that needs it."""
 
-    commands: tuple[Node, ...]
+    layers: tuple[Node, ...]
     storage: dict[str, Storage] = field(default_factory=dict)
+    spans: dict[Storage, tuple[int, int]] = field(default_factory=dict)
 
 
 def reside(graph: Graph) -> Residence:
     """Give every tensor its storage. No output may be an input, a constant or a second time an output."""
     storage: dict[str, Storage] = {}
     outputs = {name: index for index, name in enumerate(graph.outputs)}
+    computed = _read_by_layers(graph)
     for name, tensor in graph.tensors.items():
         if tensor.is_constant:
             storage[name] = Storage(name, packed_bytes(tensor.shape, tensor.dtype), Space.WEIGHTS)
     for index, name in enumerate(graph.inputs):
         storage[name] = Storage(name, graph[name].nbytes, Space.INPUT, index)
-    commands: list[Node] = []
+    layers: list[Node] = []
     for node in graph.nodes:
-        shared = _shared(node, storage, outputs)
+        shared = _shared(node, storage, outputs, computed)
         if shared is None:
-            commands.append(node)
+            layers.append(node)
         for name in node.outputs:
             storage[name] = shared or Storage(name, graph[name].nbytes)
             if name in outputs:
                 storage[name].space, storage[name].buffer = Space.OUTPUT, outputs[name]
-    return Residence(tuple(commands), storage)
+    return Residence(tuple(layers), storage, _spans(layers, storage))
 
 
-def _shared(node: Node, storage: dict[str, Storage], outputs: dict[str, int]) -> Storage | None:
-    """The storage that an operator's result shares with operand 0; None for a command.
+def _read_by_layers(graph: Graph) -> set[str]:
+    """Tensors whose bytes, perhaps under another shape, are read by an operator that is no change of shape."""
+    found: set[str] = set()
+    for node in reversed(graph.nodes):
+        if not _changes_shape(node) or node.outputs[0] in found:
+            found.update(name for name in node.inputs if name is not None)
+    return found
 
-    An output cannot share what already lies in the weights, an input or another output: there a change of shape is a
-    copy.
+
+def _changes_shape(node: Node) -> bool:
+    return node.op in MOVE and MOVE[node.op].alias
+
+
+def _shared(node: Node, storage: dict[str, Storage], outputs: dict[str, int], computed: set[str]) -> Storage | None:
+    """The storage that an operator's result shares with operand 0; None for a layer.
+
+    An output cannot share what already lies in the weights, an input or another output, and does not share what layers
+    read, which may stay on the chip then: there a change of shape is a copy.
     """
-    if node.op not in MOVE or not MOVE[node.op].alias:
+    if not _changes_shape(node):
         return None
     source = storage[node.inputs[0] or ""]
-    return source if node.outputs[0] not in outputs or source.space is Space.ARENA else None
+    copied = node.outputs[0] in outputs and (source.space is not Space.ARENA or node.inputs[0] in computed)
+    return None if copied else source
 
 
-def live_ranges(residence: Residence, alignment: int) -> list[LiveRange]:
-    """One range per storage of the arena, in order of their first command; sizes are multiples of `alignment`."""
-    spans: dict[str, tuple[int, int]] = {}
-    sizes: dict[str, int] = {}
-    for index, node in enumerate(residence.commands):
+def _spans(layers: list[Node], storage: dict[str, Storage]) -> dict[Storage, tuple[int, int]]:
+    spans: dict[Storage, tuple[int, int]] = {}
+    for index, node in enumerate(layers):
         for name in (*node.inputs, *node.outputs):
-            storage = residence.storage[name] if name is not None else None
-            if storage is None or storage.space is not Space.ARENA:
-                continue
-            first, _ = spans.get(storage.name, (index, index))
-            spans[storage.name] = (first, index)
-            sizes[storage.name] = -(-storage.size // alignment) * alignment
-    return [LiveRange(name, first, last, sizes[name]) for name, (first, last) in spans.items()]
+            home = storage[name] if name is not None else None
+            if home is not None and home.space is Space.ARENA:
+                first, _ = spans.get(home, (index, index))
+                spans[home] = (first, index)
+    return spans

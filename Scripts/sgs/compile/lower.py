@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sgs.compile.allocate import allocate, check_plan
+from sgs.compile.allocate import check_plan
 from sgs.compile.batches import checked_batches
 from sgs.compile.emit import Target, emit
 from sgs.compile.legalise import check_legal
-from sgs.compile.live import live_ranges, reside
 from sgs.compile.outputs import separate_outputs
+from sgs.compile.plan import decide
 from sgs.config.chips import Chip
 from sgs.errors import UserError
 from sgs.img.check import violations
@@ -43,11 +43,13 @@ def compile_graph(
     check_legal(graph, chip)
     separated = separate_outputs(graph)
     verify(separated, "separating the outputs")
-    residence = reside(separated)
-    ranges = live_ranges(residence, chip.alignment)
-    plan = allocate(ranges)
-    _ours(check_plan(ranges, plan.offsets, plan.peak, chip.alignment), "allocation")
-    image = emit(separated, residence, ranges, plan, Target(chip, mode, sizes, category), graph.outputs)
+    decision = decide(separated, chip)
+    for where, ranges, plan in (
+        ("SRAM", decision.sram_ranges, decision.sram),
+        ("arena", decision.arena_ranges, decision.arena),
+    ):
+        _ours(check_plan(ranges, plan.offsets, plan.peak, chip.alignment), f"allocation of the {where}")
+    image = emit(separated, decision, Target(chip, mode, sizes, category), graph.outputs)
     _ours(violations(image), "emission")
     return image
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sgs.img.image import packed_bytes
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import QuantParams
 from sgs.registry import TILE, Box, Part, whole_box
@@ -19,6 +20,17 @@ def shape_of(box: Box) -> tuple[int, ...]:
 def indices_of(box: Box) -> tuple[slice, ...]:
     """A box as numpy indices."""
     return tuple(slice(begin, end) for begin, end in box)
+
+
+def contiguous(box: Box, shape: Sequence[int]) -> bool:
+    """Whether a box of a contiguous tensor is contiguous itself."""
+    partial = [axis for axis, (span, extent) in enumerate(zip(box, shape, strict=True)) if span != (0, extent)]
+    return not partial or all(end - begin == 1 for begin, end in box[: partial[-1]])
+
+
+def box_bytes(tensor: Tensor, box: Box) -> int:
+    """Bytes of a box as stored."""
+    return packed_bytes(shape_of(box), tensor.dtype)
 
 
 def box_quant(quant: QuantParams | None, box: Box) -> QuantParams | None:

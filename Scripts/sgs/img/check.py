@@ -14,10 +14,12 @@ import numpy as np
 from sgs.img.image import (
     CATEGORIES,
     BatchMode,
-    Command,
+    Compute,
+    Dma,
     Image,
     IoTensor,
-    Placement,
+    Kernel,
+    Place,
     Program,
     Space,
     TensorRef,
@@ -29,11 +31,19 @@ LARGEST_EXTENT = (1 << 31) - 1
 LARGEST_TENSOR = 1 << 40  # bytes
 LARGEST_ARENA = 1 << 42
 LARGEST_BATCH = 1 << 16
+LARGEST_RANK = 8
+ITEM_SIZES = (1, 2, 4, 8)
 
 
 def violations(image: Image) -> list[str]:
     """Every complaint of the first part of the image that has any."""
-    parts = (_batches(image), _tensors(image), _io(image), *(_program(image, program) for program in image.programs))
+    parts = (
+        _batches(image),
+        _tensors(image),
+        _io(image),
+        _kernels(image),
+        *(_program(image, program) for program in image.programs),
+    )
     for part in parts:
         found = list(part)
         if found:
@@ -113,65 +123,98 @@ def _same_quant(one: QuantParams | None, other: QuantParams | None) -> bool:
     return one is other or (one is not None and one.same_codes(other))
 
 
+def _kernel(image: Image, kernel: Kernel) -> Iterator[str]:
+    if not kernel.opcode:
+        yield "has no operator"
+    if not kernel.outputs:
+        yield "has no result"
+    present = [index for index in kernel.inputs if index != -1]
+    for index in (*present, *kernel.outputs):
+        if not 0 <= index < len(image.tensors):
+            yield f"tensor {index} of {len(image.tensors)}"
+    for position in kernel.constants:
+        if not 0 <= position < len(kernel.inputs) or kernel.inputs[position] == -1:
+            yield f"constant operand {position} of {len(kernel.inputs)}"
+
+
+def _kernels(image: Image) -> Iterator[str]:
+    for index, kernel in enumerate(image.kernels):
+        yield from (f"kernel {index} '{kernel.opcode}': {reason}" for reason in _kernel(image, kernel))
+
+
 def _program(image: Image, program: Program) -> Iterator[str]:
     where = f"program of batch {program.batch}"
-    if not 0 <= program.arena_lower_bound <= program.arena_size <= LARGEST_ARENA:
-        yield f"{where}: arena of {program.arena_size} bytes, lower bound {program.arena_lower_bound}"
-    for placement in program.placements:
-        yield from (
-            f"{where}: placement of tensor {placement.tensor}: {reason}"
-            for reason in _placement(image, program, placement)
-        )
-    placed = {placement.tensor: placement for placement in program.placements}
-    if len(placed) < len(program.placements):
-        yield f"{where}: a tensor is placed twice"
-    for space, tensors in ((Space.INPUT, image.inputs), (Space.OUTPUT, image.outputs)):
-        for buffer, tensor in enumerate(tensors):
-            spot = placed.get(tensor.tensor)
-            if spot is None or (spot.space, spot.buffer, spot.offset) != (space, buffer, 0):
-                yield f"{where}: '{tensor.name}' does not lie at the start of its buffer"
+    for name, bound, size, most in (
+        ("arena", program.arena_lower_bound, program.arena_size, LARGEST_ARENA),
+        ("SRAM", program.sram_lower_bound, program.sram_size, image.sram_bytes),
+    ):
+        if not 0 <= bound <= size <= most:
+            yield f"{where}: {name} of {size} bytes, lower bound {bound}, at most {most}"
     for index, command in enumerate(program.commands):
-        yield from (f"{where}: command {index} '{command.name}': {reason}" for reason in _command(command, placed))
+        reasons = _compute(image, program, command) if isinstance(command, Compute) else _dma(image, program, command)
+        if not 0 <= command.layer < len(image.layers):
+            yield f"{where}: command {index}: layer {command.layer} of {len(image.layers)}"
+        yield from (f"{where}: command {index}: {reason}" for reason in reasons)
 
 
-def _placement(image: Image, program: Program, placement: Placement) -> Iterator[str]:
-    if not 0 <= placement.tensor < len(image.tensors):
-        yield f"there are {len(image.tensors)} tensors"
-        return
-    tensor = image.tensors[placement.tensor]
-    if placement.shape != tensor.shape:  # holds as long as frames are taken one by one
-        yield f"shape {list(placement.shape)}, not {list(tensor.shape)}"
-    if placement.size != packed_bytes(placement.shape, tensor.dtype):
-        yield f"{placement.size} bytes for {tensor.dtype.name}{list(placement.shape)}"
-    if placement.offset < 0 or placement.offset % tensor.dtype.numpy.itemsize:
-        yield f"offset {placement.offset} is not aligned to its elements"
-    room = _room(image, program, placement)
-    if room is None:
-        yield f"buffer {placement.buffer} of {placement.space.name} does not exist"
-    elif placement.offset + placement.size > room:
-        yield f"bytes {placement.offset} to {placement.offset + placement.size} of {room} in {placement.space.name}"
-
-
-def _room(image: Image, program: Program, placement: Placement) -> int | None:
-    """Bytes of the memory that a placement lies in; None when there is no such memory."""
-    if placement.space in (Space.INPUT, Space.OUTPUT):
-        buffers = image.inputs if placement.space is Space.INPUT else image.outputs
-        if not 0 <= placement.buffer < len(buffers):
+def _room(image: Image, program: Program, place: Place) -> int | None:
+    """Bytes of the memory that a place lies in; None when there is no such memory."""
+    if place.space in (Space.INPUT, Space.OUTPUT):
+        buffers = image.inputs if place.space is Space.INPUT else image.outputs
+        if not 0 <= place.buffer < len(buffers):
             return None
-        return image.tensors[buffers[placement.buffer].tensor].nbytes
-    if placement.buffer:
+        return image.tensors[buffers[place.buffer].tensor].nbytes
+    if place.buffer:
         return None
-    return program.arena_size if placement.space is Space.ARENA else image.weights.size
+    sizes = {Space.ARENA: program.arena_size, Space.SRAM: program.sram_size, Space.WEIGHTS: image.weights.size}
+    return int(sizes[place.space])
 
 
-def _command(command: Command, placed: dict[int, Placement]) -> Iterator[str]:
-    if not command.opcode:
-        yield "has no operator"
-    if not command.outputs:
-        yield "has no result"
-    for index in (*(i for i in command.inputs if i != -1), *command.outputs):
-        if index not in placed:
-            yield f"tensor {index} has no place"
-    for index in command.outputs:
-        if index in placed and placed[index].space in (Space.WEIGHTS, Space.INPUT):
-            yield f"writes tensor {index} into read-only memory"
+def _dma(image: Image, program: Program, command: Dma) -> Iterator[str]:
+    if command.itemsize not in ITEM_SIZES:
+        yield f"elements of {command.itemsize} bytes"
+        return
+    if len(command.extents) > LARGEST_RANK or any(not 0 < d <= LARGEST_EXTENT for d in command.extents):
+        yield f"extents {list(command.extents)}"
+        return
+    for what, place in (("source", command.source), ("target", command.target)):
+        yield from (f"{what}: {reason}" for reason in _side(image, program, command, place))
+    if command.target.space in (Space.WEIGHTS, Space.INPUT):
+        yield f"writes into {command.target.space.name}, which is read-only"
+
+
+def _side(image: Image, program: Program, command: Dma, place: Place) -> Iterator[str]:
+    if len(place.strides) != len(command.extents):
+        yield f"{len(place.strides)} strides for {len(command.extents)} extents"
+        return
+    if any(number % command.itemsize for number in (place.offset, *place.strides)):
+        yield f"offset {place.offset} and strides {list(place.strides)} are not of whole elements"
+    room = _room(image, program, place)
+    reach = [(extent - 1) * stride for extent, stride in zip(command.extents, place.strides, strict=True)]
+    first = place.offset + sum(step for step in reach if step < 0)
+    end = place.offset + sum(step for step in reach if step > 0) + command.itemsize
+    if room is None:
+        yield f"buffer {place.buffer} of {place.space.name} does not exist"
+    elif first < 0 or end > room:
+        yield f"bytes {first} to {end} of {room} in {place.space.name}"
+
+
+def _compute(image: Image, program: Program, command: Compute) -> Iterator[str]:
+    if not 0 <= command.kernel < len(image.kernels):
+        yield f"kernel {command.kernel} of {len(image.kernels)}"
+        return
+    kernel = image.kernels[command.kernel]
+    for what, indexes, offsets in (
+        ("operand", kernel.inputs, command.inputs),
+        ("result", kernel.outputs, command.outputs),
+    ):
+        if len(indexes) != len(offsets):
+            yield f"{len(offsets)} {what}s for a kernel of {len(indexes)}"
+            continue
+        for index, offset in zip(indexes, offsets, strict=True):
+            if (index == -1) != (offset == -1):
+                yield f"{what} at {offset} for tensor {index}"
+            elif index != -1:
+                tensor = image.tensors[index]
+                if offset < 0 or offset % tensor.dtype.numpy.itemsize or offset + tensor.nbytes > program.sram_size:
+                    yield f"{what} in bytes {offset} to {offset + tensor.nbytes} of {program.sram_size} in SRAM"

@@ -11,7 +11,7 @@ import numpy as np
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CATEGORIES = ("Classification", "Detection", "Unknown")
 
 
@@ -23,12 +23,13 @@ class BatchMode(IntEnum):
 
 
 class Space(IntEnum):
-    """Which memory a tensor lies in."""
+    """A memory of the machine. All but SRAM are parts of DRAM."""
 
     ARENA = 0
     WEIGHTS = 1
     INPUT = 2
     OUTPUT = 3
+    SRAM = 4
 
 
 def packed_bytes(shape: tuple[int, ...], dtype: DType) -> int:
@@ -41,7 +42,7 @@ def packed_bytes(shape: tuple[int, ...], dtype: DType) -> int:
 
 @dataclass(frozen=True, eq=False)
 class TensorRef:
-    """A tensor of one frame, wherever it lies."""
+    """What kernels, inputs and outputs say of a tensor, or of a piece of one: `name` is the whole tensor's."""
 
     name: str
     dtype: DType
@@ -73,47 +74,98 @@ class IoTensor:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where a tensor lies while a program runs. `buffer` counts the buffers of INPUT or OUTPUT, and is 0 elsewhere."""
+class Kernel:
+    """A computation on contiguous operands, indexes into `Image.tensors`, -1 standing for an optional one left out.
 
-    tensor: int
+    Operands at the positions in `constants` never change: what they hold when the kernel is first run may be built
+    into it.
+    """
+
+    opcode: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: tuple[int, ...] = ()
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One side of a transfer: where its first element lies, and bytes from one to the next along every axis. `buffer`
+    counts the buffers of INPUT or OUTPUT, and is 0 elsewhere."""
+
     space: Space
     offset: int
-    size: int
-    shape: tuple[int, ...]
+    strides: tuple[int, ...]
     buffer: int = 0
 
 
 @dataclass(frozen=True)
-class Command:
-    """One step: an operator on whole tensors, -1 standing for an optional input left out; then its predicted cost."""
+class Dma:
+    """A transfer of elements of `itemsize` bytes for a layer, with the cycle in which it starts and how many it
+    takes, as predicted."""
 
-    opcode: str
-    name: str
-    inputs: tuple[int, ...]
-    outputs: tuple[int, ...]
-    attrs: dict[str, Any] = field(default_factory=dict)
-    macs: int = 0
-    vector_ops: int = 0
-    dma_bytes: int = 0
+    layer: int
+    extents: tuple[int, ...]
+    itemsize: int
+    source: Place
+    target: Place
+    start: int = 0
     cycles: int = 0
 
 
 @dataclass(frozen=True)
+class Compute:
+    """A kernel run for a layer on operands at these offsets in SRAM, -1 for one left out; start and cycles as of
+    `Dma`."""
+
+    layer: int
+    kernel: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    start: int = 0
+    cycles: int = 0
+
+
+Command = Dma | Compute
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node of the fixed graph and its predicted cost: work, bytes from and to DRAM, cycles of the MAC array, the
+    vector unit and the DMA engine, the cycle in which its first command starts and in which its last one has ended."""
+
+    name: str
+    opcode: str
+    macs: int = 0
+    vector_ops: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    mac_cycles: int = 0
+    vector_cycles: int = 0
+    dma_cycles: int = 0
+    start: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True)
 class Program:
-    """Memory plan and commands for one number of frames; the commands run `passes` times, a frame each."""
+    """Memory plan and commands for one number of frames; the commands run `passes` times, a frame each. Sizes and
+    lower bounds in bytes, `cycles` of one frame."""
 
     batch: int
     arena_size: int
     arena_lower_bound: int
     commands: tuple[Command, ...]
-    placements: tuple[Placement, ...]
     passes: int = 1
+    sram_size: int = 0
+    sram_lower_bound: int = 0
+    cycles: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A compiled network. `weights` is uint8 [bytes]; `config` is plain JSON data."""
+    """A compiled network. `weights` is uint8 [bytes]; `config` is plain JSON data; `sram_bytes` is what the chip has,
+    `compulsory_bytes` the DRAM traffic of a frame that no plan going layer by layer can do without."""
 
     chip: str
     model_name: str
@@ -122,7 +174,11 @@ class Image:
     inputs: tuple[IoTensor, ...]
     outputs: tuple[IoTensor, ...]
     tensors: tuple[TensorRef, ...]
+    kernels: tuple[Kernel, ...]
+    layers: tuple[Layer, ...]
     programs: tuple[Program, ...]
+    sram_bytes: int = 0
+    compulsory_bytes: int = 0
     weights: Array = field(default_factory=lambda: np.zeros(0, np.uint8))
     category: str = "Unknown"
     config: dict[str, Any] = field(default_factory=dict)

@@ -15,7 +15,21 @@ from sgs.errors import UserError
 from sgs.img import generated
 from sgs.img.attributes import unpack_attributes
 from sgs.img.check import violations
-from sgs.img.image import FORMAT_VERSION, BatchMode, Command, Image, IoTensor, Placement, Program, Space, TensorRef
+from sgs.img.image import (
+    FORMAT_VERSION,
+    BatchMode,
+    Command,
+    Compute,
+    Dma,
+    Image,
+    IoTensor,
+    Kernel,
+    Layer,
+    Place,
+    Program,
+    Space,
+    TensorRef,
+)
 from sgs.img.write import HEADER, MAGIC
 from sgs.numeric.quantise import QuantParams
 from sgs.numeric.types import DType
@@ -136,23 +150,50 @@ def _io(record: Any) -> IoTensor:
     )
 
 
-def _placement(record: Any) -> Placement:
-    return Placement(
-        record.tensor, Space(record.space), record.offset, record.size, _integers(record.shape), record.buffer
+def _kernel(record: Any) -> Kernel:
+    attributes = b"" if record.attributes is None else bytes(record.attributes)
+    return Kernel(
+        opcode=record.opcode or "",
+        inputs=_integers(record.inputs),
+        outputs=_integers(record.outputs),
+        constants=_integers(record.constants),
+        attrs=unpack_attributes(attributes) if attributes else {},
     )
 
 
-def _command(record: Any) -> Command:
-    attributes = b"" if record.attributes is None else bytes(record.attributes)
-    return Command(
-        opcode=record.opcode or "",
+def _layer(record: Any) -> Layer:
+    return Layer(
         name=record.name or "",
-        inputs=_integers(record.inputs),
-        outputs=_integers(record.outputs),
-        attrs=unpack_attributes(attributes) if attributes else {},
+        opcode=record.opcode or "",
         macs=record.macs,
         vector_ops=record.vectorOps,
-        dma_bytes=record.dmaBytes,
+        read_bytes=record.readBytes,
+        written_bytes=record.writtenBytes,
+        mac_cycles=record.macCycles,
+        vector_cycles=record.vectorCycles,
+        dma_cycles=record.dmaCycles,
+        start=record.start,
+        end=record.end,
+    )
+
+
+def _place(record: Any) -> Place:
+    if record is None:
+        raise ValueError("a transfer has one side only")
+    return Place(Space(record.space), record.offset, _integers(record.strides), record.buffer)
+
+
+def _command(record: Any) -> Command:
+    if record.kernel != -1:
+        reads, writes = _integers(record.inputs), _integers(record.outputs)
+        return Compute(record.layer, record.kernel, reads, writes, record.start, record.cycles)
+    return Dma(
+        layer=record.layer,
+        extents=_integers(record.extents),
+        itemsize=record.itemsize,
+        source=_place(record.source),
+        target=_place(record.target),
+        start=record.start,
         cycles=record.cycles,
     )
 
@@ -163,8 +204,10 @@ def _program(record: Any) -> Program:
         arena_size=record.arenaSize,
         arena_lower_bound=record.arenaLowerBound,
         commands=_each(_command, record.commands),
-        placements=_each(_placement, record.placements),
         passes=record.passes,
+        sram_size=record.sramSize,
+        sram_lower_bound=record.sramLowerBound,
+        cycles=record.cycles,
     )
 
 
@@ -179,7 +222,11 @@ def _image(payload: memoryview) -> tuple[Image, tuple[int, int, int]]:
         inputs=_each(_io, record.inputs),
         outputs=_each(_io, record.outputs),
         tensors=_each(_tensor, record.tensors),
+        kernels=_each(_kernel, record.kernels),
+        layers=_each(_layer, record.layers),
         programs=_each(_program, record.programs),
+        sram_bytes=record.sramBytes,
+        compulsory_bytes=record.compulsoryBytes,
         weights=np.zeros(0, np.uint8) if record.weights is None else np.asarray(record.weights, np.uint8),
         category=record.category or "",
         config=_config(record.configJson),

@@ -1,27 +1,30 @@
 """The machine that executes an image: its commands and nothing else, on byte arrays of the planned sizes.
 
-Tensors are views of those bytes at the planned offsets, so a plan in which two of them collide gives wrong results here
-instead of hiding. A command runs the kernel of its operator that the fixed engine runs, bound straight to the views;
-equal commands share one kernel.
+Transfers copy bytes between the memories, kernels work on bytes of SRAM, all at the planned offsets, so a plan in which
+two tensors collide, or a piece comes too late, gives wrong results here instead of hiding. A kernel is the one that the
+fixed engine runs for its operator, bound straight to those bytes. What SRAM holds of its constants is compared with
+what it was built from whenever it runs.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from sgs.engine.single import node_session
 from sgs.errors import UserError
-from sgs.img.image import BatchMode, Command, Image, IoTensor, Placement, Program, Space
+from sgs.img.image import BatchMode, Compute, Dma, Image, IoTensor, Kernel, Program, Space, TensorRef
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.nibbles import unpack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.registry import HOST, INFER
+from sgs.registry import COST, HOST, INFER
 
 STAGE = "offline simulator"
 ALIGNMENT = 64  # of the start of every memory, in bytes
@@ -29,6 +32,10 @@ _NEVER_WRITTEN = 0xA5  # what memory holds before the first command
 # below this work a second thread costs more than it saves; a hint only, results do not depend on it
 _WORTH_THREADS_MACS, _WORTH_THREADS_VECTOR = 2_000_000, 400_000
 
+# what building a kernel from a malformed image may raise
+_MALFORMED = (AssertionError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, RuntimeError)
+
+Shape = tuple[int, ...]
 Step = Callable[[], Any]
 Bind = Callable[[Sequence[Array], Sequence[Array]], Step]
 Frame = Mapping[str, Array]
@@ -46,55 +53,93 @@ def aligned_bytes(size: int) -> Array:
     return block[start : start + size]
 
 
-def _view(memory: Array, placement: Placement, dtype: DType) -> Array:
-    """A tensor's bytes as an array of its type and shape."""
-    return memory[placement.offset : placement.offset + placement.size].view(dtype.numpy).reshape(placement.shape)
+def _coalesced(extents: Shape, sides: tuple[Shape, Shape]) -> tuple[Shape, Shape, Shape]:
+    """The same elements with as few axes as possible: (extents, strides of either side)."""
+    axes = [(extent, *strides) for extent, *strides in zip(extents, *sides, strict=True) if extent > 1]
+    merged: list[tuple[int, int, int]] = []
+    for extent, one, other in axes:
+        if merged and merged[-1][1] == one * extent and merged[-1][2] == other * extent:
+            merged[-1] = merged[-1][0] * extent, one, other
+        else:
+            merged.append((extent, one, other))
+    columns = tuple(zip(*merged, strict=True)) if merged else ((), (), ())
+    return columns[0], columns[1], columns[2]
+
+
+def _transfer(command: Dma, source: Array, target: Array) -> Step:
+    """The copy between two memories."""
+    extents, *strides = _coalesced(command.extents, (command.source.strides, command.target.strides))
+    kind, size = f"u{command.itemsize}", command.itemsize
+    if extents and all(side[-1] == size for side in strides):  # rows of bytes are copied fastest
+        extents, kind = (*extents[:-1], extents[-1] * size), "u1"
+        strides = [(*side[:-1], 1) for side in strides]
+    views = [
+        np.ndarray(extents, kind, memory.data, place.offset, side)
+        for memory, place, side in zip((source, target), (command.source, command.target), strides, strict=True)
+    ]
+    return partial(np.copyto, views[1], views[0])
 
 
 # -- kernels -----------------------------------------------------------------------------------------------------------
 class _Kernels:
-    """One kernel for all commands that are equal but for where their operands lie."""
+    """The kernels of an image, each built once for the constants that it is run with."""
 
     def __init__(self, image: Image, threads: int) -> None:
         self._image = image
         self._threads = threads
         self._made: dict[object, Bind] = {}
 
-    def __getitem__(self, key: tuple[Command, Mapping[int, Placement]]) -> Bind:
-        command, placed = key
-        names = local_names(command)
-        graph, node, identity = self._graph(command, placed, names)
-        if identity not in self._made:
-            self._made[identity] = self._make(graph, node, command)
-        return self._made[identity]
+    def bind(self, index: int, memory: Array, command: Compute) -> Step:
+        """The command's computation on this memory, with the constants that the memory holds now."""
+        kernel = self._image.kernels[index]
+        constants = [self._bytes(kernel, position, memory, command) for position in kernel.constants]
+        key = index, *(hashlib.blake2b(held.tobytes(), digest_size=16).digest() for held in constants)
+        if key not in self._made:
+            self._made[key] = self._make(kernel, constants)
+        reads = [
+            _view(memory, offset, self._image.tensors[tensor])
+            for position, (tensor, offset) in enumerate(zip(kernel.inputs, command.inputs, strict=True))
+            if tensor != -1 and position not in kernel.constants
+        ]
+        writes = [
+            _view(memory, offset, self._image.tensors[tensor])
+            for tensor, offset in zip(kernel.outputs, command.outputs, strict=True)
+        ]
+        return self._made[key](reads, writes)
 
-    def _graph(
-        self, command: Command, placed: Mapping[int, Placement], names: dict[int, str]
-    ) -> tuple[Graph, Node, object]:
-        """The command as a graph of one node, and what makes two of them the same."""
-        graph = Graph(name=command.opcode)
-        identity: list[object] = [command.opcode, repr(sorted(command.attrs.items()))]
-        for index, name in names.items():
-            ref, placement = self._image.tensors[index], placed[index]
-            constant = placement.space is Space.WEIGHTS
-            data = self._constant(placement, ref.dtype) if constant else None
-            graph.tensors[name] = Tensor(name, placement.shape, ref.dtype, data, ref.quant)
-            quant = ref.quant and (ref.quant.scale.tobytes(), ref.quant.zero_point.tobytes(), ref.quant.axis)
-            identity.append((name, placement.shape, ref.dtype, quant, placement.offset if constant else None))
-        inputs = [None if index == -1 else names[index] for index in command.inputs]
+    def constants(self, command: Compute, memory: Array) -> list[Array]:
+        """The bytes in memory of a command's constant operands."""
+        kernel = self._image.kernels[command.kernel]
+        return [self._bytes(kernel, position, memory, command) for position in kernel.constants]
+
+    def _bytes(self, kernel: Kernel, position: int, memory: Array, command: Compute) -> Array:
+        offset = command.inputs[position]
+        return memory[offset : offset + self._image.tensors[kernel.inputs[position]].nbytes]
+
+    def _make(self, kernel: Kernel, constants: Sequence[Array]) -> Bind:
+        graph = Graph(name=kernel.opcode)
+        data = dict(zip(kernel.constants, constants, strict=True))
+        names: list[str | None] = []
+        for position, index in enumerate((*kernel.inputs, *kernel.outputs)):
+            if index == -1:
+                names.append(None)
+                continue
+            ref, name = self._image.tensors[index], f"t{position}"
+            held = _decoded(data[position], ref) if position in data else None
+            graph.tensors[name] = Tensor(name, ref.shape, ref.dtype, held, ref.quant)
+            names.append(name)
+        count = len(kernel.inputs)
+        outputs = [name for name in names[count:] if name is not None]
         node = Node(
-            command.opcode, inputs, [names[index] for index in command.outputs], dict(command.attrs), command.name
+            kernel.opcode, names[:count], outputs, dict(kernel.attrs), self._image.tensors[kernel.outputs[0]].name
         )
         graph.nodes.append(node)
-        return graph, node, (*identity, tuple(inputs), tuple(node.outputs))
+        try:
+            return self._bind_maker(graph, node)
+        except _MALFORMED as error:
+            raise UserError(f"a kernel cannot be built: {error}", stage=STAGE, node=node.label) from error
 
-    def _constant(self, placement: Placement, dtype: DType) -> Array:
-        data = self._image.weights[placement.offset : placement.offset + placement.size]
-        if dtype is DType.INT4:
-            return unpack_nibbles(data, math.prod(placement.shape)).reshape(placement.shape)
-        return np.require(data.view(dtype.numpy).reshape(placement.shape), requirements="A")
-
-    def _make(self, graph: Graph, node: Node, command: Command) -> Bind:
+    def _bind_maker(self, graph: Graph, node: Node) -> Bind:
         declared = [graph[name].shape for name in node.outputs]
         inferred = [shape for shape, _ in INFER[node.op](node, graph.operands(node))]
         if inferred != declared:
@@ -103,14 +148,21 @@ class _Kernels:
             )
         if node.op in HOST:
             return _host_kernel(graph, node)
-        heavy = command.macs >= _WORTH_THREADS_MACS or command.vector_ops >= _WORTH_THREADS_VECTOR
+        work = COST[node.op](node, graph.operands(node), graph.results(node))
+        heavy = work.macs >= _WORTH_THREADS_MACS or work.vector_ops >= _WORTH_THREADS_VECTOR
         return _session_kernel(graph, node, self._threads if heavy else 1)
 
 
-def local_names(command: Command) -> dict[int, str]:
-    """Tensor index → name inside the command, in order of first appearance."""
-    order = dict.fromkeys(index for index in (*command.inputs, *command.outputs) if index != -1)
-    return {index: f"t{position}" for position, index in enumerate(order)}
+def _view(memory: Array, offset: int, ref: TensorRef) -> Array:
+    """A tensor's bytes as an array of its type and shape."""
+    return memory[offset : offset + ref.nbytes].view(ref.dtype.numpy).reshape(ref.shape)
+
+
+def _decoded(held: Array, ref: TensorRef) -> Array:
+    """A constant as an array of its own."""
+    if ref.dtype is DType.INT4:
+        return unpack_nibbles(held, math.prod(ref.shape)).reshape(ref.shape)
+    return held.copy().view(ref.dtype.numpy).reshape(ref.shape)
 
 
 def _host_kernel(graph: Graph, node: Node) -> Bind:
@@ -134,6 +186,22 @@ def _session_kernel(graph: Graph, node: Node, threads: int) -> Bind:
     return bind
 
 
+class _Run:
+    """One kernel command. It is bound when it first runs, and again should its constants have changed."""
+
+    def __init__(self, command: Compute, kernels: _Kernels, memory: Array) -> None:
+        self._command, self._kernels, self._memory = command, kernels, memory
+        self._constants = kernels.constants(command, memory)
+        self._built: list[Array] = []
+        self._step: Step | None = None
+
+    def __call__(self) -> None:
+        if self._step is None or not all(map(np.array_equal, self._built, self._constants)):
+            self._step = self._kernels.bind(self._command.kernel, self._memory, self._command)
+            self._built = [held.copy() for held in self._constants]
+        self._step()
+
+
 # -- one program -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
 class _Buffers:
@@ -151,8 +219,11 @@ class _Machine:
         self._image = image
         self._program = program
         self._kernels = kernels
-        self._placed = {placement.tensor: placement for placement in program.placements}
-        self._arena = aligned_bytes(program.arena_size)
+        self._memory = {
+            Space.ARENA: (aligned_bytes(program.arena_size),),
+            Space.SRAM: (aligned_bytes(program.sram_size),),
+            Space.WEIGHTS: (image.weights,),
+        }
         self._inner: dict[int, Step] = {}  # commands that touch no frame's buffers: bound once
         self._frames: list[_Buffers] = []
 
@@ -177,25 +248,22 @@ class _Machine:
         return result
 
     def _bound(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> tuple[Step, ...]:
+        memory = {**self._memory, Space.INPUT: inputs, Space.OUTPUT: outputs}
         steps = []
         for index, command in enumerate(self._program.commands):
-            spaces = {self._placed[i].space for i in (*command.inputs, *command.outputs) if i != -1}
-            if Space.INPUT in spaces or Space.OUTPUT in spaces:
-                steps.append(self._bind(command, inputs, outputs))
-                continue
+            if isinstance(command, Dma):
+                sides = [memory[place.space][place.buffer] for place in (command.source, command.target)]
+                if {command.source.space, command.target.space} & {Space.INPUT, Space.OUTPUT}:
+                    steps.append(_transfer(command, *sides))
+                    continue
             if index not in self._inner:
-                self._inner[index] = self._bind(command, inputs, outputs)
+                self._inner[index] = (
+                    _transfer(command, *sides)
+                    if isinstance(command, Dma)
+                    else _Run(command, self._kernels, memory[Space.SRAM][0])
+                )
             steps.append(self._inner[index])
         return tuple(steps)
-
-    def _bind(self, command: Command, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> Step:
-        def view(index: int) -> Array:
-            placement = self._placed[index]
-            memory = {Space.ARENA: (self._arena,), Space.INPUT: inputs, Space.OUTPUT: outputs}[placement.space]
-            return _view(memory[placement.buffer], placement, self._image.tensors[index].dtype)
-
-        reads = [i for i in command.inputs if i != -1 and self._placed[i].space is not Space.WEIGHTS]
-        return self._kernels[command, self._placed]([view(i) for i in reads], [view(i) for i in command.outputs])
 
 
 # -- what callers use --------------------------------------------------------------------------------------------------
@@ -211,8 +279,8 @@ class OfflineEngine:
         self.image = image
         self._kernels = _Kernels(image, threads)
         self._machines: dict[int, _Machine] = {}
-        for batch in (program.batch for program in image.programs):
-            self._machine(batch).frames(1)  # build all kernels now
+        for program in image.programs:
+            self._machine(program.batch).frames(1)
 
     def run(self, feeds: Frame | Sequence[Frame], *, batch: int | None = None) -> dict[str, Array]:
         """Run on codes (float32 where an input is float) and return arrays keyed by output name.

@@ -16,7 +16,18 @@ from sgs.data.files import atomic_output
 from sgs.errors import UserError
 from sgs.img import generated
 from sgs.img.attributes import pack_attributes
-from sgs.img.image import FORMAT_VERSION, Command, Image, IoTensor, Placement, Program, TensorRef
+from sgs.img.image import (
+    FORMAT_VERSION,
+    Command,
+    Compute,
+    Image,
+    IoTensor,
+    Kernel,
+    Layer,
+    Place,
+    Program,
+    TensorRef,
+)
 from sgs.numeric.quantise import Array, QuantParams
 
 MAGIC = b"SGSIMG\x00\x01"
@@ -77,30 +88,45 @@ def _numbers(values: Sequence[int]) -> Array:
     return np.asarray(values, np.int64).reshape(-1)
 
 
-def _placement(placement: Placement) -> Any:
+def _kernel(kernel: Kernel) -> Any:
     return _record(
-        "PlacementT",
-        tensor=placement.tensor,
-        space=int(placement.space),
-        offset=placement.offset,
-        size=placement.size,
-        shape=_numbers(placement.shape),
-        buffer=placement.buffer,
+        "KernelT",
+        opcode=kernel.opcode,
+        inputs=_numbers(kernel.inputs),
+        outputs=_numbers(kernel.outputs),
+        constants=_numbers(kernel.constants),
+        attributes=pack_attributes(kernel.attrs),
+    )
+
+
+def _layer(layer: Layer) -> Any:
+    return _record("LayerT", **{_spelled(name): value for name, value in vars(layer).items()})
+
+
+def _spelled(name: str) -> str:
+    """The generated classes' spelling of a field."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _place(place: Place) -> Any:
+    return _record(
+        "PlaceT", space=int(place.space), buffer=place.buffer, offset=place.offset, strides=_numbers(place.strides)
     )
 
 
 def _command(command: Command) -> Any:
+    shared = {"layer": command.layer, "start": command.start, "cycles": command.cycles}
+    if isinstance(command, Compute):
+        operands = {"inputs": _numbers(command.inputs), "outputs": _numbers(command.outputs)}
+        return _record("CommandT", kernel=command.kernel, **operands, **shared)
     return _record(
         "CommandT",
-        opcode=command.opcode,
-        name=command.name,
-        inputs=_numbers(command.inputs),
-        outputs=_numbers(command.outputs),
-        attributes=pack_attributes(command.attrs),
-        macs=command.macs,
-        vectorOps=command.vector_ops,
-        dmaBytes=command.dma_bytes,
-        cycles=command.cycles,
+        extents=_numbers(command.extents),
+        itemsize=command.itemsize,
+        source=_place(command.source),
+        target=_place(command.target),
+        **shared,
     )
 
 
@@ -110,9 +136,11 @@ def _program(program: Program) -> Any:
         batch=program.batch,
         arenaSize=program.arena_size,
         arenaLowerBound=program.arena_lower_bound,
+        sramSize=program.sram_size,
+        sramLowerBound=program.sram_lower_bound,
         commands=[_command(command) for command in program.commands],
-        placements=[_placement(placement) for placement in program.placements],
         passes=program.passes,
+        cycles=program.cycles,
     )
 
 
@@ -130,7 +158,11 @@ def _payload(image: Image) -> bytes:
         inputs=[_io(tensor) for tensor in image.inputs],
         outputs=[_io(tensor) for tensor in image.outputs],
         tensors=[_tensor(tensor) for tensor in image.tensors],
+        kernels=[_kernel(kernel) for kernel in image.kernels],
+        layers=[_layer(layer) for layer in image.layers],
         programs=[_program(program) for program in image.programs],
+        sramBytes=image.sram_bytes,
+        compulsoryBytes=image.compulsory_bytes,
         weightsSize=image.weights.size,
         weightsCrc32=zlib.crc32(image.weights.tobytes()),
         weights=image.weights,

@@ -6,7 +6,7 @@ topological order. Tensors are referred to by name; an absent optional input is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,6 +14,14 @@ import numpy as np
 
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
+
+
+def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
+    """Elements from one entry of an axis to the next, of a contiguous tensor."""
+    result = [1] * len(shape)
+    for axis in reversed(range(len(shape) - 1)):
+        result[axis] = result[axis + 1] * shape[axis + 1]
+    return tuple(result)
 
 
 @dataclass

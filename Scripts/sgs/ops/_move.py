@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sgs.ir.graph import Graph, Node, Tensor
+from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.numeric.quantise import Array
 from sgs.registry import (
     CONSTRAINTS,
@@ -86,14 +86,6 @@ def add_move(
     if copies is not None:
         MOVE.add(op, MoveRow(copies, alias))
     CONSTRAINTS.add(op, ())
-
-
-def strides_of(shape: Sequence[int]) -> tuple[int, ...]:
-    """Elements from one entry of an axis to the next, of a contiguous tensor."""
-    result = [1] * len(shape)
-    for axis in reversed(range(len(shape) - 1)):
-        result[axis] = result[axis + 1] * shape[axis + 1]
-    return tuple(result)
 
 
 def box_copy(

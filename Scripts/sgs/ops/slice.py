@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from sgs.builder import GraphBuilder
-from sgs.ir.graph import Graph, Node, Tensor
+from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import remap_axis
-from sgs.ops._move import add_move, all_rank_4, axis_in, box_copy, strides_of
+from sgs.ops._move import add_move, all_rank_4, axis_in, box_copy
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgs.builder import GraphBuilder
-from sgs.ir.graph import Graph, Node, Tensor
+from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.ir.permute import NCHW_TO_NHWC, compose, identity, is_identity
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._move import move_cost, strides_of
+from sgs.ops._move import move_cost
 from sgs.registry import (
     CONSTRAINTS,
     COST,

@@ -1,0 +1,234 @@
+"""Everything that is decided about a graph on a chip: what lies where, in which pieces, in which order.
+
+Layers are first planned one by one. Where a tensor between them had to go to DRAM, the layers that make and read it
+become a group that is executed band by band, as long as it fits. Pieces are chosen for the memory that is free at each
+group; that their buffers can be laid out without gaps is only known once an allocator has tried. Where it fails, all is
+decided again for a little less memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sgs.compile.allocate import Plan, allocate
+from sgs.compile.cascade import BANDS, Bands, Cascade
+from sgs.compile.live import LiveRange, Residence, Storage, reside
+from sgs.compile.residency import Groups, choose_resident, names_of
+from sgs.compile.schedule import Schedule, Way, rounded, schedule
+from sgs.compile.tiling import Cutter, Tiling, quickest, tightest
+from sgs.config.chips import Chip
+from sgs.errors import UserError
+from sgs.ir.graph import Graph, Node
+from sgs.registry import MOVE
+
+SHRINK = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one after the other
+REACH = 12  # layers between the one that makes a tensor and the one that reads it, to become a group
+FEWEST_ROWS = 64  # bands that a group is cut into at most when it is formed: narrower ones cost more than they save
+
+Members = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A schedule with an offset for every buffer in SRAM and every storage in the arena, in the order of the live
+    ranges that they were allocated for."""
+
+    residence: Residence
+    schedule: Schedule
+    sram_ranges: tuple[LiveRange, ...]
+    sram: Plan
+    arena_homes: tuple[Storage, ...]
+    arena_ranges: tuple[LiveRange, ...]
+    arena: Plan
+
+
+def decide(graph: Graph, chip: Chip) -> Decision:
+    """Plan a graph whose outputs are separate. Raises UserError for a layer whose smallest piece does not fit."""
+    planner = _Planner(graph, reside(graph), chip)
+    for share in SHRINK:
+        groups, resident, steps = planner.scheduled(int(chip.sram_bytes * share))
+        ranges = tuple(LiveRange(b.name, b.first, b.last, b.size) for b in steps.buffers)
+        sram = allocate(ranges)
+        if sram.peak <= chip.sram_bytes:
+            break
+    else:
+        raise UserError(
+            f"no layout of the buffers fits {chip.sram_bytes:,} bytes of SRAM",
+            stage="compile",
+            remedy="choose a chip with more SRAM",
+        )
+    homes = tuple(home for home in groups.spans if home not in resident)
+    arena_ranges = tuple(
+        LiveRange(home.name, *groups.spans[home], rounded(home.size, chip.alignment)) for home in homes
+    )
+    return Decision(planner.residence, steps, ranges, sram, homes, arena_ranges, allocate(arena_ranges))
+
+
+class _Planner:
+    """Plans for one graph and chip; what was found out about layers and groups is remembered."""
+
+    def __init__(self, graph: Graph, residence: Residence, chip: Chip) -> None:
+        self.graph, self.residence, self._chip = graph, residence, chip
+        self._cutters: dict[tuple[int, frozenset[str]], Cutter] = {}
+        self._tightest: dict[tuple[int, frozenset[str], int], Tiling] = {}
+        self._cascades: dict[tuple[int, ...], Cascade | None] = {}
+
+    def scheduled(self, capacity: int) -> tuple[Groups, frozenset[Storage], Schedule]:
+        """Groups, what stays in SRAM, and the steps, for so many bytes of it."""
+        members: Members = tuple((layer,) for layer in range(len(self.residence.layers)))
+        groups = Groups.of(self.residence, members)
+        resident = self._resident(groups, capacity)
+        while True:
+            members = self._joined(groups, resident, capacity)
+            if members == groups.members:
+                break
+            groups = Groups.of(self.residence, members)
+            resident = self._resident(groups, capacity)
+        return groups, resident, self._steps(groups, resident, capacity)
+
+    # -- one group -----------------------------------------------------------------------------------------------------
+    def _cutter(self, layer: int, resident: frozenset[str]) -> Cutter:
+        key = layer, resident
+        if key not in self._cutters:
+            self._cutters[key] = Cutter(self.graph, self.residence.layers[layer], resident, self._chip.alignment)
+        return self._cutters[key]
+
+    def _cascade(self, groups: Groups, group: int) -> Cascade | None:
+        """The group band by band, None where it cannot be executed so."""
+        layers = groups.members[group]
+        if layers not in self._cascades:
+            try:
+                cascade = Cascade(self.graph, self.residence, layers, groups.inside, self._chip.alignment)
+                cascade.bands(2, frozenset())
+            except ValueError:
+                self._cascades[layers] = None
+            else:
+                self._cascades[layers] = cascade
+        return self._cascades[layers]
+
+    def _names(self, groups: Groups, group: int, resident: frozenset[Storage]) -> frozenset[str]:
+        """Tensors of a group that lie in SRAM whole."""
+        nodes: list[Node] = [self.residence.layers[layer] for layer in groups.members[group]]
+        return frozenset(name for node in nodes for name in names_of(node) if self.residence.storage[name] in resident)
+
+    def _working(self, groups: Groups, group: int, resident: frozenset[Storage], capacity: int) -> int | None:
+        """Bytes that a group takes at the least, without being cut too finely."""
+        layers, names = groups.members[group], self._names(groups, group, resident)
+        if len(layers) > 1:
+            cascade = self._cascade(groups, group)
+            assert cascade is not None
+            return min(bands.memory for bands in self._bands(cascade, names))
+        if self.residence.layers[layers[0]].op in MOVE:
+            return 0
+        key = layers[0], names, capacity
+        if key not in self._tightest:
+            self._tightest[key] = tightest(self._cutter(layers[0], names), capacity)
+        return self._tightest[key].memory
+
+    @staticmethod
+    def _bands(cascade: Cascade, names: frozenset[str]) -> Sequence[Bands]:
+        return [cascade.bands(count, names) for count in BANDS if count <= FEWEST_ROWS]
+
+    # -- all groups ----------------------------------------------------------------------------------------------------
+    def _resident(self, groups: Groups, capacity: int) -> frozenset[Storage]:
+        def working(group: int, resident: frozenset[Storage]) -> int | None:
+            return self._working(groups, group, resident, capacity)
+
+        chosen = choose_resident(groups, working, capacity, self._chip.alignment)
+        if isinstance(chosen, frozenset):
+            return chosen
+        need = working(chosen, frozenset()) or 0
+        raise UserError(
+            f"its smallest piece needs {need:,} bytes of SRAM, there are {capacity:,}",
+            stage="compile",
+            node=self.residence.layers[groups.members[chosen][0]].label,
+            remedy="choose a chip with more SRAM, or make the layer smaller",
+        )
+
+    def _joined(self, groups: Groups, resident: frozenset[Storage], capacity: int) -> Members:
+        """Groups put together around tensors that lie in DRAM, in one pass from the first to the last."""
+        alive = self._alive(groups, resident)
+        made: list[tuple[int, ...]] = []
+        group = 0
+        while group < len(groups.members):
+            last = group
+            while (reader := self._next_reader(groups, resident, group, last)) is not None:
+                if not self._fits(groups, resident, (group, reader), alive, capacity):
+                    break
+                last = reader
+            made.append(tuple(layer for members in groups.members[group : last + 1] for layer in members))
+            group = last + 1
+        return tuple(made)
+
+    def _next_reader(self, groups: Groups, resident: frozenset[Storage], first: int, last: int) -> int | None:
+        """The nearest later group that reads from DRAM what the groups from `first` to `last` make."""
+        spilled = {
+            home for home, (born, dies) in groups.spans.items() if home not in resident and first <= born <= last < dies
+        }
+        for group in range(last + 1, min(last + 1 + REACH, len(groups.members))):
+            if groups.touched[group] & spilled:
+                return group
+        return None
+
+    def _fits(
+        self,
+        groups: Groups,
+        resident: frozenset[Storage],
+        span: tuple[int, int],
+        alive: Sequence[int],
+        capacity: int,
+    ) -> bool:
+        """Whether groups can be one in the memory that is free beside what stays in SRAM anyway."""
+        joined = tuple(layer for members in groups.members[span[0] : span[1] + 1] for layer in members)
+        members = (*groups.members[: span[0]], joined, *groups.members[span[1] + 1 :])
+        trial = Groups.of(self.residence, members)
+        cascade = self._cascade(trial, span[0])
+        if cascade is None:
+            return False
+        kept = resident - trial.inside
+        beside = sum(
+            rounded(home.size, self._chip.alignment)
+            for home in kept
+            if groups.spans[home][0] <= span[1] and groups.spans[home][1] >= span[0]
+        )
+        names = self._names(trial, span[0], kept)
+        return any(bands.memory + beside <= capacity for bands in self._bands(cascade, names))
+
+    def _alive(self, groups: Groups, resident: frozenset[Storage]) -> list[int]:
+        """Bytes that stay in SRAM beside each group."""
+        alive = [0] * len(groups.members)
+        for home in resident:
+            for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
+                alive[group] += rounded(home.size, self._chip.alignment)
+        return alive
+
+    def _steps(self, groups: Groups, resident: frozenset[Storage], capacity: int) -> Schedule:
+        alive = self._alive(groups, resident)
+        ways: list[Way] = []
+        taken: list[int] = []
+        for group in range(len(groups.members)):
+            way = self._way(groups, group, resident, capacity - alive[group])
+            ways.append(way)
+            taken.append(0 if way is None else way[1].memory if isinstance(way, tuple) else way.memory)
+        ahead = {
+            group for group in range(1, len(taken)) if alive[group - 1] + taken[group - 1] + taken[group] <= capacity
+        }
+        return schedule(
+            self.graph, self.residence, resident, groups.members, ways, frozenset(ahead), self._chip.alignment
+        )
+
+    def _way(self, groups: Groups, group: int, resident: frozenset[Storage], memory: int) -> Way:
+        """The quickest way to execute a group in so much memory."""
+        layers, names = groups.members[group], self._names(groups, group, resident)
+        if len(layers) > 1:
+            cascade = self._cascade(groups, group)
+            assert cascade is not None
+            return cascade, next(bands for bands in self._bands(cascade, names) if bands.memory <= memory)
+        if self.residence.layers[layers[0]].op in MOVE:
+            return None
+        chip = self._chip
+        step_bytes = chip.dram_latency_cycles * chip.dram_bytes_per_second // chip.clock_hz
+        tiling = quickest(self._cutter(layers[0], names), memory, step_bytes)
+        assert tiling is not None, "it fitted when residents were chosen"
+        return tiling

@@ -1,0 +1,96 @@
+"""What the machine is to do, before anything has an address: transfers and computations on buffers, in steps.
+
+A step is what is done for one piece of a layer. The machine works through units, one a step: in unit u it does the
+late loads of step u, the early loads of step u + 1, the computations of step u and its stores. Early loads overlap the
+computations of the step before; a buffer that they fill is in use one unit longer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from sgs.compile.live import Storage
+from sgs.ir.graph import Graph, Node
+
+Shape = tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Bytes in SRAM, in use from unit `first` to unit `last`, both included."""
+
+    name: str
+    size: int
+    first: int = 1 << 60
+    last: int = -1
+
+    def use(self, unit: int) -> None:
+        """Note that the buffer is in use in a unit."""
+        self.first, self.last = min(self.first, unit), max(self.last, unit)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Bytes from `offset` on in a buffer or a storage."""
+
+    home: Buffer | Storage
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Elements of `itemsize` bytes from one place to another for layer number `layer`, with strides in bytes on either
+    side."""
+
+    layer: int
+    extents: Shape
+    itemsize: int
+    source: Spot
+    source_strides: Shape
+    target: Spot
+    target_strides: Shape
+
+    @property
+    def size(self) -> int:
+        """Bytes that are moved."""
+        total = self.itemsize
+        for extent in self.extents:
+            total *= extent
+        return total
+
+
+@dataclass(frozen=True)
+class Computation:
+    """A node of layer number `layer` alone on contiguous operands: `graph` is of that node, `reads` are its operands in
+    order."""
+
+    layer: int
+    graph: Graph
+    node: Node
+    reads: tuple[Spot | None, ...]
+    writes: tuple[Spot, ...]
+
+
+@dataclass
+class Step:
+    """What is done for one piece of a layer, or one band of a group."""
+
+    late: list[Transfer] = field(default_factory=list)
+    early: list[Transfer] = field(default_factory=list)
+    work: list[Computation | Transfer] = field(default_factory=list)
+    stores: list[Transfer] = field(default_factory=list)
+
+
+Planned = Transfer | Computation
+
+
+def in_order(steps: list[Step]) -> Iterator[Planned]:
+    """Commands in the order of execution."""
+    if steps:
+        yield from steps[0].early
+    for unit, step in enumerate(steps):
+        yield from step.late
+        if unit + 1 < len(steps):
+            yield from steps[unit + 1].early
+        yield from (*step.work, *step.stores)

@@ -1,0 +1,200 @@
+"""How one node is cut in pieces that the chip's SRAM holds: how many along which axes, and in which order.
+
+An operand's piece is loaded when it differs from the one before, so the order of the loops decides what is loaded how
+often. Rows are slid: what two pieces have in common is kept.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sgs.compile.tiles import contiguous, result_box, shape_of
+from sgs.img.image import packed_bytes
+from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.types import DType
+from sgs.registry import TILE, Box, whole_box
+
+ROWS = 1  # the axis that is slid along
+_FASTER = 8  # times as fast is a copy inside SRAM than one from or to DRAM
+MOST_STEPS = 64  # of a node, where there is a choice
+_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Pieces along every axis of the first result, the axes from the outermost loop to the innermost, the bytes that
+    the pieces take in SRAM, the bytes that cross its border, and those that the DMA engine is busy with: whole bursts,
+    and copies inside SRAM."""
+
+    sizes: tuple[int, ...]  # extent of a piece along every axis
+    order: tuple[int, ...]
+    memory: int
+    traffic: int
+    effort: int
+    steps: int
+
+    def boxes(self, shape: Sequence[int]) -> Iterator[Box]:
+        """The pieces in order."""
+        spans = {axis: _spans(shape[axis], self.sizes[axis]) for axis in self.order}
+        for chosen in itertools.product(*(spans[axis] for axis in self.order)):
+            by_axis = dict(zip(self.order, chosen, strict=True))
+            yield tuple(by_axis.get(axis, (0, extent)) for axis, extent in enumerate(shape))
+
+
+def _spans(extent: int, size: int) -> list[tuple[int, int]]:
+    return [(begin, min(begin + size, extent)) for begin in range(0, extent, size)]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One axis in pieces of `size`: for every operand and result the extents of the largest piece, and whether it is
+    another one in the next piece."""
+
+    size: int
+    count: int
+    extents: tuple[tuple[int, ...] | None, ...]
+    varies: tuple[bool, ...]
+
+
+class Cutter:
+    """The tilings of one node. `resident` names its operands and results that lie whole in SRAM: pieces of theirs that
+    are contiguous are used in place."""
+
+    def __init__(self, graph: Graph, node: Node, resident: frozenset[str], alignment: int) -> None:
+        self._node, self._alignment = node, alignment
+        self._operands, self._results = graph.operands(node), graph.results(node)
+        self._tensors = [*self._operands, *self._results]
+        self._resident = [tensor is not None and tensor.name in resident for tensor in self._tensors]
+        self._totals = [
+            0 if tensor is None or inside else packed_bytes(tensor.shape, tensor.dtype)
+            for tensor, inside in zip(self._tensors, self._resident, strict=True)
+        ]
+        self.shape = self._results[0].shape
+        self.axes = self._cuttable()
+        self._cuts: dict[tuple[int, int], _Cut] = {}
+
+    def _cuttable(self) -> dict[int, int]:
+        """Axes that may be cut → the number that cuts are multiples of."""
+        axes = TILE[self._node.op].axes(self._node, self._operands, self._results)
+        found = {axis: grain for axis, grain in axes.items() if grain < self.shape[axis]}
+        last = len(self.shape) - 1
+        if last in found and not all(t is None or _whole_bytes(t) for t in self._operands):
+            del found[last]
+        return found
+
+    # -- one axis ------------------------------------------------------------------------------------------------------
+    def _cut(self, axis: int, count: int) -> _Cut:
+        """The axis in about so many pieces."""
+        grain, extent = self.axes[axis], self.shape[axis]
+        size = math.ceil(math.ceil(extent / count) / grain) * grain
+        if (axis, size) not in self._cuts:
+            pieces = -(-extent // size)
+            begins = sorted({0, size, pieces // 2 * size})
+            boxes = [self._boxes(axis, begin, min(begin + size, extent)) for begin in begins if begin < extent]
+            extents = tuple(
+                None if places[0] is None else tuple(map(max, zip(*(shape_of(b) for b in places if b), strict=True)))
+                for places in zip(*boxes, strict=True)
+            )
+            varies = tuple(any(place != places[0] for place in places[1:]) for places in zip(*boxes, strict=True))
+            self._cuts[axis, size] = _Cut(size, pieces, extents, varies)
+        return self._cuts[axis, size]
+
+    def _boxes(self, axis: int, begin: int, end: int) -> list[Box | None]:
+        """Of every operand and result, where the first result is cut along one axis."""
+        whole = whole_box(self.shape)
+        box = (*whole[:axis], (begin, end), *whole[axis + 1 :])
+        part = TILE[self._node.op].part(self._node, self._operands, self._results, box)
+        return [*part.operands, *(result_box(box, self._results[0], result) for result in self._results)]
+
+    def _counts(self, axis: int) -> list[int]:
+        most = -(-self.shape[axis] // self.axes[axis])
+        return [*(count for count in _COUNTS if count < most), most]
+
+    # -- several axes --------------------------------------------------------------------------------------------------
+    def tilings(self, enough: Callable[[Tiling], bool]) -> list[Tiling]:
+        """Tilings in rows and channels; in columns (and pictures) as well, as few of them as make one enough."""
+        rank = len(self.shape)
+        free = [axis for axis in self.axes if axis in (rank - 1, ROWS if rank > 2 else 0)]
+        others = [axis for axis in self.axes if axis not in free]
+        found: list[Tiling] = []
+        for pieces in itertools.product(*(self._counts(axis) for axis in others)):
+            outer = dict(zip(others, pieces, strict=True))
+            for counts in itertools.product(*(self._counts(axis) for axis in free)):
+                found += self._orders({**outer, **dict(zip(free, counts, strict=True))})
+            if any(map(enough, found)):
+                break
+        return found
+
+    def _orders(self, counts: dict[int, int]) -> Iterator[Tiling]:
+        """Channels outside of rows and columns, and inside."""
+        cuts = {axis: self._cut(axis, count) for axis, count in counts.items()}
+        cuts = {axis: cut for axis, cut in cuts.items() if cut.count > 1}
+        last = len(self.shape) - 1
+        spatial = [axis for axis in sorted(cuts, key=lambda a: (a == ROWS, a)) if axis != last]
+        blocks = [last] if last in cuts else []
+        for order in dict.fromkeys([(*blocks, *spatial), (*spatial, *blocks)]):
+            yield self._tiling(cuts, order)
+
+    def _tiling(self, cuts: dict[int, _Cut], order: tuple[int, ...]) -> Tiling:
+        memory = traffic = effort = 0
+        for index, tensor in enumerate(self._tensors):
+            if tensor is None:
+                continue
+            extents, loops = tensor.shape, []
+            for axis in order:
+                piece = cuts[axis].extents[index]
+                if piece is not None:
+                    extents = tuple(map(min, extents, piece))
+                loops.append(cuts[axis].varies[index])
+            if self._in_place(index, tensor, extents):
+                continue
+            again = 1
+            if index < len(self._operands) and any(loops):
+                inside = max(i for i, varies in enumerate(loops) if varies)
+                again = math.prod(cuts[axis].count for i, axis in enumerate(order[:inside]) if not loops[i])
+            memory += self._rounded(packed_bytes(extents, tensor.dtype)) * (2 if any(loops) else 1)
+            traffic += self._totals[index] * again
+            run = _run(extents, tensor)
+            moved = packed_bytes(tensor.shape, tensor.dtype) * self._rounded(run) // run * again
+            effort += moved // _FASTER if self._resident[index] else moved
+        sizes = tuple(cuts[axis].size if axis in cuts else extent for axis, extent in enumerate(self.shape))
+        return Tiling(sizes, order, memory, traffic, effort, math.prod(cuts[axis].count for axis in order))
+
+    def _in_place(self, index: int, tensor: Tensor, extents: tuple[int, ...]) -> bool:
+        return self._resident[index] and contiguous(whole_box(extents), tensor.shape)
+
+    def _rounded(self, size: int) -> int:
+        return -(-size // self._alignment) * self._alignment
+
+
+def _run(extents: tuple[int, ...], tensor: Tensor) -> int:
+    """Contiguous bytes of a piece of a tensor."""
+    run = 1
+    for extent, whole in zip(reversed(extents), reversed(tensor.shape), strict=True):
+        run *= extent
+        if extent != whole:
+            break
+    return packed_bytes((run,), tensor.dtype)
+
+
+def _whole_bytes(tensor: Tensor) -> bool:
+    """Whether pieces of a constant begin and end at whole bytes: those of 4 bits along the first axis may."""
+    return tensor.dtype is not DType.INT4 or (tensor.shape[0] > 1 and tensor.elements // tensor.shape[0] % 2 == 0)
+
+
+def tightest(cutter: Cutter, memory: int) -> Tiling:
+    """Least effort, then least memory; with few steps where that is possible. Of columns as few pieces as let it fit
+    `memory` bytes."""
+    found = cutter.tilings(lambda tiling: tiling.memory <= memory)
+    few = [tiling for tiling in found if tiling.steps <= MOST_STEPS and tiling.memory <= memory] or found
+    return min(few, key=lambda tiling: (tiling.effort, tiling.memory, tiling.steps))
+
+
+def quickest(cutter: Cutter, memory: int, step_bytes: int) -> Tiling | None:
+    """The cheapest tiling in so much memory; None if none fits. A step costs as much as `step_bytes` of traffic, and
+    the first piece comes in, and the last goes out, while nothing is computed."""
+    fitting = [tiling for tiling in cutter.tilings(lambda t: t.memory <= memory) if tiling.memory <= memory]
+    return min(fitting, key=lambda t: t.effort + t.effort / t.steps + t.steps * step_bytes, default=None)
