@@ -350,6 +350,8 @@ def test_constants_are_stored_once_and_packed(chip: Chip) -> None:
     assert len(loads) == 4 and len(set(offsets)) == 3  # both inputs have one scale, so one table
     assert all(offset % 64 == 0 for offset in offsets)
     assert image.weights.size == max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+    assert [(c.offset, c.size) for c in image.constants] == sorted(set(zip(offsets, sizes, strict=True)))
+    assert {c.element for c in image.constants} == {1, 2, 4}  # packed codes, tables, biases
 
 
 def test_the_least_traffic_by_hand() -> None:
@@ -415,6 +417,8 @@ def test_summary_adds_up(chip: Chip) -> None:
     assert summary.dram_bytes == summary.compulsory_bytes and summary.traffic_ratio == 1
     assert (summary.arena_peak, summary.arena_lower_bound, summary.gap) == (0, 0, 0)
     assert "0 bytes, lower bound 0, gap 0.00%" in summary.text()
+    assert 0 < summary.coded_weights == sum(len(chunk.data) for chunk in image.chunks) < summary.weights
+    assert f"{summary.weights:,} bytes, {summary.coded_weights:,} coded" in summary.text()
     assert replace(summary, arena_peak=768, arena_lower_bound=512).gap == pytest.approx(0.5)
 
 

@@ -34,6 +34,8 @@ from sgs.img import (
 )
 from sgs.img.attributes import pack_attributes, unpack_attributes
 from sgs.img.check import violations
+from sgs.img.coding import Constant
+from sgs.img.image import FORMAT_VERSION
 from sgs.numeric.nibbles import pack_nibbles, unpack_nibbles
 from sgs.numeric.quantise import QuantParams
 from sgs.numeric.types import DType
@@ -43,6 +45,13 @@ FUZZED = 300
 
 def params(*scales: float, axis: int = 0) -> QuantParams:
     return QuantParams(np.array(scales, np.float32), np.arange(len(scales), dtype=np.int32), axis)
+
+
+def weights() -> np.ndarray:
+    """Two constants of 32 and 6 bytes, and the gap between them."""
+    data = np.arange(70, dtype=np.uint8)
+    data[32:64] = 0
+    return data
 
 
 def example() -> Image:
@@ -84,7 +93,8 @@ def example() -> Image:
         programs=tuple(Program(n, 128, 64, commands, n, 256, 200, 1 << 42) for n in (1, 3)),
         sram_bytes=300,
         compulsory_bytes=99,
-        weights=np.arange(70, dtype=np.uint8),
+        weights=weights(),
+        constants=(Constant(0, 32, 2), Constant(64, 6)),
         category="Detection",
         config={"level": "L5", "n": [1, 2]},
         tool_version="1.2",
@@ -155,7 +165,7 @@ def test_a_damaged_payload_with_the_right_checksum_ends_in_a_valid_image_or_an_e
     assert refused > FUZZED // 3
 
 
-def sealed(payload: bytes, *, version: int = 2, reserved: int = 0) -> bytes:
+def sealed(payload: bytes, *, version: int = FORMAT_VERSION, reserved: int = 0) -> bytes:
     """A payload behind a header that fits it."""
     return struct.pack("<8sIIQQ", b"SGSIMG\0\x01", version, zlib.crc32(payload), len(payload), reserved) + payload
 
@@ -170,6 +180,7 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a .sim": (lambda: b"\x1c\0\0\0TFL3" + bytes(100), "this is a .sim file"),
     "half a header": (lambda: image_bytes(example())[:20], "ends inside its header, after 20 bytes"),
     "newer": (lambda: sealed(payload(), version=7), "format version 7"),
+    "weights not coded": (lambda: sealed(payload(), version=1), "format version 1; this tool reads version 2"),
     "reserved": (lambda: sealed(payload(), reserved=1), "reserved field"),
     "longer": (lambda: image_bytes(example()) + b"\0", "its header announces"),
     "other flatbuffer": (lambda: sealed(payload()[:4] + b"ABCD" + payload()[8:]), "payload is not an offline image"),
@@ -199,6 +210,10 @@ def with_tensor(index: int, **changes: Any) -> Image:
     return replace(example(), tensors=tuple(tensors))
 
 
+def with_constants(*places: tuple[int, int]) -> Image:
+    return replace(example(), constants=tuple(Constant(*place) for place in places))
+
+
 def with_kernel(**changes: Any) -> Image:
     kernels = example().kernels
     return replace(example(), kernels=(replace(kernels[0], **changes), *kernels[1:]))
@@ -226,6 +241,9 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
     "empty extent": (lambda: with_tensor(2, shape=(1, 0)), "extent out of range"),
     "scales": (lambda: with_tensor(1, quant=params(1, 2, axis=1)), "2 scales on axis 1"),
     "scale axis": (lambda: with_tensor(1, quant=params(1, 2, 3, axis=5)), "3 scales on axis 5"),
+    "overlapping constants": (lambda: with_constants((0, 65), (64, 6)), "begins before byte 65"),
+    "stray weights": (lambda: with_constants((0, 1), (65, 5)), "bytes 1 to 65 belong to no constant"),
+    "constants too short": (lambda: with_constants((0, 69)), "end at byte 69 of 70"),
     "no output": (lambda: replace(example(), outputs=()), "there is no output"),
     "input index": (lambda: replace(example(), inputs=(replace(example().inputs[0], tensor=9),)), "tensor 9 of 4"),
     "input type": (lambda: replace(example(), inputs=(replace(example().inputs[0], dtype=DType.INT8),)), "outside"),

@@ -90,6 +90,7 @@ def emit(graph: Graph, decision: Decision, target: Target, names: Sequence[str])
         sram_bytes=target.chip.sram_bytes,
         compulsory_bytes=compulsory_traffic(decision.residence, target.chip.sram_bytes),
         weights=writer.pool.bytes(),
+        constants=writer.pool.constants,
         category=target.category,
         config=_config(graph),
         tool_version=__version__,

@@ -27,6 +27,7 @@ class Summary:
     arena_peak: int
     arena_lower_bound: int
     weights: int
+    coded_weights: int
 
     @property
     def gap(self) -> float:
@@ -56,7 +57,7 @@ class Summary:
                 "latency",
                 f"{self.latency * 1e3:.3f} ms ({self.frames_per_second:.1f} FPS, {self.cycles:,} cycles, modelled)",
             ),
-            ("weights", f"{self.weights:,} bytes"),
+            ("weights", f"{self.weights:,} bytes, {self.coded_weights:,} coded"),
             ("SRAM", f"{self.sram_peak:,} of {self.sram_bytes:,} bytes, lower bound {self.sram_lower_bound:,}"),
             ("arena", f"{self.arena_peak:,} bytes, lower bound {self.arena_lower_bound:,}, gap {self.gap:.2%}"),
         )
@@ -83,4 +84,5 @@ def summarise(image: Image, chip: Chip) -> Summary:
         arena_peak=program.arena_size,
         arena_lower_bound=program.arena_lower_bound,
         weights=int(image.weights.size),
+        coded_weights=sum(len(chunk.data) for chunk in image.chunks),
     )

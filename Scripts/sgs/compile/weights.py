@@ -6,11 +6,10 @@ import hashlib
 
 import numpy as np
 
+from sgs.img.coding import ALIGNMENT, Constant
 from sgs.numeric.nibbles import pack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-
-ALIGNMENT = 64
 
 
 class WeightPool:
@@ -19,6 +18,7 @@ class WeightPool:
     def __init__(self) -> None:
         self._chunks: list[Array] = []
         self._seen: dict[tuple[int, bytes], int] = {}
+        self._constants: list[Constant] = []
         self.size = 0
 
     def add(self, data: Array, dtype: DType) -> int:
@@ -30,8 +30,15 @@ class WeightPool:
             padding = -self.size % ALIGNMENT
             self._chunks += [np.zeros(padding, np.uint8), raw]
             self._seen[key] = self.size + padding
+            if raw.size:
+                self._constants.append(Constant(self.size + padding, raw.size, data.dtype.itemsize))
             self.size += padding + raw.size
         return self._seen[key]
+
+    @property
+    def constants(self) -> tuple[Constant, ...]:
+        """Where each constant lies, in order."""
+        return tuple(self._constants)
 
     def bytes(self) -> Array:
         """The section as uint8 [size]."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sgs.img.coding import misplaced
 from sgs.img.image import (
     CATEGORIES,
     BatchMode,
@@ -39,6 +40,7 @@ def violations(image: Image) -> list[str]:
     """Every complaint of the first part of the image that has any."""
     parts = (
         _batches(image),
+        _weights(image),
         _tensors(image),
         _io(image),
         _kernels(image),
@@ -69,6 +71,19 @@ def _batches(image: Image) -> Iterator[str]:
         yield f"programs are for batches {[program.batch for program in image.programs]}, expected {list(expected)}"
     if any(program.passes != program.batch for program in image.programs):
         yield "a program's passes differ from its batch"
+
+
+def _weights(image: Image) -> Iterator[str]:
+    if not image.constants:
+        return
+    yield from misplaced([(one.offset, one.size) for one in image.constants], image.weights.size)
+    end = 0
+    for one in sorted(image.constants, key=lambda one: one.offset):
+        if one.element < 1 or one.size % one.element:
+            yield f"weights: a constant of {one.size} bytes has elements of {one.element}"
+        if image.weights[end : one.offset].any():  # a file does not keep them
+            yield f"weights: bytes between {end} and {one.offset} are not 0"
+        end = one.offset + one.size
 
 
 def _tensors(image: Image) -> Iterator[str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from sgs.img.coding import Chunk, Constant, encode
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 
@@ -164,8 +166,9 @@ class Program:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """A compiled network. `weights` is uint8 [bytes]; `config` is plain JSON data; `sram_bytes` is what the chip has,
-    `compulsory_bytes` the DRAM traffic of a frame that no plan going layer by layer can do without."""
+    """A compiled network. `weights` is uint8 [bytes], `constants` says where the constants in it lie (if it is empty,
+    they count as one); `config` is plain JSON data; `sram_bytes` is what the chip has, `compulsory_bytes` the DRAM
+    traffic of a frame that no plan going layer by layer can do without."""
 
     chip: str
     model_name: str
@@ -183,3 +186,9 @@ class Image:
     category: str = "Unknown"
     config: dict[str, Any] = field(default_factory=dict)
     tool_version: str = ""
+    constants: tuple[Constant, ...] = ()
+
+    @cached_property
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The weights as a file holds them."""
+        return encode(self.weights, self.constants)

@@ -15,6 +15,7 @@ from sgs.errors import UserError
 from sgs.img import generated
 from sgs.img.attributes import unpack_attributes
 from sgs.img.check import violations
+from sgs.img.coding import Chunk, Coding, Constant, decode
 from sgs.img.image import (
     FORMAT_VERSION,
     BatchMode,
@@ -211,9 +212,23 @@ def _program(record: Any) -> Program:
     )
 
 
+def _chunks(records: Sequence[Any] | None, coded: bytes) -> tuple[Chunk, ...]:
+    """The chunks, whose coded bytes follow each other from the first of `coded` to the last."""
+    chunks, start = [], 0
+    for record in records or ():
+        places = tuple(zip(_integers(record.offsets), _integers(record.sizes), strict=True))
+        data = coded[start : start + record.codedSize]
+        chunks.append(Chunk(places, record.elementSize, Coding(record.coding), record.planes, record.crc32, data))
+        start += record.codedSize
+    if start != len(coded):
+        raise ValueError(f"chunks of weights have {start} bytes, the file has {len(coded)}")
+    return tuple(chunks)
+
+
 def _image(payload: memoryview) -> tuple[Image, tuple[int, int, int]]:
     """The image, and what it says of itself: (format version, bytes of weights, their CRC-32)."""
     record = generated.ImageT.InitFromObj(generated.Image.GetRootAs(payload, 0))
+    chunks = _chunks(record.weightChunks, b"" if record.weights is None else bytes(record.weights))
     image = Image(
         chip=record.chip or "",
         model_name=record.modelName or "",
@@ -227,12 +242,17 @@ def _image(payload: memoryview) -> tuple[Image, tuple[int, int, int]]:
         programs=_each(_program, record.programs),
         sram_bytes=record.sramBytes,
         compulsory_bytes=record.compulsoryBytes,
-        weights=np.zeros(0, np.uint8) if record.weights is None else np.asarray(record.weights, np.uint8),
+        weights=decode(chunks, record.weightsSize),
         category=record.category or "",
         config=_config(record.configJson),
         tool_version=record.toolVersion or "",
+        constants=_constants(chunks),
     )
     return image, (record.formatVersion, record.weightsSize, record.weightsCrc32)
+
+
+def _constants(chunks: Sequence[Chunk]) -> tuple[Constant, ...]:
+    return tuple(sorted(Constant(*place, chunk.element) for chunk in chunks for place in chunk.places))
 
 
 def _config(text: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sgs.data.files import atomic_output
 from sgs.errors import UserError
 from sgs.img import generated
 from sgs.img.attributes import pack_attributes
+from sgs.img.coding import LARGEST_SECTION, Chunk
 from sgs.img.image import (
     FORMAT_VERSION,
     Command,
@@ -33,7 +34,6 @@ from sgs.numeric.quantise import Array, QuantParams
 MAGIC = b"SGSIMG\x00\x01"
 HEADER = struct.Struct("<8sIIQQ")  # magic, format version, CRC-32 of the payload, its bytes, reserved
 IDENTIFIER = b"SIPU"
-LARGEST_PAYLOAD = (1 << 31) - (1 << 20)  # a flatbuffer addresses 2 GiB; the rest is room for its own tables
 
 
 def _record(kind: str, **fields: Any) -> Any:
@@ -144,7 +144,21 @@ def _program(program: Program) -> Any:
     )
 
 
+def _weight_chunk(chunk: Chunk) -> Any:
+    return _record(
+        "WeightChunkT",
+        offsets=_numbers([offset for offset, _ in chunk.places]),
+        sizes=_numbers([size for _, size in chunk.places]),
+        elementSize=chunk.element,
+        coding=int(chunk.coding),
+        planes=chunk.planes,
+        codedSize=len(chunk.data),
+        crc32=chunk.crc32,
+    )
+
+
 def _payload(image: Image) -> bytes:
+    coded = b"".join(chunk.data for chunk in image.chunks)
     record = _record(
         "ImageT",
         formatVersion=FORMAT_VERSION,
@@ -165,18 +179,19 @@ def _payload(image: Image) -> bytes:
         compulsoryBytes=image.compulsory_bytes,
         weightsSize=image.weights.size,
         weightsCrc32=zlib.crc32(image.weights.tobytes()),
-        weights=image.weights,
+        weights=coded,
+        weightChunks=[_weight_chunk(chunk) for chunk in image.chunks],
     )
-    builder = flatbuffers.Builder(image.weights.size + (1 << 16))
+    builder = flatbuffers.Builder(len(coded) + (1 << 16))
     builder.Finish(record.Pack(builder), IDENTIFIER)
     return bytes(builder.Output())
 
 
 def image_bytes(image: Image) -> bytes:
     """The whole file as bytes: equal images give equal bytes. Raises UserError when it is too large for the format."""
-    if image.weights.size > LARGEST_PAYLOAD:
+    if image.weights.size > LARGEST_SECTION:
         raise UserError(
-            f"the weights take {image.weights.size} bytes; an .img holds up to {LARGEST_PAYLOAD}",
+            f"the weights take {image.weights.size} bytes; an .img holds up to {LARGEST_SECTION}",
             stage="write .img",
             remedy="quantise more of the weights to 8 or 4 bits",
         )
