@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from sgs.compile import compile_graph
-from sgs.compile.cascade import Cascade, by_rows
+from sgs.compile.cascade import Cascade, RowNeeds, by_rows
 from sgs.compile.live import reside
-from sgs.compile.residency import Groups
 from sgs.config.chips import Chip, load_chip
 from sgs.engine import run_reference
 from sgs.img import Compute, Image, OfflineEngine, image_bytes, parse_image
@@ -89,10 +88,7 @@ def test_traffic_falls_below_that_of_layer_by_layer(chip: Chip) -> None:
 
 def cascade(graph: Graph, count: int) -> Cascade:
     """The first layers of a graph as one group."""
-    residence = reside(graph)
-    rest = [(layer,) for layer in range(count, len(residence.layers))]
-    groups = Groups.of(residence, [tuple(range(count)), *rest])
-    return Cascade(graph, residence, range(count), groups.inside, 16)
+    return Cascade(RowNeeds(graph), reside(graph), range(count), 16)
 
 
 def test_windows_by_hand() -> None:

@@ -6,17 +6,20 @@ row is made once; what a later band needs again is kept in the window.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from sgs.compile.live import Residence, Storage
+from sgs.compile.live import Residence
+from sgs.compile.residency import inner_storages
 from sgs.compile.tiling import ROWS
 from sgs.img.image import packed_bytes
 from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.registry import MOVE, TILE, Box, Copy, whole_box
 
 Rows = tuple[int, int]
-BANDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128)
+BANDS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)
+MOST_BANDS = BANDS[-1]  # narrower ones cost more than they save
 
 
 @dataclass(frozen=True)
@@ -56,104 +59,128 @@ class Bands:
     memory: int
 
 
-class Cascade:
-    """The ways to execute a group of layers band by band; storages `inside` exist in the group alone. Raises ValueError
-    for layers that cannot be executed so."""
+class RowNeeds:
+    """What rows of a layer's results take, remembered: many cascades ask for the same."""
 
-    def __init__(
-        self, graph: Graph, residence: Residence, layers: Sequence[int], inside: frozenset[Storage], alignment: int
-    ) -> None:
-        self.graph, self._alignment = graph, alignment
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._found: dict[tuple[int, Rows], tuple[tuple[str, Rows], ...]] = {}
+
+    def in_bands(self, name: str) -> bool:
+        """Whether a window of a tensor can be held; others are held whole."""
+        tensor = self.graph[name]
+        return not tensor.is_constant and len(tensor.shape) == 4 and tensor.shape[0] == 1
+
+    def boxes(self, node: Node, rows: Rows) -> list[Box | None]:
+        """Boxes of the operands."""
+        operands, results = self.graph.operands(node), self.graph.results(node)
+        if node.op in MOVE:
+            return [None if t is None else row_box(t, rows) for t in operands]
+        return list(TILE[node.op].part(node, operands, results, row_box(results[0], rows)).operands)
+
+    def __call__(self, node: Node, rows: Rows) -> tuple[tuple[str, Rows], ...]:
+        """Operands of which a window is held, and their rows. Raises ValueError where parts of rows are needed."""
+        key = id(node), rows
+        if key not in self._found:
+            self._found[key] = tuple(self._needed(node, rows))
+        return self._found[key]
+
+    def _needed(self, node: Node, rows: Rows) -> Iterator[tuple[str, Rows]]:
+        for name, box in zip(node.inputs, self.boxes(node, rows), strict=True):
+            if name is None or box is None:
+                continue
+            banded, whole = self.in_bands(name), whole_box(self.graph[name].shape)
+            if any(box[axis] != whole[axis] for axis in range(len(box)) if axis != ROWS or not banded):
+                raise ValueError(f"{node.label} needs parts of the rows of '{name}'")
+            if banded:
+                yield name, box[ROWS]
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of a cascade: rows of its results, the number that cuts are multiples of, whether a result leaves."""
+
+    node: Node
+    height: int
+    grain: int
+    leaves: bool
+
+
+class Cascade:
+    """The ways to execute a group of successive layers band by band; storages `inside` exist in the group alone. Raises
+    ValueError for layers that cannot be executed so."""
+
+    def __init__(self, needs: RowNeeds, residence: Residence, layers: Sequence[int], alignment: int) -> None:
+        self.graph, self.needs, self._alignment = needs.graph, needs, alignment
         self.nodes = [residence.layers[layer] for layer in layers]
         self.made = {name for node in self.nodes for name in node.outputs}
         self.read = {name for node in self.nodes for name in node.inputs if name is not None}
         homes = {residence.storage[name] for name in self.made}
         if any(residence.storage[name] in homes for name in self.read - self.made):
             raise ValueError("a result is read under another shape")
-        self.leaving = {name for name in self.made if residence.storage[name] not in inside}
-        for node in self.nodes:
-            self._check(node)
-        self._found: dict[tuple[int, frozenset[str]], Bands] = {}
+        self.inside = inner_storages(residence, layers)
+        self.leaving = {name for name in self.made if residence.storage[name] not in self.inside}
+        self._layers = [self._checked(node) for node in self.nodes]
+        self._rows: dict[int, tuple[tuple[tuple[Rows, ...], ...], dict[str, Window]]] = {}
 
-    def _check(self, node: Node) -> None:
+    @cached_property
+    def constants(self) -> int:
+        """Bytes of the operands that are held whole for all bands."""
+        whole = [self.graph[name] for name in self.read if not self.needs.in_bands(name)]
+        return sum(self._rounded(packed_bytes(tensor.shape, tensor.dtype)) for tensor in whole)
+
+    def _checked(self, node: Node) -> _Layer:
         operands, results = self.graph.operands(node), self.graph.results(node)
         if any(len(result.shape) != 4 or result.shape[0] != 1 for result in results):
             raise ValueError(f"{node.label} makes no picture")
+        grain = 1
         if node.op in MOVE:
             for copy in MOVE[node.op].copies(node, operands, results):
                 source = operands[copy.operand]
                 if source is None or not by_rows(copy, source.shape, results[copy.result].shape):
                     raise ValueError(f"{node.label} does not move row by row")
-        elif ROWS not in TILE[node.op].axes(node, operands, results):
-            raise ValueError(f"{node.label} cannot be cut along rows")
-
-    def in_bands(self, name: str) -> bool:
-        """Whether a window of a tensor is held; others are held whole."""
-        tensor = self.graph[name]
-        return not tensor.is_constant and len(tensor.shape) == 4 and tensor.shape[0] == 1
-
-    def needs(self, node: Node, rows: Rows) -> list[Box | None]:
-        """Boxes of the operands that rows of the results take."""
-        operands, results = self.graph.operands(node), self.graph.results(node)
-        if node.op in MOVE:
-            return [None if t is None else row_box(t, rows) for t in operands]
-        return list(TILE[node.op].part(node, operands, results, row_box(results[0], rows)).operands)
+        else:
+            axes = TILE[node.op].axes(node, operands, results)
+            if ROWS not in axes:
+                raise ValueError(f"{node.label} cannot be cut along rows")
+            grain = axes[ROWS]
+        return _Layer(node, results[0].shape[ROWS], grain, bool(self.leaving & set(node.outputs)))
 
     def bands(self, count: int, resident: frozenset[str]) -> Bands:
         """The group in so many bands, or as few as its results have rows. Raises ValueError for a layer that needs
         parts of rows."""
-        key = count, resident
-        if key not in self._found:
-            made, windows = self._rows(count)
-            self._found[key] = Bands(made, windows, self._memory(windows, resident))
-        return self._found[key]
+        if count not in self._rows:
+            self._rows[count] = self._in_rows(count)
+        made, windows = self._rows[count]
+        return Bands(made, windows, self._memory(windows, resident))
 
-    def _rows(self, count: int) -> tuple[tuple[tuple[Rows, ...], ...], dict[str, Window]]:
-        done = {name: 0 for name in self.made | self.read if self.in_bands(name)}
+    def _in_rows(self, count: int) -> tuple[tuple[tuple[Rows, ...], ...], dict[str, Window]]:
+        done = {name: 0 for name in self.made | self.read if self.needs.in_bands(name)}
         ends: list[dict[str, int]] = []
         lows: list[dict[str, int]] = []
         made: list[tuple[Rows, ...]] = []
-        for step in range(count):
+        for step in range(1, count + 1):
             low: dict[str, int] = {}
             wanted = dict(done)
             rows: list[Rows] = []
-            for node in reversed(self.nodes):
-                rows.insert(0, self._advance(node, (step + 1, count), done, wanted))
-                if rows[0][0] < rows[0][1]:
-                    self._ask(node, rows[0], wanted, low)
+            for layer in reversed(self._layers):
+                end = max(wanted[name] for name in layer.node.outputs)  # what its readers want
+                if layer.leaves:
+                    end = max(end, -(-layer.height * step // count))
+                end = min(-(-end // layer.grain) * layer.grain, layer.height)
+                new = done[layer.node.outputs[0]], end
+                wanted.update(dict.fromkeys(layer.node.outputs, end))
+                rows.append(new)
+                if new[0] < new[1]:
+                    for name, (first, last) in self.needs(layer.node, new):
+                        wanted[name] = max(wanted[name], last)
+                        low[name] = min(low.get(name, first), first)
             done = wanted
             ends.append(done)
             lows.append(low)
-            made.append(tuple(rows))
+            made.append(tuple(reversed(rows)))
         windows = {name: self._window(name, ends, lows) for name in done}
         return tuple(made), windows
-
-    def _advance(self, node: Node, share: tuple[int, int], done: dict[str, int], wanted: dict[str, int]) -> Rows:
-        """The rows that a node makes in a step: what its readers want, and of what leaves the group its share."""
-        height = self.graph[node.outputs[0]].shape[ROWS]
-        end = max(wanted[name] for name in node.outputs)
-        if any(name in self.leaving for name in node.outputs):
-            end = max(end, -(-height * share[0] // share[1]))
-        grain = 1
-        if node.op not in MOVE:
-            grain = TILE[node.op].axes(node, self.graph.operands(node), self.graph.results(node))[ROWS]
-        end = min(-(-end // grain) * grain, height)
-        wanted.update(dict.fromkeys(node.outputs, end))
-        return done[node.outputs[0]], end
-
-    def _ask(self, node: Node, rows: Rows, wanted: dict[str, int], low: dict[str, int]) -> None:
-        """Note what a node needs for new rows."""
-        for name, box in zip(node.inputs, self.needs(node, rows), strict=True):
-            if name is None or box is None:
-                continue
-            whole = whole_box(self.graph[name].shape)
-            banded = self.in_bands(name)
-            if any(box[axis] != whole[axis] for axis in range(len(box)) if axis != ROWS or not banded):
-                raise ValueError(f"{node.label} needs parts of the rows of '{name}'")
-            if banded:
-                first, last = box[ROWS]
-                wanted[name] = max(wanted[name], last)
-                low[name] = min(low.get(name, first), first)
 
     def _window(self, name: str, ends: list[dict[str, int]], lows: list[dict[str, int]]) -> Window:
         """A row is held from the step that makes it to the last one that needs it."""

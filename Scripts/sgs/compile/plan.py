@@ -8,23 +8,22 @@ decided again for a little less memory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sgs.compile.allocate import Plan, allocate
-from sgs.compile.cascade import BANDS, Bands, Cascade
+from sgs.compile.cascade import BANDS, MOST_BANDS, Cascade, RowNeeds
 from sgs.compile.live import LiveRange, Residence, Storage, reside
-from sgs.compile.residency import Groups, choose_resident, names_of
+from sgs.compile.residency import Groups, Span, choose_resident, names_of
 from sgs.compile.schedule import Schedule, Way, rounded, schedule
 from sgs.compile.tiling import Cutter, Tiling, quickest, tightest
 from sgs.config.chips import Chip
 from sgs.errors import UserError
-from sgs.ir.graph import Graph, Node
+from sgs.ir.graph import Graph
 from sgs.registry import MOVE
 
 SHRINK = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one after the other
+LOOK_BACK = 3  # groups before one that it is put together with
 REACH = 12  # layers between the one that makes a tensor and the one that reads it, to become a group
-FEWEST_ROWS = 64  # bands that a group is cut into at most when it is formed: narrower ones cost more than they save
 
 Members = tuple[tuple[int, ...], ...]
 
@@ -70,6 +69,7 @@ class _Planner:
 
     def __init__(self, graph: Graph, residence: Residence, chip: Chip) -> None:
         self.graph, self.residence, self._chip = graph, residence, chip
+        self._needs = RowNeeds(graph)
         self._cutters: dict[tuple[int, frozenset[str]], Cutter] = {}
         self._tightest: dict[tuple[int, frozenset[str], int], Tiling] = {}
         self._cascades: dict[tuple[int, ...], Cascade | None] = {}
@@ -94,12 +94,11 @@ class _Planner:
             self._cutters[key] = Cutter(self.graph, self.residence.layers[layer], resident, self._chip.alignment)
         return self._cutters[key]
 
-    def _cascade(self, groups: Groups, group: int) -> Cascade | None:
-        """The group band by band, None where it cannot be executed so."""
-        layers = groups.members[group]
+    def _cascade(self, layers: tuple[int, ...]) -> Cascade | None:
+        """Successive layers band by band, None where they cannot be executed so."""
         if layers not in self._cascades:
             try:
-                cascade = Cascade(self.graph, self.residence, layers, groups.inside, self._chip.alignment)
+                cascade = Cascade(self._needs, self.residence, layers, self._chip.alignment)
                 cascade.bands(2, frozenset())
             except ValueError:
                 self._cascades[layers] = None
@@ -107,28 +106,25 @@ class _Planner:
                 self._cascades[layers] = cascade
         return self._cascades[layers]
 
-    def _names(self, groups: Groups, group: int, resident: frozenset[Storage]) -> frozenset[str]:
-        """Tensors of a group that lie in SRAM whole."""
-        nodes: list[Node] = [self.residence.layers[layer] for layer in groups.members[group]]
+    def _names(self, layers: tuple[int, ...], resident: frozenset[Storage]) -> frozenset[str]:
+        """Tensors of layers that lie in SRAM whole."""
+        nodes = [self.residence.layers[layer] for layer in layers]
         return frozenset(name for node in nodes for name in names_of(node) if self.residence.storage[name] in resident)
 
     def _working(self, groups: Groups, group: int, resident: frozenset[Storage], capacity: int) -> int | None:
         """Bytes that a group takes at the least, without being cut too finely."""
-        layers, names = groups.members[group], self._names(groups, group, resident)
+        layers = groups.members[group]
+        names = self._names(layers, resident)
         if len(layers) > 1:
-            cascade = self._cascade(groups, group)
+            cascade = self._cascade(layers)
             assert cascade is not None
-            return min(bands.memory for bands in self._bands(cascade, names))
+            return cascade.bands(MOST_BANDS, names).memory
         if self.residence.layers[layers[0]].op in MOVE:
             return 0
         key = layers[0], names, capacity
         if key not in self._tightest:
             self._tightest[key] = tightest(self._cutter(layers[0], names), capacity)
         return self._tightest[key].memory
-
-    @staticmethod
-    def _bands(cascade: Cascade, names: frozenset[str]) -> Sequence[Bands]:
-        return [cascade.bands(count, names) for count in BANDS if count <= FEWEST_ROWS]
 
     # -- all groups ----------------------------------------------------------------------------------------------------
     def _resident(self, groups: Groups, capacity: int) -> frozenset[Storage]:
@@ -147,19 +143,24 @@ class _Planner:
         )
 
     def _joined(self, groups: Groups, resident: frozenset[Storage], capacity: int) -> Members:
-        """Groups put together around tensors that lie in DRAM, in one pass from the first to the last."""
-        alive = self._alive(groups, resident)
-        made: list[tuple[int, ...]] = []
+        """Groups put together around tensors that lie in DRAM, in one pass from the first to the last. What does not
+        fit may do so together with the groups before it: what these make for it need not exist whole then."""
+        spans: list[Span] = []
         group = 0
         while group < len(groups.members):
-            last = group
-            while (reader := self._next_reader(groups, resident, group, last)) is not None:
-                if not self._fits(groups, resident, (group, reader), alive, capacity):
+            first = last = group
+            while (reader := self._next_reader(groups, resident, first, last)) is not None:
+                starts = [first, *(start for start, _ in reversed(spans[-LOOK_BACK:]))]
+                start = next((s for s in starts if self._fits(groups, resident, (s, reader), capacity)), None)
+                if start is None:
                     break
-                last = reader
-            made.append(tuple(layer for members in groups.members[group : last + 1] for layer in members))
+                first, last = start, reader
+            spans = [span for span in spans if span[0] < first]
+            spans.append((first, last))
             group = last + 1
-        return tuple(made)
+        return tuple(
+            tuple(layer for members in groups.members[first : last + 1] for layer in members) for first, last in spans
+        )
 
     def _next_reader(self, groups: Groups, resident: frozenset[Storage], first: int, last: int) -> int | None:
         """The nearest later group that reads from DRAM what the groups from `first` to `last` make."""
@@ -175,25 +176,23 @@ class _Planner:
         self,
         groups: Groups,
         resident: frozenset[Storage],
-        span: tuple[int, int],
-        alive: Sequence[int],
+        span: Span,
         capacity: int,
     ) -> bool:
         """Whether groups can be one in the memory that is free beside what stays in SRAM anyway."""
-        joined = tuple(layer for members in groups.members[span[0] : span[1] + 1] for layer in members)
-        members = (*groups.members[: span[0]], joined, *groups.members[span[1] + 1 :])
-        trial = Groups.of(self.residence, members)
-        cascade = self._cascade(trial, span[0])
+        layers = tuple(layer for members in groups.members[span[0] : span[1] + 1] for layer in members)
+        cascade = self._cascade(layers)
         if cascade is None:
             return False
-        kept = resident - trial.inside
+        kept = resident - cascade.inside
         beside = sum(
             rounded(home.size, self._chip.alignment)
             for home in kept
             if groups.spans[home][0] <= span[1] and groups.spans[home][1] >= span[0]
         )
-        names = self._names(trial, span[0], kept)
-        return any(bands.memory + beside <= capacity for bands in self._bands(cascade, names))
+        if cascade.constants + beside > capacity:
+            return False
+        return cascade.bands(MOST_BANDS, self._names(layers, kept)).memory + beside <= capacity
 
     def _alive(self, groups: Groups, resident: frozenset[Storage]) -> list[int]:
         """Bytes that stay in SRAM beside each group."""
@@ -220,11 +219,13 @@ class _Planner:
 
     def _way(self, groups: Groups, group: int, resident: frozenset[Storage], memory: int) -> Way:
         """The quickest way to execute a group in so much memory."""
-        layers, names = groups.members[group], self._names(groups, group, resident)
+        layers = groups.members[group]
+        names = self._names(layers, resident)
         if len(layers) > 1:
-            cascade = self._cascade(groups, group)
+            cascade = self._cascade(layers)
             assert cascade is not None
-            return cascade, next(bands for bands in self._bands(cascade, names) if bands.memory <= memory)
+            ways = (cascade.bands(count, names) for count in BANDS)
+            return cascade, next(bands for bands in ways if bands.memory <= memory)
         if self.residence.layers[layers[0]].op in MOVE:
             return None
         chip = self._chip

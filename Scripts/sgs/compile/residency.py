@@ -37,11 +37,7 @@ class Groups:
         """Groups of the layers of a graph."""
         number = {layer: index for index, group in enumerate(members) for layer in group}
         spans = {home: (number[first], number[last]) for home, (first, last) in residence.spans.items()}
-        inside = frozenset(
-            home
-            for home, (first, last) in spans.items()
-            if first == last and len(members[first]) > 1 and residence.spans[home][0] < residence.spans[home][1]
-        )
+        inside = frozenset().union(*(inner_storages(residence, group) for group in members if len(group) > 1))
         touched: list[frozenset[Storage]] = []
         readers: dict[Storage, int] = {}
         for group in members:
@@ -51,6 +47,14 @@ class Groups:
                 readers[home] = readers.get(home, 0) + 1
         kept = {home: span for home, span in spans.items() if home not in inside}
         return cls(tuple(members), kept, inside, tuple(touched), readers)
+
+
+def inner_storages(residence: Residence, layers: Sequence[int]) -> frozenset[Storage]:
+    """Storages that successive layers make and read, and no other layer does."""
+    made = {residence.storage[name] for layer in layers for name in residence.layers[layer].outputs}
+    ends = layers[0], layers[-1]
+    spans = residence.spans
+    return frozenset(h for h in made if h in spans and ends[0] <= spans[h][0] < spans[h][1] <= ends[1])
 
 
 Working = Callable[[int, frozenset[Storage]], int | None]  # (group, resident storages) → bytes of its pieces
@@ -89,7 +93,34 @@ def choose_resident(groups: Groups, working: Working, capacity: int, alignment: 
                 excess[group] -= size[leaver]
                 if excess[group] <= 0:
                     del excess[group]
+    _call_back(groups, resident, working, (capacity, alignment))
     return frozenset(resident)
+
+
+def _call_back(groups: Groups, resident: set[Storage], working: Working, room: tuple[int, int]) -> None:
+    """Let storages stay after all that fit again now that others have left, those first that save most traffic."""
+    capacity, alignment = room
+    alive = [0] * len(groups.members)
+
+    def stay(home: Storage) -> None:
+        for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
+            alive[group] += -(-home.size // alignment) * alignment
+
+    def fits(home: Storage) -> bool:
+        trial = resident | {home}
+        for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
+            need = working(group, frozenset(trial & groups.touched[group]))
+            if need is None or alive[group] + home.size + alignment + need > capacity:
+                return False
+        return True
+
+    for home in resident:
+        stay(home)
+    away = [home for home in groups.spans if home not in resident]
+    for home in sorted(away, key=lambda home: (-home.size * (1 + groups.readers.get(home, 0)), home.name)):
+        if fits(home):
+            resident.add(home)
+            stay(home)
 
 
 def _leaver(groups: Groups, resident: set[Storage], excess: Mapping[int, int]) -> Storage | None:

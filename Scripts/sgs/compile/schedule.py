@@ -347,7 +347,7 @@ class _CascadeSteps:
         if node.op in MOVE:
             step.work += self._copies(node, layer, rows, number)
         else:
-            boxes = self._cascade.needs(node, rows)
+            boxes = self._cascade.needs.boxes(node, rows)
             reads = tuple(
                 None if name is None or box is None else self._spot(name, self._row(name, box), number)
                 for name, box in zip(node.inputs, boxes, strict=True)
@@ -363,7 +363,7 @@ class _CascadeSteps:
                 step.stores.append(self._bytes(name, made, target, (rows[1] - rows[0]) * size))
 
     def _row(self, name: str, box: Box) -> int:
-        return box[ROWS][0] if self._cascade.in_bands(name) else 0
+        return box[ROWS][0] if self._cascade.needs.in_bands(name) else 0
 
     def _copies(self, node: Node, layer: int, rows: Rows, number: int) -> list[Transfer]:
         """The rows of a move."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sgs.compile.tiles import contiguous, result_box, shape_of
@@ -19,6 +19,7 @@ from sgs.registry import TILE, Box, whole_box
 
 ROWS = 1  # the axis that is slid along
 _FASTER = 8  # times as fast is a copy inside SRAM than one from or to DRAM
+_FURTHER = 3  # numbers of channel blocks that are looked at from the first one that fits
 MOST_STEPS = 64  # of a node, where there is a choice
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
 
@@ -114,17 +115,27 @@ class Cutter:
         return [*(count for count in _COUNTS if count < most), most]
 
     # -- several axes --------------------------------------------------------------------------------------------------
-    def tilings(self, enough: Callable[[Tiling], bool]) -> list[Tiling]:
-        """Tilings in rows and channels; in columns (and pictures) as well, as few of them as make one enough."""
-        rank = len(self.shape)
-        free = [axis for axis in self.axes if axis in (rank - 1, ROWS if rank > 2 else 0)]
-        others = [axis for axis in self.axes if axis not in free]
+    def tilings(self, memory: int) -> list[Tiling]:
+        """Tilings, as long as none fits `memory` bytes with ever more pieces: first of rows, then of channels as well,
+        then of columns (and pictures) too. What is cut less is loaded less often."""
+        last = len(self.shape) - 1
+        rows = [axis for axis in self.axes if axis == (ROWS if last > 1 else 0)]
+        channels = [axis for axis in self.axes if axis == last and axis not in rows]
+        others = [axis for axis in self.axes if axis not in (*rows, *channels)]
         found: list[Tiling] = []
         for pieces in itertools.product(*(self._counts(axis) for axis in others)):
-            outer = dict(zip(others, pieces, strict=True))
-            for counts in itertools.product(*(self._counts(axis) for axis in free)):
-                found += self._orders({**outer, **dict(zip(free, counts, strict=True))})
-            if any(map(enough, found)):
+            outer, further = dict(zip(others, pieces, strict=True)), _FURTHER
+            for blocks in itertools.product(*(self._counts(axis) for axis in channels)):
+                for counts in itertools.product(*(self._counts(axis) for axis in rows)):
+                    cut = dict(zip((*channels, *rows), (*blocks, *counts), strict=True))
+                    found += self._orders({**outer, **cut})
+                    if found[0].effort == 0 and found[0].memory <= memory:
+                        return found  # all at once, and nothing to move
+                if any(tiling.memory <= memory for tiling in found):
+                    further -= 1
+                    if blocks == (1,) or not further:
+                        break
+            if any(tiling.memory <= memory for tiling in found):
                 break
         return found
 
@@ -188,7 +199,7 @@ def _whole_bytes(tensor: Tensor) -> bool:
 def tightest(cutter: Cutter, memory: int) -> Tiling:
     """Least effort, then least memory; with few steps where that is possible. Of columns as few pieces as let it fit
     `memory` bytes."""
-    found = cutter.tilings(lambda tiling: tiling.memory <= memory)
+    found = cutter.tilings(memory)
     few = [tiling for tiling in found if tiling.steps <= MOST_STEPS and tiling.memory <= memory] or found
     return min(few, key=lambda tiling: (tiling.effort, tiling.memory, tiling.steps))
 
@@ -196,5 +207,5 @@ def tightest(cutter: Cutter, memory: int) -> Tiling:
 def quickest(cutter: Cutter, memory: int, step_bytes: int) -> Tiling | None:
     """The cheapest tiling in so much memory; None if none fits. A step costs as much as `step_bytes` of traffic, and
     the first piece comes in, and the last goes out, while nothing is computed."""
-    fitting = [tiling for tiling in cutter.tilings(lambda t: t.memory <= memory) if tiling.memory <= memory]
+    fitting = [tiling for tiling in cutter.tilings(memory) if tiling.memory <= memory]
     return min(fitting, key=lambda t: t.effort + t.effort / t.steps + t.steps * step_bytes, default=None)
