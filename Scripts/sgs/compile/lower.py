@@ -8,6 +8,7 @@ from sgs.compile.allocate import check_plan
 from sgs.compile.batches import checked_batches
 from sgs.compile.emit import Target, emit
 from sgs.compile.legalise import check_legal
+from sgs.compile.order import ordered
 from sgs.compile.outputs import separate_outputs
 from sgs.compile.plan import decide
 from sgs.config.chips import Chip
@@ -43,13 +44,15 @@ def compile_graph(
     check_legal(graph, chip)
     separated = separate_outputs(graph)
     verify(separated, "separating the outputs")
-    decision = decide(separated, chip)
+    in_order = ordered(separated, chip.sram_bytes)
+    verify(in_order, "ordering the operators")
+    decision = decide(in_order, chip)
     for where, ranges, plan in (
         ("SRAM", decision.sram_ranges, decision.sram),
         ("arena", decision.arena_ranges, decision.arena),
     ):
         _ours(check_plan(ranges, plan.offsets, plan.peak, chip.alignment), f"allocation of the {where}")
-    image = emit(separated, decision, Target(chip, mode, sizes, category), graph.outputs)
+    image = emit(in_order, decision, Target(chip, mode, sizes, category), graph.outputs)
     _ours(violations(image), "emission")
     return image
 
