@@ -275,6 +275,33 @@ def test_constants_that_change_between_runs_are_noticed(chip: Chip) -> None:
     assert not np.array_equal(engine.run(feeds)[graph.outputs[0]], before)
 
 
+@pytest.mark.parametrize("counts", [(1,), (2, 3)])
+def test_inputs_that_are_overwritten(counts: tuple[int, ...], chip: Chip) -> None:
+    """What would lie in the arena lies in the input; all frames are right, in any run."""
+    f = Fixed()
+    x = f.build.input("x", (1, 16, 12, 4))
+    y = f("QUANTIZE", x)
+    for _ in range(3):
+        y = f("TRANSPOSE", y, perm=(0, 2, 1, 3))
+        y.quant = f.build.graph[f.build.graph.nodes[-1].inputs[0] or ""].quant
+        y = f("ADD", y, y, bound=5.0, activation="NONE")
+    graph = f.done(y)
+    small = smaller(chip, 2048)
+    options: dict[str, Any] = {"batch_mode": "one_buf", "batches": counts}
+    plain, inplace = (through_file(graph, small, **options, inplace_inputs=inplace) for inplace in (False, True))
+    assert inplace.programs[0].arena_size < plain.programs[0].arena_size
+    for count in counts:
+        for _ in range(2):
+            check_frames(graph, inplace, count)
+
+
+def test_inputs_that_may_not_be_overwritten(chip: Chip) -> None:
+    with pytest.raises(UserError, match="inplace_input_buf: is for batch mode one_buf"):
+        compile_graph(chain(), chip, inplace_inputs=True)
+    with pytest.raises(UserError, match="input 'a' is no RAWDATA_F32"):
+        compile_graph(two_inputs(), chip, batch_mode="one_buf", inplace_inputs=True)
+
+
 # -- in pieces ---------------------------------------------------------------------------------------------------------
 TIGHT = (24_576, 4096, 2048, 1024, 512)  # bytes of SRAM
 

@@ -93,6 +93,7 @@ def example() -> Image:
         programs=tuple(Program(n, 128, 64, commands, n, 256, 200, 1 << 42) for n in (1, 3)),
         sram_bytes=300,
         compulsory_bytes=99,
+        inplace_inputs=False,
         weights=weights(),
         constants=(Constant(0, 32, 2), Constant(64, 6)),
         category="Detection",

@@ -422,10 +422,23 @@ def check_normalisation(
 
 # -- compile -----------------------------------------------------------------------------------------------------------
 def compile_fixed(
-    graph: Graph, chip: Chip, *, batch_mode: str = "n_buf", batches: Sequence[int] = (1,), category: str = "Unknown"
+    graph: Graph,
+    chip: Chip,
+    *,
+    batch_mode: str = "n_buf",
+    batches: Sequence[int] = (1,),
+    category: str = "Unknown",
+    inplace_inputs: bool = False,
 ) -> Image:
     """Fixed graph → offline image for a chip. Raises UserError for operators or sizes that the chip does not take."""
-    return compile_graph(graph, chip, batch_mode=batch_mode, batches=tuple(batches), category=category)
+    return compile_graph(
+        graph,
+        chip,
+        batch_mode=batch_mode,
+        batches=tuple(batches),
+        category=category,
+        inplace_inputs=inplace_inputs,
+    )
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------

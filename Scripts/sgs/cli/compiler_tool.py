@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgs.cli.names import check_outputs, image_path
-from sgs.cli.options import add_batches, add_category, add_common, add_later, check_category, start_log
+from sgs.cli.options import add_batches, add_category, add_common, check_category, start_log
 from sgs.cli.program import Parser, run
 from sgs.compile import summarise
 from sgs.config.chips import load_chip
@@ -30,7 +30,6 @@ def _parser() -> Parser:
     add_batches(parser)
     add_category(parser, default=None, purpose="kept in the file (default: what calibrator was given, else Unknown)")
     add_common(parser)
-    add_later(parser, "--inplace_input_buf")
     return parser
 
 
@@ -43,7 +42,14 @@ def _body(argv: list[str]) -> int:
     graph = expect_stage(read_sim(options.model), "fixed", "compiler.py")
     category = options.category or str(graph.metadata.get("category", "Unknown"))
     check_category(category, graph.outputs, file=options.model)
-    image = compile_fixed(graph, chip, batch_mode=options.batch_mode, batches=options.batch, category=category)
+    image = compile_fixed(
+        graph,
+        chip,
+        batch_mode=options.batch_mode,
+        batches=options.batch,
+        category=category,
+        inplace_inputs=options.inplace_input_buf,
+    )
     write_image(image, target)
     print(summarise(image, chip).text())
     print(f"Offline model at: {target}")

@@ -65,6 +65,11 @@ def threshold(text: str) -> float:
     return value
 
 
+def boolean(text: str) -> bool:
+    """True or False, in any case."""
+    return one_of(("True", "False"))(text) == "True"
+
+
 def one_of(known: Sequence[str]) -> Callable[[str], str]:
     """A reader that takes one of the words in any case."""
 
@@ -148,11 +153,13 @@ def add_calibration(parser: Parser) -> None:
 
 
 def add_batches(parser: Parser) -> None:
-    """-b and --batch_mode."""
+    """-b, --batch_mode and --inplace_input_buf."""
     text = "n_buf: the largest number of frames; one_buf: up to 10 numbers, separated by commas (default: 1)"
     parser.add_argument("-b", "--batch", metavar="N", type=batches, default=(1,), help=text)
     text = "n_buf: every frame has its own buffers; one_buf: frames are stacked in one buffer (default: n_buf)"
     parser.add_argument("--batch_mode", choices=("n_buf", "one_buf"), default="n_buf", help=text)
+    text = "one_buf with RAWDATA_F32_NHWC inputs: the network may overwrite them (True or False, the default)"
+    parser.add_argument("--inplace_input_buf", metavar="BOOL", type=boolean, default=False, help=text)
 
 
 def add_category(parser: Parser, *, default: str | None, purpose: str) -> None:

@@ -50,7 +50,7 @@ def _parser() -> Parser:
     add_batches(onnx)
     add_category(onnx, default="Unknown", purpose="kept in the file (default: Unknown)")
     add_common(onnx)
-    add_later(onnx, "-q", "--q_mode", "--quant_config", "--cal_batchsize", "--inplace_input_buf")
+    add_later(onnx, "-q", "--q_mode", "--quant_config", "--cal_batchsize")
     return parser
 
 
@@ -69,7 +69,12 @@ def _body(argv: list[str]) -> int:
     check_category(options.category, graph.outputs, file=options.model_file)
     calibrated = calibrate_files(graph, config, options, statistics)
     image = compile_fixed(
-        calibrated.graph, chip, batch_mode=options.batch_mode, batches=options.batch, category=options.category
+        calibrated.graph,
+        chip,
+        batch_mode=options.batch_mode,
+        batches=options.batch,
+        category=options.category,
+        inplace_inputs=options.inplace_input_buf,
     )
     stages: tuple[tuple[Graph, Stage], ...] = ((imported, "debug"), (graph, "float"), (calibrated.graph, "fixed"))
     with atomic_outputs(*exported, target) as (*sims, image_file):

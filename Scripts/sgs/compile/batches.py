@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sgs.config.chips import Chip
 from sgs.errors import UserError
 from sgs.img.image import BatchMode
+from sgs.ir.graph import Graph
 
 MOST_SIZES = 10
 MODES = {"n_buf": BatchMode.N_BUF, "one_buf": BatchMode.ONE_BUF}
@@ -32,3 +33,12 @@ def checked_batches(mode: str, batches: int | Sequence[int], chip: Chip) -> tupl
     if len(sizes) > MOST_SIZES:
         raise refuse("batch", f"{len(sizes)} batch sizes; one_buf takes up to {MOST_SIZES}")
     return MODES[mode], tuple(sorted(set(sizes)))
+
+
+def check_inplace(graph: Graph, mode: BatchMode) -> None:
+    """Raise UserError unless the inputs may be overwritten: those of one_buf, of real numbers."""
+    coded = [name for name in graph.inputs if not graph[name].dtype.is_float]
+    reason = f"input '{coded[0]}' is no RAWDATA_F32_NHWC" if coded else ""
+    reason = "is for batch mode one_buf" if mode is not BatchMode.ONE_BUF else reason
+    if reason:
+        raise UserError(reason, stage="compile", node="inplace_input_buf", remedy="leave it out, or say False")

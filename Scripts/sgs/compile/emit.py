@@ -49,6 +49,7 @@ class Target:
     batch_mode: BatchMode
     batches: tuple[int, ...]
     category: str
+    inplace_inputs: bool = False
 
 
 def emit(graph: Graph, decision: Decision, target: Target, names: Sequence[str]) -> Image:
@@ -89,6 +90,7 @@ def emit(graph: Graph, decision: Decision, target: Target, names: Sequence[str])
         programs=tuple(replace(program, batch=n, passes=n) for n in sizes),
         sram_bytes=target.chip.sram_bytes,
         compulsory_bytes=compulsory_traffic(decision.residence, target.chip.sram_bytes),
+        inplace_inputs=target.inplace_inputs,
         weights=writer.pool.bytes(),
         constants=writer.pool.constants,
         category=target.category,
@@ -175,6 +177,9 @@ class _Writer:
         home = spot.home
         if isinstance(home, Buffer):
             return Place(Space.SRAM, self._sram[home] + spot.offset, strides)
+        if home in self._decision.in_inputs:
+            buffer, offset = self._decision.in_inputs[home]
+            return Place(Space.INPUT, offset + spot.offset, strides, buffer)
         if home.space is Space.ARENA:
             return Place(Space.ARENA, self._arena[home] + spot.offset, strides)
         if home.space is Space.WEIGHTS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgs.compile.allocate import check_plan
-from sgs.compile.batches import checked_batches
+from sgs.compile.batches import check_inplace, checked_batches
 from sgs.compile.emit import Target, emit
 from sgs.compile.legalise import check_legal
 from sgs.compile.order import ordered
@@ -26,6 +26,7 @@ def compile_graph(
     batch_mode: str = "n_buf",
     batches: int | Sequence[int] = 1,
     category: str = "Unknown",
+    inplace_inputs: bool = False,
 ) -> Image:
     """Compile a fixed graph, which is left as it is. Same arguments, same image.
 
@@ -34,6 +35,8 @@ def compile_graph(
         batches: n_buf: the largest number of frames; one_buf: up to 10 legal numbers.
         category: "Classification", "Detection" or "Unknown", kept for the simulator.
 
+        inplace_inputs: one_buf with inputs of real numbers only: these are overwritten once they have been read.
+
     Raises:
         UserError: the graph, its batches or its category are not for this chip; all nodes at fault are named at once.
     """
@@ -41,18 +44,20 @@ def compile_graph(
     if category not in CATEGORIES:
         raise UserError(f"'{category}' is not one of {', '.join(CATEGORIES)}", stage="compile", node="category")
     verify(graph, "reading the fixed graph")
+    if inplace_inputs:
+        check_inplace(graph, mode)
     check_legal(graph, chip)
     separated = separate_outputs(graph)
     verify(separated, "separating the outputs")
     in_order = ordered(separated, chip.sram_bytes)
     verify(in_order, "ordering the operators")
-    decision = decide(in_order, chip)
+    decision = decide(in_order, chip, inplace_inputs=inplace_inputs)
     for where, ranges, plan in (
         ("SRAM", decision.sram_ranges, decision.sram),
         ("arena", decision.arena_ranges, decision.arena),
     ):
         _ours(check_plan(ranges, plan.offsets, plan.peak, chip.alignment), f"allocation of the {where}")
-    image = emit(in_order, decision, Target(chip, mode, sizes, category), graph.outputs)
+    image = emit(in_order, decision, Target(chip, mode, sizes, category, inplace_inputs), graph.outputs)
     _ours(violations(image), "emission")
     return image
 

@@ -8,6 +8,7 @@ decided again for a little less memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sgs.compile.allocate import Plan, allocate
@@ -37,13 +38,15 @@ class Decision:
     schedule: Schedule
     sram_ranges: tuple[LiveRange, ...]
     sram: Plan
+    in_inputs: Mapping[Storage, tuple[int, int]]  # storages in the caller's inputs: (which one, offset)
     arena_homes: tuple[Storage, ...]
     arena_ranges: tuple[LiveRange, ...]
     arena: Plan
 
 
-def decide(graph: Graph, chip: Chip) -> Decision:
-    """Plan a graph whose outputs are separate. Raises UserError for a layer whose smallest piece does not fit."""
+def decide(graph: Graph, chip: Chip, *, inplace_inputs: bool = False) -> Decision:
+    """Plan a graph whose outputs are separate. With `inplace_inputs` the caller's inputs, once read for the last time,
+    are memory for what comes later. Raises UserError for a layer whose smallest piece does not fit."""
     planner = _Planner(graph, reside(graph), chip)
     for share in SHRINK:
         groups, resident, steps = planner.scheduled(int(chip.sram_bytes * share))
@@ -57,11 +60,33 @@ def decide(graph: Graph, chip: Chip) -> Decision:
             stage="compile",
             remedy="choose a chip with more SRAM",
         )
-    homes = tuple(home for home in groups.spans if home not in resident)
-    arena_ranges = tuple(
-        LiveRange(home.name, *groups.spans[home], rounded(home.size, chip.alignment)) for home in homes
-    )
-    return Decision(planner.residence, steps, ranges, sram, homes, arena_ranges, allocate(arena_ranges))
+    away = [home for home in groups.spans if home not in resident]
+    in_inputs = _in_inputs(graph, planner.residence, groups, away, chip.alignment) if inplace_inputs else {}
+    homes = tuple(home for home in away if home not in in_inputs)
+    arena_ranges = _ranges(groups, homes, chip.alignment)
+    return Decision(planner.residence, steps, ranges, sram, in_inputs, homes, arena_ranges, allocate(arena_ranges))
+
+
+def _ranges(groups: Groups, homes: Sequence[Storage], alignment: int) -> tuple[LiveRange, ...]:
+    return tuple(LiveRange(home.name, *groups.spans[home], rounded(home.size, alignment)) for home in homes)
+
+
+def _in_inputs(
+    graph: Graph, residence: Residence, groups: Groups, away: Sequence[Storage], alignment: int
+) -> dict[Storage, tuple[int, int]]:
+    """Storages that fit the caller's inputs after these were read for the last time, large ones first."""
+    found: dict[Storage, tuple[int, int]] = {}
+    for index, name in enumerate(graph.inputs):
+        home = residence.storage[name]
+        last = max((number for number, touched in enumerate(groups.touched) if home in touched), default=-1)
+        inside: list[Storage] = []
+        later = [other for other in away if groups.spans[other][0] > last and other not in found]
+        for other in sorted(later, key=lambda other: (-other.size, other.name)):
+            if allocate(_ranges(groups, [*inside, other], alignment)).peak <= home.size:
+                inside.append(other)
+        offsets = allocate(_ranges(groups, inside, alignment)).offsets
+        found.update({other: (index, offset) for other, offset in zip(inside, offsets, strict=True)})
+    return found
 
 
 class _Planner:

@@ -194,7 +194,7 @@ def _dma(image: Image, program: Program, command: Dma) -> Iterator[str]:
         return
     for what, place in (("source", command.source), ("target", command.target)):
         yield from (f"{what}: {reason}" for reason in _side(image, program, command, place))
-    if command.target.space in (Space.WEIGHTS, Space.INPUT):
+    if command.target.space is Space.WEIGHTS or (command.target.space is Space.INPUT and not image.inplace_inputs):
         yield f"writes into {command.target.space.name}, which is read-only"
 
 

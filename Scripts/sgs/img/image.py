@@ -168,7 +168,8 @@ class Program:
 class Image:
     """A compiled network. `weights` is uint8 [bytes], `constants` says where the constants in it lie (if it is empty,
     they count as one); `config` is plain JSON data; `sram_bytes` is what the chip has, `compulsory_bytes` the DRAM
-    traffic of a frame that no plan going layer by layer can do without."""
+    traffic of a frame that no plan going layer by layer can do without; with `inplace_inputs` a run overwrites the
+    inputs."""
 
     chip: str
     model_name: str
@@ -182,6 +183,7 @@ class Image:
     programs: tuple[Program, ...]
     sram_bytes: int = 0
     compulsory_bytes: int = 0
+    inplace_inputs: bool = False
     weights: Array = field(default_factory=lambda: np.zeros(0, np.uint8))
     category: str = "Unknown"
     config: dict[str, Any] = field(default_factory=dict)

@@ -242,6 +242,7 @@ def _image(payload: memoryview) -> tuple[Image, tuple[int, int, int]]:
         programs=_each(_program, record.programs),
         sram_bytes=record.sramBytes,
         compulsory_bytes=record.compulsoryBytes,
+        inplace_inputs=bool(record.inplaceInputs),
         weights=decode(chunks, record.weightsSize),
         category=record.category or "",
         config=_config(record.configJson),

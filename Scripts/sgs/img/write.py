@@ -177,6 +177,7 @@ def _payload(image: Image) -> bytes:
         programs=[_program(program) for program in image.programs],
         sramBytes=image.sram_bytes,
         compulsoryBytes=image.compulsory_bytes,
+        inplaceInputs=image.inplace_inputs,
         weightsSize=image.weights.size,
         weightsCrc32=zlib.crc32(image.weights.tobytes()),
         weights=coded,
