@@ -1,217 +1,69 @@
 """Offsets for live ranges: which bytes of the arena each of them gets.
 
-Allocators are policy and see nothing but live ranges. All of them place ranges one after the other, each where it
-fits best among those already placed that live at the same time; they differ in the order. `check_plan` judges the
-result without sharing a line with them.
+Allocators are policy and see nothing but live ranges: the fast ones first (`allocate_orders`), an exact search where
+these leave a gap (`allocate_exact`). `check_plan` judges the result without sharing a line with them.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from sgs.compile.allocate_check import check_plan
+from sgs.compile.allocate_exact import tighten
+from sgs.compile.allocate_orders import ORDERS, climb, lower_bound, neighbours_of, peak, place
 from sgs.compile.live import LiveRange
 
-CLIMB_PLACEMENTS = 60_000  # ranges placed by the hill climb before it gives up, 5-10 µs each
+__all__ = ["EFFORT", "Plan", "allocate", "check_plan", "lower_bound"]
 
-Order = list[int]
+EFFORT = 5_000  # decisions of the exact search before it gives up, 0.1-0.2 ms each
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Offset of every range, in the ranges' order; `peak` bytes suffice for all, `lower_bound` is what any plan
-    needs."""
+    """Offset of every range in bytes, in the ranges' order; `peak` bytes suffice for all, `lower_bound` is what any
+    plan needs."""
 
     offsets: tuple[int, ...]
     peak: int
     lower_bound: int
     method: str
 
-
-def allocate(ranges: Sequence[LiveRange]) -> Plan:
-    """The best plan of all allocators; a plan that meets the lower bound ends the search."""
-    bound = lower_bound(ranges)
-    neighbours = _neighbours(ranges)
-    best: Plan | None = None
-    best_order: Order = []
-    for method, make_order in ORDERS.items():
-        order = make_order(ranges)
-        for fit in (_best_fit, _lowest_fit):
-            plan = _plan(
-                ranges, neighbours, order, fit, bound, f"{method}, {fit.__name__.strip('_').replace('_', ' ')}"
-            )
-            if best is None or plan.peak < best.peak:
-                best, best_order = plan, order
-            if best.peak == bound:
-                return best
-    assert best is not None
-    climbed = _climb(ranges, neighbours, best_order, best)
-    return climbed if climbed.peak < best.peak else best
+    @property
+    def gap(self) -> int:
+        """Bytes that a better plan could save at most; 0 for a plan that is known to be the best."""
+        return self.peak - self.lower_bound
 
 
-def lower_bound(ranges: Sequence[LiveRange]) -> int:
-    """Bytes alive at the worst moment: no plan has a lower peak."""
-    return max((alive for _, alive in _alive(ranges)), default=0)
+def allocate(ranges: Sequence[LiveRange], target: int | None = None, effort: int = EFFORT) -> Plan:
+    """The best plan of all allocators; a peak of `target` bytes or less ends the search. Same arguments, same plan.
 
+    Sizes and offsets are multiples of whatever all sizes are multiples of.
 
-def _alive(ranges: Sequence[LiveRange]) -> Iterator[tuple[int, int]]:
-    """(command, bytes alive from there on), at every command where that changes."""
-    changes: dict[int, int] = {}
-    for item in ranges:
-        changes[item.first] = changes.get(item.first, 0) + item.size
-        changes[item.last + 1] = changes.get(item.last + 1, 0) - item.size
-    alive = 0
-    for command in sorted(changes):
-        alive += changes[command]
-        yield command, alive
-
-
-def _neighbours(ranges: Sequence[LiveRange]) -> list[list[int]]:
-    """Per range, the others that live at the same time."""
-    order = sorted(range(len(ranges)), key=lambda i: ranges[i].first)
-    result: list[list[int]] = [[] for _ in ranges]
-    for position, i in enumerate(order):
-        for j in order[position + 1 :]:
-            if ranges[j].first > ranges[i].last:
-                break
-            result[i].append(j)
-            result[j].append(i)
-    return result
-
-
-# -- placing ranges in a given order -----------------------------------------------------------------------------------
-Gaps = Iterator[tuple[int, int]]  # (offset, bytes) of free space between neighbours, ascending
-
-
-def _gaps(taken: Sequence[tuple[int, int]], size: int) -> Gaps:
-    """Gaps of at least `size` bytes below and between the `taken` (start, end); the space above them comes last."""
-    end = 0
-    for start, stop in taken:
-        if start - end >= size:
-            yield end, start - end
-        end = max(end, stop)
-    yield end, 1 << 62
-
-
-def _best_fit(gaps: Gaps) -> int:
-    return min(gaps, key=lambda gap: gap[1])[0]
-
-
-def _lowest_fit(gaps: Gaps) -> int:
-    return next(gaps)[0]
-
-
-def _place(
-    ranges: Sequence[LiveRange], neighbours: list[list[int]], order: Order, fit: Callable[[Gaps], int], limit: int
-) -> list[int] | None:
-    """Offsets by placing in this order; None as soon as the peak passes `limit`."""
-    offsets = [-1] * len(ranges)
-    for i in order:
-        size = ranges[i].size
-        taken = sorted((offsets[j], offsets[j] + ranges[j].size) for j in neighbours[i] if offsets[j] >= 0)
-        offsets[i] = fit(_gaps(taken, size))
-        if offsets[i] + size > limit:
-            return None
-    return offsets
-
-
-def _plan(
-    ranges: Sequence[LiveRange],
-    neighbours: list[list[int]],
-    order: Order,
-    fit: Callable[[Gaps], int],
-    bound: int,
-    method: str,
-) -> Plan:
-    offsets = _place(ranges, neighbours, order, fit, 1 << 62)
-    assert offsets is not None
-    return Plan(tuple(offsets), _peak(ranges, offsets), bound, method)
-
-
-def _peak(ranges: Sequence[LiveRange], offsets: Sequence[int]) -> int:
-    return max((offset + item.size for item, offset in zip(ranges, offsets, strict=True)), default=0)
-
-
-# -- orders ------------------------------------------------------------------------------------------------------------
-def by_size(ranges: Sequence[LiveRange]) -> Order:
-    """Large before small."""
-    return sorted(range(len(ranges)), key=lambda i: (-ranges[i].size, ranges[i].first))
-
-
-def by_area(ranges: Sequence[LiveRange]) -> Order:
-    """Large and long-lived before small and short-lived."""
-    return sorted(range(len(ranges)), key=lambda i: (-ranges[i].size * (ranges[i].last - ranges[i].first + 1), i))
-
-
-def by_breadth(ranges: Sequence[LiveRange]) -> Order:
-    """What lives at the most crowded moment first, large before small, then the next most crowded moment."""
-    order: dict[int, None] = {}
-    for command, _ in sorted(_alive(ranges), key=lambda moment: (-moment[1], moment[0])):
-        there = [i for i, item in enumerate(ranges) if item.first <= command <= item.last]
-        order.update(dict.fromkeys(sorted(there, key=lambda i: (-ranges[i].size, ranges[i].first))))
-    return list(order)
-
-
-def by_time(ranges: Sequence[LiveRange]) -> Order:
-    """As they are needed, the longest-lived first."""
-    return sorted(range(len(ranges)), key=lambda i: (ranges[i].first, -ranges[i].last, -ranges[i].size))
-
-
-ORDERS: dict[str, Callable[[Sequence[LiveRange]], Order]] = {
-    "by size": by_size,
-    "by breadth": by_breadth,
-    "by area": by_area,
-    "by time": by_time,
-}
-
-
-def _climb(ranges: Sequence[LiveRange], neighbours: list[list[int]], order: Order, start: Plan) -> Plan:
-    """Move a range that reaches the peak, or one that it rests on, forward in the order; keep what is not worse.
-
-    The same ranges give the same plan: the random numbers are seeded, and the effort is counted, not timed.
+    Args:
+        target: bytes; None for the lower bound. "Do they fit into so many bytes?" is `allocate(...).peak <= target`;
+            a `lower_bound` above it proves that they do not.
+        effort: decisions of the exact search at most; it starts only when the fast allocators miss the target.
     """
-    rng = random.Random(0)
-    order, best = list(order), start
-    current = _place(ranges, neighbours, order, _lowest_fit, 1 << 62) or []
-    peak = _peak(ranges, current)
-    for _ in range(CLIMB_PLACEMENTS // max(len(ranges), 1)):
-        culprits = [i for i, item in enumerate(ranges) if current[i] + item.size == peak]
-        culprit = rng.choice(culprits)
-        moved = rng.choice([culprit, culprit, *neighbours[culprit]])
-        position = order.index(moved)
-        trial = [*order[:position], *order[position + 1 :]]
-        trial.insert(rng.randint(0, position), moved)
-        offsets = _place(ranges, neighbours, trial, _lowest_fit, peak)
-        if offsets is None:
-            continue
-        order, current, peak = trial, offsets, _peak(ranges, offsets)
-        if peak < best.peak:
-            best = Plan(tuple(offsets), peak, best.lower_bound, "hill climb")
-        if peak == best.lower_bound:
-            break
-    return best
-
-
-# -- the judge ---------------------------------------------------------------------------------------------------------
-def check_plan(ranges: Sequence[LiveRange], offsets: Sequence[int], peak: int, alignment: int = 1) -> list[str]:
-    """Everything wrong with a plan: two ranges in one byte at one time, a misaligned one, one that leaves the arena."""
-    if len(offsets) != len(ranges):
-        return [f"{len(offsets)} offsets for {len(ranges)} ranges"]
-    found = []
-    for item, offset in zip(ranges, offsets, strict=True):
-        if offset < 0 or offset + item.size > peak:
-            found.append(f"{item.name} lies at {offset} to {offset + item.size} of {peak}")
-        if offset % alignment:
-            found.append(f"{item.name} at {offset} is not aligned to {alignment}")
-    events = sorted({item.first for item in ranges})  # a clash exists, if at all, when the later of two is born
-    for command in events:
-        spans = [(o, o + r.size, r.name) for r, o in zip(ranges, offsets, strict=True) if r.first <= command <= r.last]
-        spans.sort()
-        end, owner = 0, ""
-        for start, stop, name in spans:
-            if start < end and stop > start:
-                found.append(f"{name} and {owner} overlap at command {command}")
-            if stop > end:
-                end, owner = stop, name
-    return found
+    bound = lower_bound(ranges)
+    goal = bound if target is None else target
+    neighbours = neighbours_of(ranges)
+    best, best_order = Plan((), 1 << 62, bound, ""), list[int]()
+    for name, make_order in ORDERS.items():
+        order = make_order(ranges)
+        for fit, offsets in place(ranges, neighbours, order):
+            if (height := peak(ranges, offsets)) < best.peak:
+                best, best_order = Plan(tuple(offsets), height, bound, f"{name}, {fit}"), order
+            if best.peak <= goal or best.gap == 0:
+                return best
+    if bound > goal:
+        return best
+    climbed, height = climb(ranges, neighbours, best_order, goal)
+    if height < best.peak:
+        best = Plan(tuple(climbed), height, bound, "hill climb")
+    if best.peak <= goal:
+        return best
+    found, bound = tighten(ranges, best.peak, bound, target, effort)
+    if found is None:
+        return replace(best, lower_bound=bound)
+    return Plan(tuple(found), peak(ranges, found), bound, "exact search")
