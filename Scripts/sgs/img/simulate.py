@@ -192,13 +192,14 @@ class _Run:
     def __init__(self, command: Compute, kernels: _Kernels, memory: Array) -> None:
         self._command, self._kernels, self._memory = command, kernels, memory
         self._constants = kernels.constants(command, memory)
-        self._built: list[Array] = []
+        self._built: list[bytes] = []
         self._step: Step | None = None
 
     def __call__(self) -> None:
-        if self._step is None or not all(map(np.array_equal, self._built, self._constants)):
+        held = [constant.tobytes() for constant in self._constants]
+        if self._step is None or held != self._built:
             self._step = self._kernels.bind(self._command.kernel, self._memory, self._command)
-            self._built = [held.copy() for held in self._constants]
+            self._built = held
         self._step()
 
 
