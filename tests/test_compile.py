@@ -51,6 +51,11 @@ class Fixed:
         tensor.quant = None if dtype.is_float else activation_params(-0.7 * bound, bound, dtype)
         return tensor
 
+    @staticmethod
+    def typed_as(tensor: Tensor, other: Tensor) -> Tensor:
+        tensor.dtype, tensor.quant = other.dtype, other.quant
+        return tensor
+
     def __call__(
         self, op: str, *operands: Tensor, dtype: DType = DType.INT16, bound: float = 5.0, **attrs: Any
     ) -> Tensor:
@@ -155,6 +160,45 @@ def two_inputs() -> Graph:
     return f.done(f("MUL", a, b, activation="NONE"))
 
 
+def moved(f: Fixed, op: str, *operands: Tensor, **attrs: Any) -> Tensor:
+    """A move: its result has its operand's type and parameters."""
+    return f.typed_as(f.build(op, *operands, **attrs), operands[0])
+
+
+def heads() -> Graph:
+    """Results of two sizes, made rows of one output: addresses alone."""
+    f = Fixed()
+    x = f.input("x", (1, 6, 5, 4), DType.UINT8)
+    a = f.conv(x, 4, 3)
+    b = f("AVERAGE_POOL_2D", x, kernel=(2, 2), strides=(2, 2), pads=(0, 0, 0, 0), activation="NONE")
+    rows = [moved(f, "RESHAPE", t, shape=(1, t.shape[1] * t.shape[2], 4)) for t in (a, b)]
+    rows[1].quant = rows[0].quant
+    return f.done(moved(f, "CONCATENATION", *rows, axis=1))
+
+
+def joined_twice() -> Graph:
+    """An operand that is there twice and one that is read elsewhere, in an output; parts of it cut out again."""
+    f = Fixed()
+    x = f.input("x", (3, 4))
+    a, b = f.table(x), f("ADD", x, x, activation="NONE")
+    b.quant = a.quant
+    y = moved(f, "CONCATENATION", a, b, a, axis=0)
+    z = moved(f, "CONCATENATION", b, y, axis=0)
+    part = moved(f, "STRIDED_SLICE", z, begin=(2, 0), end=(7, 4), strides=(1, 1))
+    column = moved(f, "STRIDED_SLICE", z, begin=(0, 1), end=(12, 3), strides=(1, 1))
+    return f.done(y, f.table(part), f.table(column))
+
+
+def split_rows() -> Graph:
+    f = Fixed()
+    x = f.input("x", (8, 5))
+    parts = f.build.node("SPLIT", [x], axis=0, num_splits=4)
+    for part in parts:
+        f.typed_as(part, x)
+    again = moved(f, "CONCATENATION", parts[2], parts[0], axis=0)
+    return f.done(f("ADD", parts[1], parts[3], activation="NONE"), f.table(again), parts[0])
+
+
 BY_HAND: dict[str, Callable[[], Graph]] = {
     "chain": chain,
     "residual": residual,
@@ -166,6 +210,9 @@ BY_HAND: dict[str, Callable[[], Graph]] = {
     "reshaped input as output": reshaped_input_as_output,
     "copies": copies,
     "two inputs": two_inputs,
+    "heads": heads,
+    "joined twice": joined_twice,
+    "split rows": split_rows,
 }
 
 
@@ -351,6 +398,19 @@ def test_a_change_of_shape_is_no_layer(chip: Chip) -> None:
     assert [layer.opcode for layer in image.layers] == ["TABLE"]
     assert image.programs[0].arena_size == 0
     assert [layer.opcode for layer in compile_graph(two_shapes_of_one_tensor(), chip).layers].count("RESHAPE") == 2
+
+
+def test_moves_of_whole_runs_are_addresses(chip: Chip) -> None:
+    image = compile_graph(heads(), chip)
+    assert [layer.opcode for layer in image.layers] == ["CONV_2D", "AVERAGE_POOL_2D"]
+    offsets = {
+        c.target.offset for c in image.programs[0].commands if isinstance(c, Dma) and c.target.space is Space.OUTPUT
+    }
+    assert {0, 6 * 5 * 4 * 2} <= offsets
+    joined = [layer.opcode for layer in compile_graph(joined_twice(), chip).layers]
+    assert joined.count("CONCATENATION") == 2 and joined.count("STRIDED_SLICE") == 1  # the column
+    split = [layer.opcode for layer in compile_graph(split_rows(), chip).layers]
+    assert sorted(split) == ["ADD", "CONCATENATION", "RESHAPE", "TABLE"]  # the copy is the output
 
 
 def test_spans_of_a_residual() -> None:

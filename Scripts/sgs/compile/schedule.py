@@ -103,12 +103,18 @@ class _Layer:
         storage = self._residence.storage[tensor.name]
         return self._into.resident.get(storage, storage)
 
+    def _spot(self, tensor: Tensor, offset: int) -> Spot:
+        """A byte of a tensor where it lies whole."""
+        return Spot(self._home(tensor), self._residence.offset[tensor.name] + offset)
+
     def move(self) -> None:
         """A layer of transfers alone, straight from operands to results."""
         operands, results = self._graph.operands(self._node), self._graph.results(self._node)
         step = Step()
         for copy in MOVE[self._node.op].copies(self._node, operands, results):
-            step.stores.append(self._copied(copy, operands[copy.operand], results[copy.result]))
+            made = self._copied(copy, operands[copy.operand], results[copy.result])
+            if (made.source, made.source_strides) != (made.target, made.target_strides):
+                step.stores.append(made)
         self._into.steps.append(step)
 
     def _copied(self, copy: Copy, source: Tensor | None, target: Tensor) -> Transfer:
@@ -119,9 +125,9 @@ class _Layer:
             self._index,
             copy.extents,
             size,
-            Spot(self._home(source), begin * size),
+            self._spot(source, begin * size),
             tuple(stride * size for stride in strides),
-            Spot(self._home(target), into * size),
+            self._spot(target, into * size),
             tuple(stride * size for stride in places),
         )
 
@@ -165,7 +171,7 @@ class _Layer:
 
     def _read(self, step: Step, slot: int, tensor: Tensor, box: Box) -> Spot:
         if self._in_place(tensor, box):
-            return Spot(self._home(tensor), _offset(tensor, box))
+            return self._spot(tensor, _offset(tensor, box))
         window = self._windows[slot]
         if window.box != box:
             held, source = window.box, window.buffer
@@ -181,16 +187,16 @@ class _Layer:
 
     def _write(self, step: Step, slot: int, tensor: Tensor, box: Box) -> Spot:
         if self._in_place(tensor, box):
-            return Spot(self._home(tensor), _offset(tensor, box))
+            return self._spot(tensor, _offset(tensor, box))
         target = self._windows[slot].advance()
         whole = _strides(tensor, whole_box(tensor.shape))
-        place = Spot(self._home(tensor), _offset(tensor, box)), whole
+        place = self._spot(tensor, _offset(tensor, box)), whole
         step.stores.append(_transfer(self._index, tensor, box, (Spot(target), _strides(tensor, box)), place))
         return Spot(target)
 
     def _loaded(self, tensor: Tensor, box: Box, target: Buffer, held: Box) -> Transfer:
         """A box of a tensor into a buffer that is to hold the box `held`."""
-        source = Spot(self._home(tensor), _offset(tensor, box)), _strides(tensor, whole_box(tensor.shape))
+        source = self._spot(tensor, _offset(tensor, box)), _strides(tensor, whole_box(tensor.shape))
         return _transfer(
             self._index, tensor, box, source, (_spot_in(tensor, target, held, box), _strides(tensor, held))
         )
@@ -269,6 +275,10 @@ class _CascadeSteps:
         storage = self._residence.storage[name]
         return self._into.resident.get(storage, storage)
 
+    def _lies(self, name: str, offset: int = 0) -> Spot:
+        """A byte of a tensor where it lies whole."""
+        return Spot(self._home(name), self._residence.offset[name] + offset)
+
     def _buffer(self, name: str) -> Buffer:
         return self._buffers[name][self._turn.get(name, 0)]
 
@@ -289,12 +299,12 @@ class _CascadeSteps:
         """New rows of what comes from outside; rows that are needed again move along."""
         if name not in self._buffers:
             return
-        window, home = self._bands.windows.get(name), self._home(name)
+        window = self._bands.windows.get(name)
         if window is None:
             if not number:
                 tensor = self._graph[name]
                 size = packed_bytes(tensor.shape, tensor.dtype)
-                step.early.append(self._bytes(name, Spot(home), Spot(self._buffer(name)), size))
+                step.early.append(self._bytes(name, self._lies(name), Spot(self._buffer(name)), size))
             return
         first, last = window.new(number)
         base, held = window.base[number], window.base[number - 1] if number else 0
@@ -307,7 +317,7 @@ class _CascadeSteps:
             step.early.append(self._bytes(name, Spot(source, (base - held) * row), Spot(target), (first - base) * row))
         if first < last:
             new = Spot(target, (first - base) * row)
-            step.early.append(self._bytes(name, Spot(home, first * row), new, (last - first) * row))
+            step.early.append(self._bytes(name, self._lies(name, first * row), new, (last - first) * row))
 
     def _bytes(self, name: str, source: Spot, target: Spot, size: int) -> Transfer:
         """So many bytes of a tensor from here to there, for the layer that makes or else first reads it."""
@@ -330,7 +340,7 @@ class _CascadeSteps:
         tensor, home = self._graph[name], self._home(name)
         size = packed_bytes(tensor.shape[2:], tensor.dtype)
         if isinstance(home, Buffer):
-            return Spot(home, row * size)
+            return self._lies(name, row * size)
         if name not in self._bands.windows:
             return Spot(self._buffer(name))
         return Spot(self._buffer(name), (row - self._first_held(name, number)) * size)
@@ -358,7 +368,7 @@ class _CascadeSteps:
         for name in node.outputs:
             if name in self._buffers and name in self._cascade.leaving:
                 size = self._bands.windows[name].row
-                target = Spot(self._home(name), rows[0] * size)
+                target = self._lies(name, rows[0] * size)
                 made = self._spot(name, rows[0], number)
                 step.stores.append(self._bytes(name, made, target, (rows[1] - rows[0]) * size))
 
