@@ -34,7 +34,15 @@ def test_every_figure_says_where_it_comes_from(chip: Chip) -> None:
     assert stated == set(KEYS)
     assert stated - {"aliases"} <= set(chip.provenance)
     assert set(chip.provenance.values()) <= {"public", "modelled"}
-    for name in ("macs_per_cycle", "sram_bytes", "dram_bytes_per_second", "clock_hz"):
+    for name in (
+        "macs_per_cycle",
+        "mac_inputs",
+        "mac_outputs",
+        "int4_multiplier",
+        "sram_bytes",
+        "dram_bytes_per_second",
+        "clock_hz",
+    ):
         assert chip.provenance[name] == "modelled", "unpublished: no file may call it public"
 
 
@@ -52,6 +60,9 @@ def test_modelled_speed_agrees_with_the_public_figure(name: str, low: float, hig
 def test_figures_are_plausible(chip: Chip) -> None:
     assert chip.alignment & (chip.alignment - 1) == 0
     assert chip.sram_bytes % chip.alignment == 0
+    assert chip.mac_inputs * chip.mac_outputs == chip.macs_per_cycle
+    assert chip.mac_inputs <= chip.mac_outputs <= 2 * chip.mac_inputs
+    assert chip.int4_multiplier == (2 if "int4" in chip.number_formats else 1)
     assert 1 <= chip.dram_bytes_per_second / chip.clock_hz <= 64
     assert {"uint8", "int16"} <= set(chip.number_formats)
     assert chip.max_kernel >= 13, "the pooling pyramids of detectors"
@@ -84,6 +95,9 @@ BAD = [
     (GOOD.replace("cores = 1", "corse = 1"), "did you mean cores?"),
     (GOOD.replace("cores = 1 ; modelled\n", ""), "lacks cores"),
     (GOOD + "cores = 2 ; modelled\n", "appears a second time"),
+    (GOOD.replace("mac_inputs = 16", "mac_inputs = 8"), "mac_inputs 8 times mac_outputs 32 is not macs_per_cycle 512"),
+    (GOOD.replace("int4_multiplier = 1", "int4_multiplier = 2"), "int4_multiplier 2 is for chips with int4"),
+    (GOOD.replace("int4_multiplier = 1 ; modelled, it takes no 4-bit weights\n", ""), "lacks int4_multiplier"),
 ]
 
 

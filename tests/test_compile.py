@@ -13,7 +13,7 @@ import sgs.ops  # noqa: F401  fills the tables
 from fixed_examples import code_feeds, fixed_variants
 from sgs.builder import GraphBuilder
 from sgs.compile import compile_graph, summarise
-from sgs.compile.cost import Cycles, Timeline, computation_cycles, mac_cycles, transfer_cycles
+from sgs.compile.cost import Cycles, Timeline, array_cycles, computation_cycles, mac_cycles, transfer_cycles
 from sgs.compile.live import reside
 from sgs.compile.residency import compulsory_traffic, spill_bound
 from sgs.config.chips import Chip, load_chip
@@ -24,7 +24,7 @@ from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, activation_params, quantise_weights, symmetric_params
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
-from sgs.registry import MOVE, OPERATOR
+from sgs.registry import COST, MOVE, OPERATOR, QUANTISE, MacShape
 
 FIXED_OPS = [op for op in OPERATOR if OPERATOR[op].stage != "float"]
 
@@ -455,17 +455,68 @@ def test_the_least_traffic_by_hand() -> None:
 # -- cost --------------------------------------------------------------------------------------------------------------
 def simple(chip: Chip) -> Chip:
     return replace(
-        chip, macs_per_cycle=100, int16_divisor=4, vector_lanes=16, clock_hz=800, dram_bytes_per_second=1600,
-        dram_latency_cycles=10,
+        chip, macs_per_cycle=32, mac_inputs=4, mac_outputs=8, int16_divisor=4, int4_multiplier=2, vector_lanes=16,
+        clock_hz=800, dram_bytes_per_second=1600, dram_latency_cycles=10,
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("groups", "inputs", "outputs", "steps", "expected"),
+    [
+        (1, 4, 8, 7, 7),  # the whole array in every cycle
+        (1, 3, 8, 9, 9),  # a first layer: one row of the array idles
+        (1, 5, 8, 7, 2 * 7),
+        (1, 9, 17, 7, 3 * 3 * 7),
+        (2, 4, 8, 7, 2 * 7),  # groups one after the other
+        (2, 5, 9, 7, 2 * 2 * 2 * 7),
+        (6, 2, 3, 7, 3 * 7),  # two at a time: 4 inputs, 6 outputs
+        (6, 1, 5, 7, 6 * 7),  # one at a time: two would make 10 outputs
+        (10, 1, 1, 9, 3 * 9),  # depthwise: four channels at a time
+        (10, 1, 2, 9, 3 * 9),
+    ],
+)
+def test_cycles_of_the_array_by_hand(
+    groups: int, inputs: int, outputs: int, steps: int, expected: int, chip: Chip
+) -> None:
+    shape, chip = MacShape(groups, inputs, outputs, steps), simple(chip)
+    assert array_cycles(shape, chip) == mac_cycles(shape, chip, DType.UINT8, DType.INT8) == expected
+    assert mac_cycles(shape, chip, DType.INT16, DType.INT16) == 4 * expected
+    assert mac_cycles(shape, chip, DType.UINT8, DType.INT4) == -(-expected // 2)
+    assert mac_cycles(shape, chip, DType.INT16, DType.INT4) == 2 * expected
+
+
 def test_cycles_by_hand(chip: Chip) -> None:
-    chip = simple(chip)
-    assert mac_cycles(1001, chip, wide=False) == 11 and mac_cycles(1001, chip, wide=True) == 41
-    graph = residual()
-    assert computation_cycles(graph, graph.nodes[0], chip) == Cycles("mac", -(-6 * 5 * 4 * 36 // 100))
+    chip, graph = simple(chip), residual()
+    assert [node.op for node in graph.nodes[:2]] == ["CONV_2D", "QUANTIZE"]
+    assert computation_cycles(graph, graph.nodes[0], chip) == Cycles("mac", 9 * 6 * 5)  # 9 taps, 4 → 4 channels
     assert computation_cycles(graph, graph.nodes[1], chip) == Cycles("vector", -(-120 // 16))
+    narrow = packed_weights()
+    assert computation_cycles(narrow, narrow.nodes[0], chip) == Cycles("mac", -(-9 * 5 * 7 // 2))
+
+
+@pytest.mark.parametrize("op", [op for op in FIXED_OPS if op in QUANTISE and QUANTISE[op].kind == "mac"])
+def test_the_array_does_no_more_than_it_can(op: str, chip: Chip) -> None:
+    """Utilisation is at most 1, for every example, type and geometry; the shape of the work is the work."""
+    for _, graph in fixed_variants(op):
+        for node in (node for node in graph.nodes if node.op == op):
+            operands = graph.operands(node)
+            work, weight = COST[op](node, operands, graph.results(node)), operands[1]
+            assert work.array is not None and weight is not None and work.macs == work.array.macs > 0
+            rate = (4 if weight.dtype is DType.INT16 else 1) / (2 if weight.dtype is DType.INT4 else 1)
+            for inputs, outputs in ((16, 16), (16, 32), (3, 5), (1, 1), (64, 64)):
+                array = {"mac_inputs": inputs, "mac_outputs": outputs, "macs_per_cycle": inputs * outputs}
+                busy = computation_cycles(graph, node, replace(chip, **array)).busy
+                assert 0 < work.macs * rate <= busy * inputs * outputs
+                if (inputs, outputs) == (1, 1):
+                    assert busy == -(-work.macs * rate // 1)  # an array of one is always in use
+
+
+@pytest.mark.parametrize("op", FIXED_OPS)
+def test_sums_of_products_say_how_they_lie_on_the_array(op: str) -> None:
+    for _, graph in fixed_variants(op):
+        for node in graph.nodes:
+            work = COST[node.op](node, graph.operands(node), graph.results(node))
+            assert (work.array is None) == (work.macs == 0), node.op
 
 
 @pytest.mark.parametrize(

@@ -301,11 +301,35 @@ RANGE_FROM: RuleTable[Callable[[Node], int | None]] = RuleTable("range source")
 # -- compiler
 # --------------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
+class MacShape:
+    """Sums of products as a MAC array takes them: `groups` that share nothing; in each of them `inputs` channels meet
+    the weights of `outputs` channels in each of `steps`, a step being one tap at one position."""
+
+    groups: int
+    inputs: int
+    outputs: int
+    steps: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of it all."""
+        return self.groups * self.inputs * self.outputs * self.steps
+
+
+@dataclass(frozen=True)
 class Cost:
-    """Work of one node: multiply-accumulates and vector-unit operations (elements × steps)."""
+    """Work of one node: multiply-accumulates and vector-unit operations (elements × steps). A sum of products has
+    `array` as well, which says how its multiply-accumulates lie on the array."""
 
     macs: int = 0
     vector_ops: int = 0
+    array: MacShape | None = None
+
+    @classmethod
+    def of_products(cls, groups: int, inputs: int, outputs: int, steps: int) -> Cost:
+        """Work of a sum of products; see `MacShape`."""
+        shape = MacShape(groups, inputs, outputs, steps)
+        return cls(macs=shape.macs, array=shape)
 
 
 COST: RuleTable[Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Cost]] = RuleTable("cost rule")

@@ -22,13 +22,17 @@ PACKAGES = {
 COLUMNS: dict[str, tuple[str, float, int]] = {
     "cores": ("cores", 1, 0),
     "MAC/cycle": ("macs_per_cycle", 1, 0),
+    "MAC in": ("mac_inputs", 1, 0),
+    "MAC out": ("mac_outputs", 1, 0),
+    "4-bit rate": ("int4_multiplier", 1, 0),
     "MHz": ("clock_hz", 1e6, 0),
     "SRAM KiB": ("sram_bytes", 1024, 0),
     "DRAM GB/s": ("dram_bytes_per_second", 1e9, 1),
 }
 NOTE = (
     "* modelled: MAC arrays, memories and bandwidths of these chips are unpublished; the machine model uses these\n"
-    "  figures. TOPS = 2 x MAC/cycle x clock of the model, for 8-bit operands."
+    "  figures (docs/MACHINE.md). TOPS = 2 x MAC/cycle x clock of the model, for 8-bit operands. MAC in, MAC out:\n"
+    "  channels that the MAC array takes and makes in a cycle. 4-bit rate: how much faster it is on 4-bit weights."
 )
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 from sgs.config.chips import Chip
-from sgs.ir.graph import Graph, Node
+from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.types import DType
-from sgs.registry import COST
+from sgs.registry import COST, QUANTISE, MacShape
 
 Engine = Literal["mac", "vector", "dma"]
 ENGINES: tuple[Engine, ...] = ("mac", "vector", "dma")
@@ -40,15 +40,33 @@ def computation_cycles(graph: Graph, node: Node, chip: Chip) -> Cycles:
     """Cycles of one node. Raises UnsupportedOperator for an operator without a cost rule."""
     operands = graph.operands(node)
     work = COST[node.op](node, operands, graph.results(node))
-    if not work.macs:
-        return Cycles("vector", max(1, _ceil(work.vector_ops, chip.vector_lanes)))
-    wide = operands[0] is not None and operands[0].dtype.bits > DType.UINT8.bits
-    return Cycles("mac", max(mac_cycles(work.macs, chip, wide=wide), _ceil(work.vector_ops, chip.vector_lanes)))
+    vector = max(1, _ceil(work.vector_ops, chip.vector_lanes))
+    if work.array is None:
+        return Cycles("vector", vector)
+    return Cycles("mac", max(mac_cycles(work.array, chip, *_formats(node, operands)), vector))
 
 
-def mac_cycles(macs: int, chip: Chip, *, wide: bool) -> int:
-    """Cycles of the MAC array; `wide`: on 16-bit activations."""
-    return _ceil(macs * (chip.int16_divisor if wide else 1), chip.macs_per_cycle)
+def _formats(node: Node, operands: Sequence[Tensor | None]) -> tuple[DType, DType]:
+    """Types of activations and weights of a sum of products, 8-bit ones where it does not say."""
+    rule = QUANTISE.get(node.op)
+    weight = operands[rule.weight] if rule is not None and len(operands) > rule.weight else None
+    x = operands[0] if operands else None
+    return DType.UINT8 if x is None else x.dtype, DType.INT8 if weight is None else weight.dtype
+
+
+def array_cycles(shape: MacShape, chip: Chip) -> int:
+    """Cycles of the MAC array on 8-bit operands: in each it multiplies `chip.mac_inputs` channels with the weights of
+    `chip.mac_outputs` channels. Groups that are smaller than the array lie on its diagonal, as many as fit."""
+    blocks = _ceil(shape.inputs, chip.mac_inputs) * _ceil(shape.outputs, chip.mac_outputs)
+    together = min(chip.mac_inputs // shape.inputs, chip.mac_outputs // shape.outputs) if blocks == 1 else 1
+    return _ceil(shape.groups, together) * blocks * shape.steps
+
+
+def mac_cycles(shape: MacShape, chip: Chip, activations: DType, weights: DType) -> int:
+    """Cycles of the MAC array on operands of these types."""
+    slower = chip.int16_divisor if activations.bits > 8 else 1
+    faster = chip.int4_multiplier if weights is DType.INT4 else 1
+    return _ceil(array_cycles(shape, chip) * slower, faster)
 
 
 def transfer_cycles(

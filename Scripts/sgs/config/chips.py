@@ -5,7 +5,7 @@ Every figure carries where it comes from, `public` or `modelled`; the machine mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,10 @@ class Chip:
     public_figure: str  # what was published about its speed, in words
     cores: int
     macs_per_cycle: int  # 8-bit multiply-accumulates
-    int16_divisor: int  # a 16-bit multiply-accumulate takes the place of so many 8-bit ones
+    mac_inputs: int  # channels that the MAC array takes in a cycle, each of which meets the weights of
+    mac_outputs: int  # so many result channels: the product of the two is macs_per_cycle
+    int16_divisor: int  # a multiply-accumulate of 16-bit activations takes the place of so many 8-bit ones
+    int4_multiplier: int  # so many multiply-accumulates with 4-bit weights take the place of one with wider ones
     vector_lanes: int  # 16-bit elements a cycle of everything that is not a multiply-accumulate
     clock_hz: int
     sram_bytes: int
@@ -76,7 +79,10 @@ KEYS: dict[str, Callable[[list[str]], Any]] = {
     "public_figure": _text,
     "cores": _count,
     "macs_per_cycle": _count,
+    "mac_inputs": _count,
+    "mac_outputs": _count,
     "int16_divisor": _count,
+    "int4_multiplier": _count,
     "vector_lanes": _count,
     "clock_hz": _count,
     "sram_bytes": _count,
@@ -117,7 +123,18 @@ def read_chip(path: Path) -> Chip:
     if missing:
         problems.append(_problem(path, "[chip]", f"lacks {listing(missing)}"))
     raise_all(problems, stage=STAGE, file=path)
-    return Chip(name=path.stem.lower(), provenance=provenance, **values)
+    chip = Chip(name=path.stem.lower(), provenance=provenance, **values)
+    raise_all([_problem(path, "[chip]", reason) for reason in _contradictions(chip)], stage=STAGE, file=path)
+    return chip
+
+
+def _contradictions(chip: Chip) -> Iterator[str]:
+    """Figures that do not fit each other."""
+    if chip.mac_inputs * chip.mac_outputs != chip.macs_per_cycle:
+        array = f"mac_inputs {chip.mac_inputs} times mac_outputs {chip.mac_outputs}"
+        yield f"{array} is not macs_per_cycle {chip.macs_per_cycle}"
+    if chip.int4_multiplier != 1 and "int4" not in chip.number_formats:
+        yield f"int4_multiplier {chip.int4_multiplier} is for chips with int4 among their number_formats; else it is 1"
 
 
 def _problem(path: Path, where: str, reason: str, remedy: str | None = None) -> UserError:

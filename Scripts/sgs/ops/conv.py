@@ -311,10 +311,13 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
 
 @COST.row(CONV, DEPTHWISE)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    weight = operands[1]
-    assert weight is not None
-    taps = int(np.prod(weight.shape[1:])) if node.op == CONV else weight.shape[1] * weight.shape[2]
-    return Cost(macs=results[0].elements * taps)
+    x, weight = operands[0], operands[1]
+    assert x is not None and weight is not None
+    groups, outputs = groups_of(node, x, weight), results[0].shape[3]
+    positions = results[0].elements // outputs
+    return Cost.of_products(
+        groups, x.shape[3] // groups, outputs // groups, positions * int(np.prod(weight.shape[1:3]))
+    )
 
 
 def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:

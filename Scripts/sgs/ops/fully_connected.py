@@ -178,7 +178,8 @@ def reference(
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
     weight = operands[1]
     assert weight is not None
-    return Cost(macs=results[0].elements * weight.shape[1])
+    outputs, inputs = weight.shape
+    return Cost.of_products(1, inputs, outputs, results[0].elements // outputs)
 
 
 # -- tiles -----------------------------------------------------------------------------------------------------------

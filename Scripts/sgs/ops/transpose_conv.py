@@ -309,9 +309,11 @@ def reference(
 
 @COST.row(OP)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """Every position of the operand with every tap."""
     x, weight = operands[0], operands[1]
     assert x is not None and weight is not None
-    return Cost(macs=x.elements * int(np.prod(weight.shape[:3])))
+    outputs, kh, kw, inputs = weight.shape
+    return Cost.of_products(1, inputs, outputs, x.elements // inputs * kh * kw)
 
 
 # -- tiles -----------------------------------------------------------------------------------------------------------
