@@ -14,14 +14,16 @@ from fixed_examples import code_feeds, fixed_variants
 from sgs.builder import GraphBuilder
 from sgs.compile import compile_graph, summarise
 from sgs.compile.cost import Cycles, Timeline, array_cycles, computation_cycles, mac_cycles, transfer_cycles
+from sgs.compile.legalise import limit_text, ranks_fit
 from sgs.compile.live import reside
 from sgs.compile.residency import compulsory_traffic, spill_bound
 from sgs.config.chips import Chip, load_chip
 from sgs.engine import FixedEngine, run_reference
 from sgs.errors import UserError
 from sgs.img import Compute, Dma, Image, OfflineEngine, Space, image_bytes, parse_image
+from sgs.img.check import LARGEST_RANK
 from sgs.ir import Graph, Tensor
-from sgs.numeric.quantise import Array, activation_params, quantise_weights, symmetric_params
+from sgs.numeric.quantise import Array, QuantParams, activation_params, quantise_weights, symmetric_params
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
 from sgs.registry import COST, MOVE, OPERATOR, QUANTISE, MacShape
@@ -105,7 +107,7 @@ def concat() -> Graph:
     """Three branches joined, one of them twice, one of them the input itself."""
     f = Fixed()
     x = f.input("x", (1, 6, 5, 4))
-    a = f("ADD", x, x, activation="RELU")
+    a = f("ADD", x, x, bound=4.0, activation="RELU")
     y = f.build("CONCATENATION", x, a, x, axis=3)
     y.quant = x.quant
     return f.done(f.table(y))
@@ -643,10 +645,111 @@ def empty() -> Graph:
     return graph
 
 
+def nine_axes() -> Graph:
+    f = Fixed()
+    return f.done(f.table(f.input("x", (1, 2, 1, 2, 1, 2, 1, 2, 3))))
+
+
+def scale_per_channel() -> Graph:
+    f = Fixed()
+    x = f.input("x", (1, 4, 3))
+    x.quant = QuantParams(np.ones(3), np.zeros(3, np.int32), 2)
+    return f.done(f("ADD", x, x, activation="NONE"))
+
+
+def no_scale() -> Graph:
+    f = Fixed()
+    x = f.build.input("x", (1, 4, 3), DType.INT32)
+    return f.done(f("ADD", x, x, activation="NONE"))
+
+
+def moved_to_another_type() -> Graph:
+    f = Fixed()
+    x = f.input("x", (1, 4, 3))
+    return f.done(f("CONCATENATION", x, x, axis=2, dtype=DType.UINT8))
+
+
+def moved_to_another_scale() -> Graph:
+    f = Fixed()
+    return f.done(f("TRANSPOSE", f.input("x", (1, 4, 3)), perm=(0, 2, 1), bound=9.0))
+
+
+def computed(op: str, shape: tuple[int, ...], dtype: DType, **attrs: Any) -> Callable[[], Graph]:
+    """An operator whose constant operand is computed."""
+
+    def make() -> Graph:
+        f = Fixed()
+        x = f.input("x", (1, 5, 5, 3), DType.UINT8 if dtype is DType.INT8 else DType.INT16)
+        other = f.build.input("w", shape, dtype)
+        bias = [f.build.constant("b", np.zeros(4, np.int32))] if op == "CONV_2D" else []
+        return f.done(f(op, x, other, *bias, **attrs))
+
+    return make
+
+
+WINDOW = dict(strides=(1, 1), dilations=(1, 1), pads=(0,) * 4, activation="NONE")
+
+
+def product(size: int, value: int, dtype: DType, weights: DType, bias: int = 0) -> Callable[[], Graph]:
+    """A product with so many equal weights."""
+
+    def make() -> Graph:
+        f = Fixed()
+        x = f.input("x", (1, size), dtype)
+        quant = symmetric_params(np.ones(2), weights)
+        data = np.full((2, size), value, weights.numpy)
+        w = f.build.graph.add_constant("w", data, quant=quant, dtype=weights)
+        b = f.build.constant("b", np.array([bias, 0], np.int64))
+        return f.done(f("FULLY_CONNECTED", x, w, b, activation="NONE", keep_num_dims=True))
+
+    return make
+
+
+def no_bias() -> Graph:
+    graph = packed_weights()
+    graph.nodes[0].inputs.pop()
+    return graph
+
+
+def short_table() -> Graph:
+    f = Fixed()
+    return f.done(f("TABLE", f.input("x", (1, 4, 3)), f.build.constant("t", np.zeros(256, np.int16))))
+
+
+def picture_of_codes() -> Graph:
+    f = Fixed()
+    table = f.build.constant("t", np.zeros((256, 3), np.int16))
+    return f.done(f("NORMALISE_IMAGE", f.input("x", (1, 4, 5, 3)), table, order=(2, 1, 0), axis=3))
+
+
 REFUSED: dict[str, tuple[Callable[[], Graph], dict[str, Any], list[str]]] = {
     "float graph": (float_graph, {}, ["2 problems", "RELU 'rectify': computes in floating point", "ADD 'sum'"]),
     "large window": (large_window, {}, ["CONV_2D", "fewer than 64 taps"]),
-    "4 bit weights": (packed_weights, {"chip": "ifado"}, ["breaks a limit of ifado", "uint8"]),
+    "4 bit weights": (
+        packed_weights,
+        {"chip": "ifado"},
+        ["breaks a limit of ifado", "number formats: uint8, int16"],
+    ),
+    "nine axes": (nine_axes, {}, ["TABLE", "Tensors have at most 8 axes"]),
+    "scale per channel": (scale_per_channel, {}, ["ADD", "have one scale and one zero point"]),
+    "no scale": (no_scale, {}, ["ADD", "have a scale and a zero point"]),
+    "moved to another type": (moved_to_another_type, {}, ["CONCATENATION", "keeps their type, scale and zero point"]),
+    "moved to another scale": (moved_to_another_scale, {}, ["TRANSPOSE", "keeps their type, scale and zero point"]),
+    "computed weight": (computed("CONV_2D", (4, 3, 3, 3), DType.INT8, **WINDOW), {}, ["weight and the bias are const"]),
+    "computed slope": (computed("PRELU", (3,), DType.INT16), {}, ["PRELU", "The slope is a constant"]),
+    "computed table": (
+        computed("TABLE", (513,), DType.INT16),
+        {},
+        ["The table is a constant, of 256 entries"],
+    ),
+    "short table": (short_table, {}, ["of 513, 1,025, 2,049 or 4,097 for INT16"]),
+    "picture of codes": (picture_of_codes, {}, ["Pictures are UINT8"]),
+    "no bias": (no_bias, {}, ["CONV_2D", "has a bias"]),
+    "8 × 16 bit": (product(9, 1, DType.UINT8, DType.INT16), {}, ["UINT8 activations take INT8 or INT4 weights"]),
+    "INT8 activations": (product(9, 1, DType.INT8, DType.INT8), {}, ["INT16 activations INT16, INT8 or INT4 weights"]),
+    "long sums": (product(66_312, 127, DType.UINT8, DType.INT8), {}, ["No sum can leave the accumulator", "2^31"]),
+    "large bias": (product(9, 1, DType.UINT8, DType.INT8, 1 << 31), {}, ["No sum can leave the accumulator"]),
+    "large 16-bit bias": (product(9, 1, DType.INT16, DType.INT16, 1 << 53), {}, ["No sum can leave the accumulator"]),
     "empty tensor": (empty, {}, ["holds nothing", "'a'"]),
     "output twice": (twice, {}, ["tensor 'mul': is an output more than once"]),
     "mode": (two_inputs, {"batch_mode": "two_buf"}, ["'two_buf' is not one of n_buf, one_buf"]),
@@ -666,6 +769,32 @@ def test_refused(make: Callable[[], Graph], options: dict[str, Any], parts: list
     with pytest.raises(UserError) as caught:
         compile_graph(make(), chip, **options)
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_sums_may_just_fit(chip: Chip) -> None:
+    for make in (
+        product(66_311, 127, DType.UINT8, DType.INT8),
+        product(9, 1, DType.UINT8, DType.INT8, (1 << 31) - 9 * 255 - 1),
+        product(9, 1, DType.INT16, DType.INT16, (1 << 53) - 9 * 32768 - 1),
+    ):
+        compile_graph(make(), chip)
+
+
+def test_ranks_are_those_that_transfers_have(chip: Chip) -> None:
+    assert f"at most {LARGEST_RANK} axes" in limit_text(ranks_fit)
+    f = Fixed()
+    x = f("RESHAPE", f.input("x", (1, 2, 1, 2, 1, 2, 1, 2, 3)), shape=(2, 2, 1, 2, 1, 2, 1, 3), bound=4.0)
+    y = f("TRANSPOSE", x, perm=tuple(reversed(range(8))), bound=4.0)
+    check_frames(graph := f.done(f.table(y)), through_file(graph, chip), 1)
+
+
+def test_unknown_operators_say_where_the_list_is(chip: Chip) -> None:
+    graph = two_inputs()
+    graph.nodes[0].op = "TELEPORT"
+    with pytest.raises(UserError, match=r"operator TELEPORT is unknown \(docs/OPERATORS.md lists"):
+        compile_graph(graph, chip)
+    with pytest.raises(UserError, match=r"operator TELEPORT has no cost rule \(docs/OPERATORS.md lists"):
+        COST["TELEPORT"]
 
 
 def test_limits_of_a_chip_name_its_figures(chip: Chip) -> None:

@@ -66,6 +66,9 @@ class Problems(UserError):
         return type(self), (self.problems,), self.__dict__
 
 
+OPERATOR_LIST = "docs/OPERATORS.md lists the operators that there are, and their limits"
+
+
 class UnsupportedOperator(UserError):
     """An operator, or one of its forms, that a table of the toolchain has no row for."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
-from sgs.errors import UnsupportedOperator
+from sgs.errors import OPERATOR_LIST, UnsupportedOperator
 
 if TYPE_CHECKING:
     from sgs.ir.graph import Graph, Node, Tensor
@@ -33,7 +33,7 @@ class RuleTable(Generic[Row]):
         try:
             return self._rows[op]
         except KeyError:
-            raise UnsupportedOperator(f"operator {op} has no {self.title}") from None
+            raise UnsupportedOperator(f"operator {op} has no {self.title}", remedy=OPERATOR_LIST) from None
 
     def __contains__(self, op: object) -> bool:
         return op in self._rows

@@ -1,19 +1,22 @@
-"""May this graph run on this chip? Every limit is a predicate whose docstring is what the user reads.
+"""May this graph run on this chip? Every limit is a predicate whose docstring is what the user reads, here and in
+docs/OPERATORS.md.
 
-Limits of an operator stand in its file; those of a chip stand here, and their docstrings are filled with the chip's
-figures.
+Limits of an operator stand in its file; those of all operators and those of a chip stand here, the latter with
+docstrings that are filled with the chip's figures.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from sgs.config.chips import Chip
-from sgs.errors import UserError, raise_all
+from sgs.errors import OPERATOR_LIST, UserError, raise_all
+from sgs.img.check import LARGEST_RANK
 from sgs.ir.graph import Graph, Node, Tensor
+from sgs.numeric.quantise import QuantParams
 from sgs.numeric.types import DType
-from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, MOVE, OPERATOR, QUANTISE, TILE
+from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, MOVE, OPERATOR, QUANTISE, TILE, Constraint
 
 STAGE = "compile"
 
@@ -42,7 +45,7 @@ def _problems(graph: Graph, chip: Chip) -> Iterator[UserError]:
 def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | None]]:
     operands, results = graph.operands(node), graph.results(node)
     if node.op not in OPERATOR:
-        yield f"operator {node.op} is unknown", None
+        yield f"operator {node.op} is unknown", OPERATOR_LIST
         return
     if computes_in_float(graph, node):
         yield "computes in floating point", "calibrate the float model and compile its fixed .sim"
@@ -52,14 +55,14 @@ def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | 
         or node.op not in COST
         or (node.op not in FIXED and node.op not in HOST)
     ):
-        yield f"operator {node.op} has no integer form", None
+        yield f"operator {node.op} has no integer form", OPERATOR_LIST
         return
-    for limit in CONSTRAINTS[node.op]:
+    for limit in (*LIMITS, *CONSTRAINTS[node.op]):
         if not limit(node, operands, results):
-            yield f"breaks a limit: {_message(limit)}", None
+            yield f"breaks a limit: {limit_text(limit).rstrip('.')}", None
     for chip_limit in CHIP_LIMITS:
         if not chip_limit(chip, node, operands, results):
-            yield f"breaks a limit of {chip.name}: {_message(chip_limit).format_map(vars(chip))}", None
+            yield f"breaks a limit of {chip.name}: {limit_text(chip_limit, chip).rstrip('.')}", None
 
 
 def computes_in_float(graph: Graph, node: Node) -> bool:
@@ -73,9 +76,52 @@ def computes_in_float(graph: Graph, node: Node) -> bool:
     return any(tensor is not None and tensor.dtype.is_float for tensor in (*graph.operands(node), *graph.results(node)))
 
 
-def _message(limit: Callable[..., bool]) -> str:
-    """First sentence of the docstring, without its full stop."""
-    return (inspect.getdoc(limit) or limit.__name__).split("\n")[0].rstrip(".")
+def limit_text(limit: Callable[..., bool], chip: Chip | None = None) -> str:
+    """What a limit says: the first paragraph of its docstring, with the figures of the chip where one is given."""
+    text = " ".join((inspect.getdoc(limit) or limit.__name__).split("\n\n")[0].split())
+    if chip is None:
+        return text
+    figures = {name: getattr(chip, name) for name in chip.figures}
+    listed = {name: ", ".join(value) if isinstance(value, tuple) else value for name, value in figures.items()}
+    return text.format_map(listed)
+
+
+# -- limits of all operators -------------------------------------------------------------------------------------------
+def ranks_fit(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """Tensors have at most 8 axes, but for changes of shape that move nothing."""
+    if node.op in MOVE and MOVE[node.op].alias:
+        return True
+    return all(tensor is None or len(tensor.shape) <= LARGEST_RANK for tensor in (*operands, *results))
+
+
+def activations_have_one_scale(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """Activations have one scale and one zero point, not one per channel."""
+    tensors = [tensor for tensor in (*operands, *results) if tensor is not None and not tensor.is_constant]
+    return all(tensor.quant is None or tensor.quant.per_tensor for tensor in tensors)
+
+
+def codes_are_quantised(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """Activations that an operator computes with, rather than moves, have a scale and a zero point."""
+    rule = QUANTISE.get(node.op)
+    if rule is None or rule.kind not in ("mac", "real"):
+        return True
+    return all(tensor is None or tensor.is_constant or tensor.quant is not None for tensor in (*operands, *results))
+
+
+def moves_keep_codes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """An operator that only moves or selects values keeps their type, scale and zero point."""
+    rule = QUANTISE.get(node.op)
+    if rule is None or rule.kind != "move" or rule.moved is None:
+        return True
+    moved = [tensor for tensor in (operands[index] for index in rule.moved(node)) if tensor is not None]
+    return all(a.dtype is b.dtype and _same_codes(a.quant, b.quant) for a in moved for b in results)
+
+
+def _same_codes(one: QuantParams | None, other: QuantParams | None) -> bool:
+    return one is other or (one is not None and one.same_codes(other))
+
+
+LIMITS: tuple[Constraint, ...] = (ranks_fit, activations_have_one_scale, codes_are_quantised, moves_keep_codes)
 
 
 # -- limits of a chip --------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner, numpy
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
-from sgs.errors import UnsupportedOperator, UserError, raise_all
+from sgs.errors import OPERATOR_LIST, UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_context import NodeContext, as_graph_data
 from sgs.frontends.onnx_fold import evaluate, foldable
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
@@ -361,7 +361,7 @@ class _Walk:
 
     def _refuse(self, node: NodeProto) -> None:
         kind = _key(node)
-        self.problems.append(self._about(f"operator {kind} is not supported", node, None, UnsupportedOperator))
+        self.problems.append(self._about(f"operator {kind} is not supported", node, OPERATOR_LIST, UnsupportedOperator))
         self._lose(node)
 
     def _report(self, reason: str, node: NodeProto | None = None, remedy: str | None = None) -> UserError:

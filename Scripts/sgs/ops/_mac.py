@@ -16,7 +16,7 @@ import numpy as np
 from sgs.ir.graph import Node, Tensor
 from sgs.numeric.quantise import Array, multiplier, requantise
 from sgs.numeric.types import DType
-from sgs.registry import Layout, Lowering
+from sgs.registry import QUANTISE, Constraint, Layout, Lowering
 
 EXACT_BINARY32 = 1 << 24
 INT16_REACH = 32768
@@ -29,6 +29,38 @@ _REAL_BOUNDS = {
     "RELU_0_TO_1": (0.0, 1.0),
 }
 ACTIVATIONS = tuple(_REAL_BOUNDS)
+
+
+# -- limits ----------------------------------------------------------------------------------------------------------
+def operands_are_constant(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """The weight and the bias are constants."""
+    return all(tensor is None or tensor.is_constant for tensor in operands[1:3])
+
+
+def formats_are_known(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """UINT8 activations take INT8 or INT4 weights, INT16 activations INT16, INT8 or INT4 weights."""
+    x, weight = operands[0], operands[1]
+    narrow = (DType.INT8, DType.INT4)
+    taken = {DType.UINT8: narrow, DType.INT16: (*narrow, DType.INT16)}
+    return x is not None and weight is not None and weight.dtype in taken.get(x.dtype, ())
+
+
+def sums_are_exact(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """No sum can leave the accumulator: of every output channel, the sum of all |weight| times 255 plus |bias| is below
+    2^31 for UINT8 activations, times 32,768 below 2^53 for INT16 ones."""
+    x, weight, bias = (*operands, None)[:3]
+    if x is None or weight is None or weight.data is None:
+        return True  # other limits speak of that
+    most, reach = (1 << 31, 255) if x.dtype.bits == 8 else (1 << 53, INT16_REACH)
+    axis = QUANTISE[node.op].channel_axis
+    others = tuple(a for a in range(weight.data.ndim) if a != axis)
+    largest = np.abs(weight.data.astype(np.int32)).sum(others, dtype=np.int64) * reach
+    if bias is not None and bias.data is not None:
+        largest = largest + np.abs(bias.data.astype(np.int64))
+    return bool(largest.max(initial=0) < most)
+
+
+MAC_LIMITS: tuple[Constraint, ...] = (operands_are_constant, formats_are_known, sums_are_exact)
 
 
 def real_bounds(activation: str) -> tuple[float | None, float | None]:

@@ -17,6 +17,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._mac import (
+    MAC_LIMITS,
     accumulate,
     activation_float,
     finish,
@@ -352,8 +353,13 @@ def kernel_below_64(node: Node, operands: Sequence[Tensor | None], results: Sequ
     return weight is not None and weight.shape[1] * weight.shape[2] < 64
 
 
-CONSTRAINTS.add(CONV, (kernel_below_64,))
-CONSTRAINTS.add(DEPTHWISE, (kernel_below_64,))
+def bias_is_there(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """A convolution has a bias, of zeros where the network has none."""
+    return len(operands) > 2 and operands[2] is not None
+
+
+CONSTRAINTS.add(CONV, (kernel_below_64, bias_is_there, *MAC_LIMITS))
+CONSTRAINTS.add(DEPTHWISE, (kernel_below_64, bias_is_there, *MAC_LIMITS))
 
 
 def _example(op: str, shape: tuple[int, ...], weight: tuple[int, ...], **window: Any) -> Graph:

@@ -233,7 +233,15 @@ REFERENCE.add("PRELU", _reference(prelu))
 QUANTISE.add("PRELU", QuantRule("real"))
 COST.add("PRELU", cost)
 TILE.add("PRELU", ELEMENTWISE)
-CONSTRAINTS.add("PRELU", ())
+
+
+def slope_is_constant(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """The slope is a constant with a scale."""
+    slope = operands[1]
+    return slope is not None and slope.is_constant and slope.quant is not None
+
+
+CONSTRAINTS.add("PRELU", (slope_is_constant,))
 
 
 @IMPORT_ONNX.row("PRelu")

@@ -15,7 +15,16 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._mac import activation_float, bias_of, finish, publish, publish_product, publish_wide_product, qlinear_conv
+from sgs.ops._mac import (
+    MAC_LIMITS,
+    activation_float,
+    bias_of,
+    finish,
+    publish,
+    publish_product,
+    publish_wide_product,
+    qlinear_conv,
+)
 from sgs.ops._move import free_axes
 from sgs.registry import (
     CONSTRAINTS,
@@ -50,7 +59,7 @@ from sgs.registry import (
 OP = "FULLY_CONNECTED"
 OPERATOR.add(OP, OperatorInfo("both", "product with a constant matrix"))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
-CONSTRAINTS.add(OP, ())
+CONSTRAINTS.add(OP, MAC_LIMITS)
 FEW_ROWS = 16  # up to here the time goes into reading the weights, so bytes beat binary64
 _BYTES_DEPTH = 1 << 15  # 255 · 255 · I stays below 2^31
 

@@ -40,7 +40,6 @@ from sgs.registry import (
 OP = "NORMALISE_IMAGE"
 OPERATOR.add(OP, OperatorInfo("fixed", "picture to codes: channel order, mean and std by look-up per channel"))
 SIM.add(OP, SimRow(custom=True))
-CONSTRAINTS.add(OP, ())
 
 
 def normalisation_table(mean: Sequence[float], std: Sequence[float], params: QuantParams, dtype: DType) -> Array:
@@ -104,6 +103,17 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 
 
 TILE.add(OP, TileRow(_axes, _part))
+
+
+def table_fits(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """Pictures are UINT8, and the table is a constant of 256 entries for each channel."""
+    x, table = operands[0], operands[1]
+    if x is None or table is None or x.dtype is not DType.UINT8 or not table.is_constant:
+        return False
+    return table.shape == (256, len(node.attrs["order"]))
+
+
+CONSTRAINTS.add(OP, (table_fits,))
 
 
 def _example(dtype: DType, order: tuple[int, ...], axis: int = 3) -> Graph:

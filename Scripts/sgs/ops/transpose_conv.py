@@ -23,7 +23,7 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
-from sgs.ops._mac import accumulate, activation_float, bias_of, finish, publish, qlinear_conv
+from sgs.ops._mac import MAC_LIMITS, accumulate, activation_float, bias_of, finish, publish, qlinear_conv
 from sgs.ops._move import border_grain
 from sgs.ops._window import mean_window, window_node, window_rows
 from sgs.registry import (
@@ -62,7 +62,7 @@ Pads = tuple[int, int, int, int]
 OPERATOR.add(OP, OperatorInfo("both", "transposed 2-D convolution", window=True))
 QUANTISE.add(OP, QuantRule("mac", channel_axis=0))
 LAYOUT.add(OP, fixed)
-CONSTRAINTS.add(OP, ())
+CONSTRAINTS.add(OP, MAC_LIMITS)
 
 
 @MATRIX.row(OP)

@@ -15,7 +15,7 @@ import numpy as np
 from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, activation_params
-from sgs.numeric.table import ChannelTables, apply_expanded, build_table, expand, look_up, shifts
+from sgs.numeric.table import SIZES, ChannelTables, apply_expanded, build_table, expand, look_up, shifts
 from sgs.numeric.types import DType
 from sgs.ops._layout import transparent
 from sgs.ops._move import free_axes
@@ -232,7 +232,19 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 
 
 TILE.add("TABLE", TileRow(free_axes, _part))
-CONSTRAINTS.add("TABLE", ())
+
+
+def table_fits(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """The table is a constant, of 256 entries for UINT8 operands, of 513, 1,025, 2,049 or 4,097 for INT16 and UINT16
+    ones; or as many for every channel."""
+    x, table = operands[0], operands[1]
+    if x is None or table is None or not table.is_constant or not table.shape:
+        return False
+    sizes = {DType.UINT8: (256,), DType.INT16: SIZES, DType.UINT16: SIZES}
+    return table.shape[-1] in sizes.get(x.dtype, ()) and table.shape[:-1] in ((), x.shape[-1:])
+
+
+CONSTRAINTS.add("TABLE", (table_fits,))
 
 
 @INFER.row("TABLE")
