@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sgs.compile.live import Residence
+from sgs.compile.live import Residence, rounded
 from sgs.compile.residency import inner_storages
 from sgs.compile.tiling import ROWS
 from sgs.img.image import packed_bytes
@@ -127,7 +127,7 @@ class Cascade:
     def constants(self) -> int:
         """Bytes of the operands that are held whole for all bands."""
         whole = [self.graph[name] for name in self.read if not self.needs.in_bands(name)]
-        return sum(self._rounded(packed_bytes(tensor.shape, tensor.dtype)) for tensor in whole)
+        return sum(rounded(packed_bytes(tensor.shape, tensor.dtype), self._alignment) for tensor in whole)
 
     def _checked(self, node: Node) -> _Layer:
         operands, results = self.graph.operands(node), self.graph.results(node)
@@ -204,15 +204,12 @@ class Cascade:
         the other is in use."""
         tensor = self.graph[name]
         if name not in windows:
-            return [self._rounded(packed_bytes(tensor.shape, tensor.dtype))]
+            return [rounded(packed_bytes(tensor.shape, tensor.dtype), self._alignment)]
         window = windows[name]
         if name in self.made and name not in self.read:
-            return [self._rounded(window.most_new * window.row)] * (2 if window.moves else 1)
-        size = self._rounded(window.rows * window.row)
+            return [rounded(window.most_new * window.row, self._alignment)] * (2 if window.moves else 1)
+        size = rounded(window.rows * window.row, self._alignment)
         return [size] * (2 if window.moves and name not in self.made else 1)
-
-    def _rounded(self, size: int) -> int:
-        return -(-size // self._alignment) * self._alignment
 
 
 def row_box(tensor: Tensor, rows: Rows) -> Box:

@@ -28,6 +28,11 @@ class LiveRange:
     size: int
 
 
+def rounded(size: int, alignment: int) -> int:
+    """The next multiple of the alignment."""
+    return -(-size // alignment) * alignment
+
+
 @dataclass(eq=False)
 class Storage:
     """Bytes in `space` (of INPUT and OUTPUT: in this `buffer`), `name` being the first tensor that lies there."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from sgs.compile.allocate import Plan, allocate
 from sgs.compile.cascade import BANDS, MOST_BANDS, Cascade, RowNeeds
-from sgs.compile.live import LiveRange, Residence, Storage, reside
+from sgs.compile.live import LiveRange, Residence, Storage, reside, rounded
 from sgs.compile.residency import Groups, Span, choose_resident, names_of
-from sgs.compile.schedule import Schedule, Way, rounded, schedule
+from sgs.compile.schedule import Schedule, Way, schedule
 from sgs.compile.tiling import Cutter, Tiling, quickest, tightest
 from sgs.config.chips import Chip
 from sgs.errors import UserError

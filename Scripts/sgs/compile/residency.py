@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sgs.compile.live import Residence, Storage
+from sgs.compile.live import Residence, Storage, rounded
 from sgs.img.image import Space
 from sgs.ir.graph import Node
 
@@ -63,7 +63,7 @@ Working = Callable[[int, frozenset[Storage]], int | None]  # (group, resident st
 def choose_resident(groups: Groups, working: Working, capacity: int, alignment: int) -> frozenset[Storage] | int:
     """The storages that stay in SRAM, or the first group that does not fit whatever leaves. `working` gives None for a
     group that cannot be cut that small."""
-    size = {home: -(-home.size // alignment) * alignment for home in groups.spans}
+    size = {home: rounded(home.size, alignment) for home in groups.spans}
     resident = {home for home in groups.spans if size[home] <= capacity}
     alive = [0] * len(groups.members)
     for home in resident:
@@ -104,7 +104,7 @@ def _call_back(groups: Groups, resident: set[Storage], working: Working, room: t
 
     def stay(home: Storage) -> None:
         for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
-            alive[group] += -(-home.size // alignment) * alignment
+            alive[group] += rounded(home.size, alignment)
 
     def fits(home: Storage) -> bool:
         trial = resident | {home}

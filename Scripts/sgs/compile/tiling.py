@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from sgs.compile.live import rounded
 from sgs.compile.tiles import contiguous, result_box, shape_of
 from sgs.img.image import packed_bytes
 from sgs.ir.graph import Graph, Node, Tensor
@@ -166,19 +167,16 @@ class Cutter:
             if index < len(self._operands) and any(loops):
                 inside = max(i for i, varies in enumerate(loops) if varies)
                 again = math.prod(cuts[axis].count for i, axis in enumerate(order[:inside]) if not loops[i])
-            memory += self._rounded(packed_bytes(extents, tensor.dtype)) * (2 if any(loops) else 1)
+            memory += rounded(packed_bytes(extents, tensor.dtype), self._alignment) * (2 if any(loops) else 1)
             traffic += self._totals[index] * again
             run = _run(extents, tensor)
-            moved = packed_bytes(tensor.shape, tensor.dtype) * self._rounded(run) // run * again
+            moved = packed_bytes(tensor.shape, tensor.dtype) * rounded(run, self._alignment) // run * again
             effort += moved // _FASTER if self._resident[index] else moved
         sizes = tuple(cuts[axis].size if axis in cuts else extent for axis, extent in enumerate(self.shape))
         return Tiling(sizes, order, memory, traffic, effort, math.prod(cuts[axis].count for axis in order))
 
     def _in_place(self, index: int, tensor: Tensor, extents: tuple[int, ...]) -> bool:
         return self._resident[index] and contiguous(whole_box(extents), tensor.shape)
-
-    def _rounded(self, size: int) -> int:
-        return -(-size // self._alignment) * self._alignment
 
 
 def _run(extents: tuple[int, ...], tensor: Tensor) -> int:
