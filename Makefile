@@ -1,6 +1,7 @@
 # make demo    set up .venv, convert a shipped model to an .img, run every stage on one picture
 # make test    set up .venv, check style and types, run the tests
 # make lint    style and types only
+# make docs    write what is generated in docs/: after changing operators, limits or chips
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -26,7 +27,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint bench bench-calibration clean
+.PHONY: demo test lint docs bench bench-calibration clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -57,6 +58,9 @@ test: lint
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+
+docs: $(VENV)/.core
+	$(PY) docs/generate.py
 
 bench: $(VENV)/.core
 	$(PY) bench/main_job.py

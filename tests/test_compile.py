@@ -14,7 +14,7 @@ from fixed_examples import code_feeds, fixed_variants
 from sgs.builder import GraphBuilder
 from sgs.compile import compile_graph, summarise
 from sgs.compile.cost import Cycles, Timeline, array_cycles, computation_cycles, mac_cycles, transfer_cycles
-from sgs.compile.legalise import limit_text, ranks_fit
+from sgs.compile.legalise import ranks_fit, told_by
 from sgs.compile.live import reside
 from sgs.compile.residency import compulsory_traffic, spill_bound
 from sgs.config.chips import Chip, load_chip
@@ -781,7 +781,7 @@ def test_sums_may_just_fit(chip: Chip) -> None:
 
 
 def test_ranks_are_those_that_transfers_have(chip: Chip) -> None:
-    assert f"at most {LARGEST_RANK} axes" in limit_text(ranks_fit)
+    assert f"at most {LARGEST_RANK} axes" in told_by(ranks_fit)
     f = Fixed()
     x = f("RESHAPE", f.input("x", (1, 2, 1, 2, 1, 2, 1, 2, 3)), shape=(2, 2, 1, 2, 1, 2, 1, 3), bound=4.0)
     y = f("TRANSPOSE", x, perm=tuple(reversed(range(8))), bound=4.0)

@@ -332,6 +332,7 @@ class Cost:
         return cls(macs=shape.macs, array=shape)
 
 
+# The docstring of a row is what docs/OPERATORS.md says of it.
 COST: RuleTable[Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Cost]] = RuleTable("cost rule")
 Box = tuple[tuple[int, int], ...]  # (begin, end) along every axis
 
@@ -356,7 +357,8 @@ class TileRow:
 
     `axes(node, operands, results)` gives the axes along which result 0 may be cut, each with the number that every
     cut's position is a multiple of; `part(node, operands, results, box)` what a box of it takes, the box being whole
-    along all other axes. Further results are cut at the same places.
+    along all other axes. Further results are cut at the same places. The docstring of `axes` is what docs/OPERATORS.md
+    says of it.
     """
 
     axes: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], dict[int, int]]

@@ -59,10 +59,10 @@ def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | 
         return
     for limit in (*LIMITS, *CONSTRAINTS[node.op]):
         if not limit(node, operands, results):
-            yield f"breaks a limit: {limit_text(limit).rstrip('.')}", None
+            yield f"breaks a limit: {told_by(limit).rstrip('.')}", None
     for chip_limit in CHIP_LIMITS:
         if not chip_limit(chip, node, operands, results):
-            yield f"breaks a limit of {chip.name}: {limit_text(chip_limit, chip).rstrip('.')}", None
+            yield f"breaks a limit of {chip.name}: {told_by(chip_limit, chip).rstrip('.')}", None
 
 
 def computes_in_float(graph: Graph, node: Node) -> bool:
@@ -76,9 +76,10 @@ def computes_in_float(graph: Graph, node: Node) -> bool:
     return any(tensor is not None and tensor.dtype.is_float for tensor in (*graph.operands(node), *graph.results(node)))
 
 
-def limit_text(limit: Callable[..., bool], chip: Chip | None = None) -> str:
-    """What a limit says: the first paragraph of its docstring, with the figures of the chip where one is given."""
-    text = " ".join((inspect.getdoc(limit) or limit.__name__).split("\n\n")[0].split())
+def told_by(rule: Callable[..., object], chip: Chip | None = None) -> str:
+    """What a limit or another rule tells the user: the first paragraph of its docstring, with the figures of the chip
+    where one is given."""
+    text = " ".join((inspect.getdoc(rule) or rule.__name__).split("\n\n")[0].split())
     if chip is None:
         return text
     figures = {name: getattr(chip, name) for name in chip.figures}

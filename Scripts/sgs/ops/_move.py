@@ -33,6 +33,7 @@ Lower = Callable[[Lowering, Node, list[str], Layout], list[str]]
 
 
 def move_cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """One operation per element of the results."""
     return Cost(vector_ops=sum(r.elements for r in results))
 
 
@@ -106,7 +107,7 @@ def box_copy(
 
 
 def free_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
-    """Every axis of the result may be cut anywhere."""
+    """Every axis, anywhere."""
     return dict.fromkeys(range(len(results[0].shape)), 1)
 
 

@@ -312,6 +312,7 @@ def matrix_form(node: Node, x: Tensor, weight: Tensor, result: Tensor) -> Matrix
 
 @COST.row(CONV, DEPTHWISE)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """Products of every position of the result with every tap, a tap being all input channels of a group."""
     x, weight = operands[0], operands[1]
     assert x is not None and weight is not None
     groups, outputs = groups_of(node, x, weight), results[0].shape[3]

@@ -161,12 +161,18 @@ def _stack_part(node: Node, operands: Sequence[Tensor | None], results: Sequence
     return Part(((box[0], *pixels, (0, x.shape[3])),), dict(node.attrs))
 
 
-# Pictures, rows and columns, between blocks. Channels of one pixel come from all channels or from the whole block.
-TILE.add(
-    SPREAD,
-    TileRow(lambda node, *_: {0: 1, 1: node.attrs["block_size"], 2: node.attrs["block_size"]}, _spread_part),
-)
-TILE.add(STACK, TileRow(lambda *_: {0: 1, 1: 1, 2: 1}, _stack_part))
+def _spread_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Pictures, rows and columns, between blocks. Channels of one pixel come from all channels."""
+    return {0: 1, 1: node.attrs["block_size"], 2: node.attrs["block_size"]}
+
+
+def _stack_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Pictures, rows and columns. Channels of one pixel come from a whole block."""
+    return {0: 1, 1: 1, 2: 1}
+
+
+TILE.add(SPREAD, TileRow(_spread_axes, _spread_part))
+TILE.add(STACK, TileRow(_stack_axes, _stack_part))
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------

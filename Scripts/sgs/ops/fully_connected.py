@@ -185,6 +185,7 @@ def reference(
 
 @COST.row(OP)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """Products of every row of the operand."""
     weight = operands[1]
     assert weight is not None
     outputs, inputs = weight.shape
@@ -199,7 +200,7 @@ def _row_axis(x: Tensor) -> tuple[int, int]:
 
 
 def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
-    """Rows and channels. Rows that do not lie along an axis of x are cut where one of its entries ends as well."""
+    """Rows and channels; rows that do not lie along an axis of the operand, where one of its entries ends as well."""
     x, weight = operands[0], operands[1]
     assert x is not None and weight is not None
     if node.attrs["keep_num_dims"]:

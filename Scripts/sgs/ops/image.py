@@ -88,6 +88,7 @@ HOST.add(OP, HostRow(_make))
 
 @COST.row(OP)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """One look-up per element."""
     return Cost(vector_ops=results[0].elements)
 
 

@@ -207,7 +207,7 @@ QUANTISE.add(AVERAGE, QuantRule("real"))
 
 @COST.row(MAX, AVERAGE)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """One operation per tap, and one per mean."""
+    """One operation per tap of every result, and one per mean."""
     taps = int(np.prod(node.attrs["kernel"]))
     return Cost(vector_ops=results[0].elements * (taps + (node.op == AVERAGE)))
 

@@ -63,6 +63,7 @@ def reference(
 
 @COST.row("QUANTIZE", "DEQUANTIZE")
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """One operation per element."""
     return Cost(vector_ops=results[0].elements)
 
 

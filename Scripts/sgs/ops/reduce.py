@@ -91,6 +91,7 @@ def _kept(node: Node, results: Sequence[Tensor]) -> list[int]:
 
 
 def _tile_axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
+    """Axes that are not reduced."""
     return dict.fromkeys(_kept(node, results), 1)
 
 
@@ -176,7 +177,7 @@ def reference(
 
 
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """One operation per element read, one more per result."""
+    """One operation per element read, and one per result."""
     read = sum(t.elements for t in operands if t is not None and not t.is_constant)
     return Cost(vector_ops=read + results[0].elements)
 

@@ -313,7 +313,7 @@ def reference(
 
 
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """Three interpolations of two steps, and the requantisation."""
+    """Seven operations per element: three interpolations of two, and the requantisation."""
     return Cost(vector_ops=results[0].elements * 7)
 
 

@@ -183,7 +183,7 @@ def reference_norm(
 # -- compiler ----------------------------------------------------------------------------------------------------------
 @COST.row(SHIFT, NORM)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """A reduction over the row and two steps per element."""
+    """Three operations per element: its share in a reduction over the row, and two steps."""
     return Cost(vector_ops=results[0].elements * 3)
 
 

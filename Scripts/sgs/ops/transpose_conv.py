@@ -309,7 +309,7 @@ def reference(
 
 @COST.row(OP)
 def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """Every position of the operand with every tap."""
+    """Products of every position of the operand with every tap."""
     x, weight = operands[0], operands[1]
     assert x is not None and weight is not None
     outputs, kh, kw, inputs = weight.shape
