@@ -13,7 +13,7 @@ import pytest
 
 import shipped
 from sgs import pipelines, simulation
-from sgs.cli import calibrator_tool, compiler_tool, convert_tool, names, sgs_converter, simulator_tool
+from sgs.cli import calibrator_tool, compiler_tool, convert_tool, image_files, names, sgs_converter, simulator_tool
 from sgs.data.images import Sample
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
@@ -106,7 +106,7 @@ def test_a_failing_last_file_leaves_no_other(
         (full if stage == "float" else write_sim)(graph, path, stage=stage)
 
     monkeypatch.setattr(convert_tool, "write_sim", but_float)
-    monkeypatch.setattr(sgs_converter, "write_image", full)
+    monkeypatch.setattr(image_files, "write_image", full)
     source = [str(argument) for argument in ("onnx", *SOURCE, "--output_file")]
     one_shot = ["-i", str(pictures(1)[0]), "-n", str(SCRIPT), "--quant_level", "L1", "--export_models"]
     assert convert_tool.main([*source, str(tmp_path / "a_float.sim")]) == 2

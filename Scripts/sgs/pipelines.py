@@ -57,6 +57,9 @@ from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
 from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
 from sgs.report.calibration import record as calibration_record
+from sgs.report.compile import csv_text, describe_image, json_text
+from sgs.report.compile_page import page_text
+from sgs.report.compile_trace import trace_text
 
 _log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -439,6 +442,12 @@ def compile_fixed(
         category=category,
         inplace_inputs=inplace_inputs,
     )
+
+
+def compile_report(image: Image, chip: Chip, image_bytes: int) -> tuple[str, str, str, str]:
+    """What an image with a file of `image_bytes` will cost on its chip: (JSON, CSV, HTML page, trace) as text."""
+    report = describe_image(image, chip, image_bytes)
+    return json_text(report), csv_text(report), page_text(image, report), trace_text(image, chip)
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------

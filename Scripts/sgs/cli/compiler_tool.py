@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgs.cli.names import check_outputs, image_path
-from sgs.cli.options import add_batches, add_category, add_common, check_category, start_log
+from sgs.cli.image_files import told_of_report, write_image_files
+from sgs.cli.names import check_outputs, compile_report_paths, image_path
+from sgs.cli.options import add_batches, add_category, add_common, add_report, check_category, start_log
 from sgs.cli.program import Parser, run
 from sgs.compile import summarise
 from sgs.config.chips import load_chip
-from sgs.img import write_image
+from sgs.data.files import atomic_outputs
 from sgs.pipelines import compile_fixed
 from sgs.sim import expect_stage, read_sim
 
@@ -29,6 +30,7 @@ def _parser() -> Parser:
     parser.add_argument("-o", "--output", metavar="PATH", help=text)
     add_batches(parser)
     add_category(parser, default=None, purpose="kept in the file (default: what calibrator was given, else Unknown)")
+    add_report(parser)
     add_common(parser)
     return parser
 
@@ -38,7 +40,8 @@ def _body(argv: list[str]) -> int:
     start_log(options.show_log)
     chip = load_chip(options.soc_version)
     target = image_path(Path(options.model), options.output)
-    check_outputs([target], [options.model])
+    reports = compile_report_paths(target, options.report)
+    check_outputs([target, *reports], [options.model])
     graph = expect_stage(read_sim(options.model), "fixed", "compiler.py")
     category = options.category or str(graph.metadata.get("category", "Unknown"))
     check_category(category, graph.outputs, file=options.model)
@@ -50,7 +53,9 @@ def _body(argv: list[str]) -> int:
         category=category,
         inplace_inputs=options.inplace_input_buf,
     )
-    write_image(image, target)
+    with atomic_outputs(*reports, target) as (*report_files, image_file):
+        write_image_files(image, chip, image_file, report_files)
     print(summarise(image, chip).text())
+    print(told_of_report(reports), end="")
     print(f"Offline model at: {target}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from sgs.data.files import STAGE, check_output
 from sgs.errors import UserError
 
+REPORT_FILES = (".json", ".csv", ".html", ".trace.json")
 DEFAULT_FLOAT = "Converted_Net_float.sim"
 
 
@@ -54,6 +55,24 @@ def image_path(model: Path, output: str | None) -> Path:
     _check_model(model)
     default = f"{model.name}_sgsimg.img"
     return model.with_name(default) if output is None else _named(Path(output), default, ".img")
+
+
+def compile_report_paths(image: Path, given: str | None) -> tuple[Path, ...]:
+    """--report of an .img, in the order of `REPORT_FILES`: `x.img` → `x_report.json` and so on, beside it, in the
+    folder `given`, or under the name given, with or without one of the endings; none where it is None."""
+    if given is None:
+        return ()
+    stem = f"{image.name.removesuffix('.img')}_report"
+    base = image.with_name(stem)
+    if given:
+        base = Path(given)
+        if base.is_dir():
+            base /= stem
+        ending = next((ending for ending in REPORT_FILES[::-1] if base.name.endswith(ending)), "")
+        if not base.name.removesuffix(ending):
+            raise UserError("is not a name", stage=STAGE, file=given, node="--report", remedy="name a folder or a file")
+        base = base.with_name(base.name.removesuffix(ending))
+    return tuple(base.with_name(base.name + ending) for ending in REPORT_FILES)
 
 
 def single_image_path(output: str) -> Path:

@@ -162,6 +162,15 @@ def add_batches(parser: Parser) -> None:
     parser.add_argument("--inplace_input_buf", metavar="BOOL", type=boolean, default=False, help=text)
 
 
+def add_report(parser: Parser) -> None:
+    """--report."""
+    text = (
+        "also write what the image will cost per layer, as JSON, CSV, a page for the browser and a trace for Perfetto: "
+        "in a folder, or under a name (default: <image>_report.* beside the .img)"
+    )
+    parser.add_argument("--report", metavar="PATH", nargs="?", const="", help=text)
+
+
 def add_category(parser: Parser, *, default: str | None, purpose: str) -> None:
     """-c."""
     text = f"{', '.join(CATEGORIES)}: {purpose}"

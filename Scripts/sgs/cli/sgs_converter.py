@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 from sgs.cli.calibrator_tool import calibrate_files, told_of
 from sgs.cli.convert_tool import convert, inputs, platform_parser
-from sgs.cli.names import check_outputs, exported_paths, single_image_path
+from sgs.cli.image_files import told_of_report, write_image_files
+from sgs.cli.names import check_outputs, compile_report_paths, exported_paths, single_image_path
 from sgs.cli.options import (
     add_batches,
     add_calibration,
     add_category,
     add_common,
     add_later,
+    add_report,
     add_samples,
     add_source,
     check_category,
@@ -25,7 +27,6 @@ from sgs.compile import summarise
 from sgs.compile.batches import checked_batches
 from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
-from sgs.img import write_image
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
 from sgs.sim import write_sim
@@ -49,6 +50,7 @@ def _parser() -> Parser:
     add_calibration(onnx)
     add_batches(onnx)
     add_category(onnx, default="Unknown", purpose="kept in the file (default: Unknown)")
+    add_report(onnx)
     add_common(onnx)
     add_later(onnx, "-q", "--q_mode", "--quant_config", "--cal_batchsize")
     return parser
@@ -62,8 +64,9 @@ def _body(argv: list[str]) -> int:
     chip = load_chip(options.soc_version)
     target = single_image_path(options.output_file)
     exported = exported_paths(target) if options.export_models else ()
+    reports = compile_report_paths(target, options.report)
     statistics = StatisticsFiles.of(options, target)
-    check_outputs([*exported, target, *statistics.written], inputs(options))
+    check_outputs([*exported, target, *reports, *statistics.written], inputs(options))
     checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
     config, imported, graph = convert(options)
     check_category(options.category, graph.outputs, file=options.model_file)
@@ -77,14 +80,16 @@ def _body(argv: list[str]) -> int:
         inplace_inputs=options.inplace_input_buf,
     )
     stages: tuple[tuple[Graph, Stage], ...] = ((imported, "debug"), (graph, "float"), (calibrated.graph, "fixed"))
-    with atomic_outputs(*exported, target) as (*sims, image_file):
+    with atomic_outputs(*exported, *reports, target) as (*files, image_file):
+        sims, report_files = files[: len(exported)], files[len(exported) :]
         for (step, stage), file in zip(stages, sims, strict=False):  # no files without --export_models
             write_sim(step, file, stage=stage)
-        write_image(image, image_file)
+        write_image_files(image, chip, image_file, report_files)
     statistics.finish()
     print(told_of(calibrated))
     print(summarise(image, chip).text())
     if exported:
         print(f"Float model at: {exported[1]}\nFixed model at: {exported[2]}")
+    print(told_of_report(reports), end="")
     print(f"Offline model at: {target}")
     return 0

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import platform
 from importlib import metadata
-from typing import Any
 
 from sgs import __version__
 from sgs.cli.program import Parser, run
-from sgs.config.chips import Chip, all_chips, load_chip
+from sgs.config.chips import Chip, all_chips, chip_facts, load_chip
 
 # What users call it → distributions that may provide it.
 PACKAGES = {
@@ -71,12 +70,6 @@ def _version(distributions: tuple[str, ...]) -> str:
         except metadata.PackageNotFoundError:
             continue
     return "not installed"
-
-
-def chip_facts(chip: Chip) -> dict[str, Any]:
-    """A chip as JSON-like values; each figure with its provenance."""
-    figures = {name: {"value": getattr(chip, name), "provenance": chip.provenance[name]} for name in chip.figures}
-    return {"name": chip.name, "tops": round(chip.tops, 3), **figures}
 
 
 def chip_table(chips: tuple[Chip, ...]) -> str:

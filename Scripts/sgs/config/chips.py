@@ -141,6 +141,12 @@ def _problem(path: Path, where: str, reason: str, remedy: str | None = None) -> 
     return UserError(reason, stage=STAGE, file=path, node=where, remedy=remedy)
 
 
+def chip_facts(chip: Chip) -> dict[str, Any]:
+    """A chip as JSON-like values; each figure with its provenance."""
+    figures = {name: {"value": getattr(chip, name), "provenance": chip.provenance[name]} for name in chip.figures}
+    return {"name": chip.name, "tops": round(chip.tops, 3), **figures}
+
+
 @lru_cache(maxsize=1)
 def all_chips() -> tuple[Chip, ...]:
     """Every chip, by name. Raises UserError for a chip file that is wrong, or two that answer to one name."""
