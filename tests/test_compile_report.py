@@ -41,10 +41,10 @@ from test_compile import Fixed, chain, concat, packed_weights, residual
 
 @pytest.fixture(scope="module")
 def chip() -> Chip:
-    """100 MAC and 16 vector operations a cycle, 2 bytes of DRAM a cycle in bursts of 1024: nothing is worth cutting."""
+    """4 × 16 MAC and 16 vector operations a cycle, 2 bytes of DRAM a cycle in bursts of 1024: no use in cutting."""
     return replace(
-        load_chip("ibopper"), macs_per_cycle=100, int16_divisor=4, vector_lanes=16, clock_hz=800,
-        dram_bytes_per_second=1600, dram_latency_cycles=10, alignment=1024,
+        load_chip("ibopper"), macs_per_cycle=64, mac_inputs=4, mac_outputs=16, int16_divisor=4, vector_lanes=16,
+        clock_hz=800, dram_bytes_per_second=1600, dram_latency_cycles=10, alignment=1024,
     )  # fmt: skip
 
 
@@ -71,26 +71,26 @@ def described(graph: Graph, chip: Chip) -> tuple[Image, CompileReport]:
 
 # -- by hand -----------------------------------------------------------------------------------------------------------
 def test_a_convolution_by_hand(chip: Chip) -> None:
-    """x 256, w 576, b 64 bytes in and y 1,024 out: a burst of 512 cycles each; 8·8·16 results of 36 MAC: 369 cycles.
+    """x 256, w 576, b 64 bytes in and y 1,024 out: a burst of 512 cycles each; 8·8·16 results of 36 MAC: 576 cycles.
 
-    The last load ends at 3·512 + 10, the sum of products at 1,546 + 369, the store at 1,915 + 512 + 10.
+    The last load ends at 3·512 + 10, the sum of products at 1,546 + 576, the store at 2,122 + 512 + 10.
     """
     image, report = described(one_conv(), chip)
     (layer,), network = report.layers, report.network
     assert asdict(layer) == {
         "index": 0, "name": "conv_2d", "opcode": "CONV_2D", "activation_bits": 8, "macs": 36864, "vector_ops": 0,
-        "read_bytes": 896, "written_bytes": 1024, "mac_cycles": 369, "vector_cycles": 0, "dma_cycles": 4 * 512,
-        "start": 0, "end": 2437, "span_cycles": 2437, "ideal_mac_cycles": 369,
-        "mac_utilisation": pytest.approx(369 / 2437), "bound_by": "dma", "commands": 5, "pieces": 1,
+        "read_bytes": 896, "written_bytes": 1024, "mac_cycles": 576, "vector_cycles": 0, "dma_cycles": 4 * 512,
+        "start": 0, "end": 2644, "span_cycles": 2644, "ideal_mac_cycles": 576,
+        "mac_utilisation": pytest.approx(576 / 2644), "bound_by": "dma", "commands": 5, "pieces": 1,
     }  # fmt: skip
-    assert network.latency_seconds == pytest.approx(2437 / 800)
-    assert network.frames_per_second == pytest.approx(800 / 2437)
-    assert (network.cycles, network.mac_cycles, network.dma_cycles) == (2437, 369, 2048)
+    assert network.latency_seconds == pytest.approx(2644 / 800)
+    assert network.frames_per_second == pytest.approx(800 / 2644)
+    assert (network.cycles, network.mac_cycles, network.dma_cycles) == (2644, 576, 2048)
     assert (network.dram_read_bytes, network.dram_written_bytes, network.dram_bytes) == (896, 1024, 1920)
     assert (network.compulsory_bytes, network.compulsory_ratio) == (1920, 1)
-    assert network.bandwidth_bytes_per_second == pytest.approx(1920 * 800 / 2437)
-    assert network.bandwidth_share == pytest.approx(1920 * 800 / 2437 / 1600)
-    assert network.mac_utilisation == pytest.approx(369 / 2437)
+    assert network.bandwidth_bytes_per_second == pytest.approx(1920 * 800 / 2644)
+    assert network.bandwidth_share == pytest.approx(1920 * 800 / 2644 / 1600)
+    assert network.mac_utilisation == pytest.approx(576 / 2644)
     assert (network.arena_peak, network.arena_lower_bound, network.arena_gap) == (0, 0, None)
     assert (network.sram_peak, network.sram_lower_bound, network.sram_gap) == (4096, 4096, 0)
     assert network.image_bytes == len(image_bytes(image))
@@ -100,11 +100,12 @@ def test_a_convolution_by_hand(chip: Chip) -> None:
 
 
 def test_sixteen_bits_by_hand(chip: Chip) -> None:
-    """A 16-bit multiply-accumulate takes the place of four: 8·8·4·36·4 / 100 cycles; bursts are as many as before."""
+    """A 16-bit multiply-accumulate takes the place of four, and 4 of the array's 16 outputs are used: 8·8·9·4 cycles
+    where a full array would take a quarter; bursts are as many as before."""
     _, report = described(one_conv(DType.INT16, 4), chip)
     (layer,) = report.layers
-    assert (layer.activation_bits, layer.macs, layer.ideal_mac_cycles, layer.mac_cycles) == (16, 9216, 369, 369)
-    assert (layer.read_bytes, layer.written_bytes, layer.end) == (512 + 144 + 16, 512, 2437)
+    assert (layer.activation_bits, layer.macs, layer.ideal_mac_cycles, layer.mac_cycles) == (16, 9216, 576, 2304)
+    assert (layer.read_bytes, layer.written_bytes, layer.end) == (512 + 144 + 16, 512, 4372)
 
 
 def test_a_sum_by_hand(chip: Chip) -> None:
@@ -124,11 +125,11 @@ def test_a_trace_by_hand(chip: Chip) -> None:
     cycle = 1e6 / 800
     times = [(event["cat"], event["ts"] / cycle, event["dur"] / cycle) for event in events]
     loads = [("dma", 512 * n, 512) for n in range(3)]
-    assert times == [*loads, ("mac", 1546, 369), ("dma", 1915, 512)]
+    assert times == [*loads, ("mac", 1546, 576), ("dma", 2122, 512)]
     assert sorted((e["args"]["tensor"], e["args"]["bytes"]) for e in events[:3]) == [("b", 64), ("w", 576), ("x", 256)]
     assert {key: events[3]["args"][key] for key in ("macs", "cycles", "cycle")} == {
         "macs": 36864,
-        "cycles": 369,
+        "cycles": 576,
         "cycle": 1546,
     }
     store = events[4]["args"]
@@ -141,14 +142,14 @@ def test_what_lies_in_sram_by_hand(chip: Chip) -> None:
     found = {stay.name: (stay.source, stay.size, stay.end) for stay in stays(image, image.programs[0])}
     result = image.tensors[image.outputs[0].tensor].name
     assert found == {
-        "x": (Space.INPUT, 256, 1915),
-        "w": (Space.WEIGHTS, 576, 1915),
-        "b": (Space.WEIGHTS, 64, 1915),
-        result: (Space.SRAM, 1024, 2437),
+        "x": (Space.INPUT, 256, 2122),
+        "w": (Space.WEIGHTS, 576, 2122),
+        "b": (Space.WEIGHTS, 64, 2122),
+        result: (Space.SRAM, 1024, 2644),
     }
     steps = used_bytes(stays(image, image.programs[0]))
-    assert [cycle for cycle, _ in steps] == [0, 512, 1024, 1546, 1915, 2437]
-    assert (max(size for _, size in steps), steps[-1]) == (1920, (2437, 0))
+    assert [cycle for cycle, _ in steps] == [0, 512, 1024, 1546, 2122, 2644]
+    assert (max(size for _, size in steps), steps[-1]) == (1920, (2644, 0))
 
 
 # -- what must add up --------------------------------------------------------------------------------------------------
@@ -218,7 +219,7 @@ def test_json_says_the_same(chip: Chip) -> None:
     assert record["layers"] == [asdict(layer) for layer in report.layers]
     assert record["network"] == {**asdict(report.network), "batches": [1]}
     assert record["commands"] == asdict(report.commands)
-    assert record["chip"]["macs_per_cycle"] == {"value": 100, "provenance": "modelled"}
+    assert record["chip"]["macs_per_cycle"] == {"value": 64, "provenance": "modelled"}
     assert record["chip"]["name"] == "ibopper" and record["format"] == 1
 
 

@@ -64,9 +64,22 @@ def array_cycles(shape: MacShape, chip: Chip) -> int:
 
 def mac_cycles(shape: MacShape, chip: Chip, activations: DType, weights: DType) -> int:
     """Cycles of the MAC array on operands of these types."""
-    slower = chip.int16_divisor if activations.bits > 8 else 1
-    faster = chip.int4_multiplier if weights is DType.INT4 else 1
+    slower, faster = _rates(chip, activations, weights)
     return _ceil(array_cycles(shape, chip) * slower, faster)
+
+
+def ideal_mac_cycles(macs: int, chip: Chip, activations: DType, weights: DType) -> int:
+    """Cycles of a MAC array that is always full."""
+    slower, faster = _rates(chip, activations, weights)
+    return _ceil(macs * slower, faster * chip.macs_per_cycle)
+
+
+def _rates(chip: Chip, activations: DType, weights: DType) -> tuple[int, int]:
+    """How many times the cycles of 8-bit operands, as a fraction."""
+    return (
+        chip.int16_divisor if activations.bits > 8 else 1,
+        chip.int4_multiplier if weights is DType.INT4 else 1,
+    )
 
 
 def transfer_cycles(

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sgs.compile import Summary, summarise
-from sgs.compile.cost import ENGINES, Engine, mac_cycles
+from sgs.compile.cost import ENGINES, Engine, ideal_mac_cycles
 from sgs.config.chips import Chip, chip_facts
 from sgs.img.image import Command, Compute, Image, Space
 from sgs.numeric.types import DType
+from sgs.registry import QUANTISE
 
 FORMAT = 1  # of the JSON
 NO_ENGINE = "none"
@@ -120,14 +121,14 @@ def describe_image(image: Image, chip: Chip, image_bytes: int) -> CompileReport:
 
 def _layer(image: Image, chip: Chip, index: int, commands: Sequence[Command]) -> LayerCost:
     layer = image.layers[index]
-    bits = _activation_bits(image, commands)
-    ideal = mac_cycles(layer.macs, chip, wide=bits > DType.UINT8.bits)
+    activations, weights = _formats(image, commands)
+    ideal = 0 if activations is None else ideal_mac_cycles(layer.macs, chip, activations, weights)
     span = layer.end - layer.start
     return LayerCost(
         index=index,
         name=layer.name,
         opcode=layer.opcode,
-        activation_bits=bits,
+        activation_bits=0 if activations is None else activations.bits,
         macs=layer.macs,
         vector_ops=layer.vector_ops,
         read_bytes=layer.read_bytes,
@@ -146,13 +147,16 @@ def _layer(image: Image, chip: Chip, index: int, commands: Sequence[Command]) ->
     )
 
 
-def _activation_bits(image: Image, commands: Sequence[Command]) -> int:
-    """Bits of the first operand of a layer's computations, 0 for a layer that has none."""
+def _formats(image: Image, commands: Sequence[Command]) -> tuple[DType | None, DType]:
+    """Types of a layer's first operand (None for a layer that computes nothing) and of its weights (INT8 if none)."""
     for command in commands:
         if isinstance(command, Compute):
-            operands = [tensor for tensor in image.kernels[command.kernel].inputs if tensor != -1]
-            return image.tensors[operands[0]].dtype.bits if operands else 0
-    return 0
+            kernel = image.kernels[command.kernel]
+            types = [None if tensor == -1 else image.tensors[tensor].dtype for tensor in kernel.inputs]
+            rule = QUANTISE.get(kernel.opcode)
+            weight = types[rule.weight] if rule is not None and len(types) > rule.weight else None
+            return next((kind for kind in types if kind is not None), None), weight or DType.INT8
+    return None, DType.INT8
 
 
 def _busiest(busy: Mapping[Engine, int]) -> str:
