@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, product
 from typing import TypeAlias
 
 import numpy as np
@@ -28,7 +28,7 @@ from sgs.compile.live import LiveRange
 
 DETOURS = 300  # decisions of one search besides one for each range
 PAIRS = 4096  # (range, section) pairs that cost as much as a decision itself
-NOISE = 0.8  # of the order of ranges, as a share of their number
+NOISE = 0.6  # of the order of ranges, as a share of their number
 RAISE = -1  # the branch in which no range lies on the floor
 
 Pending: TypeAlias = "tuple[Part, Pending] | None"
@@ -49,7 +49,7 @@ def tighten(
         goal = bound if target is None else target
         if peak <= goal or goal < bound or effort <= 0:
             break
-        easier = number % 2 == 1  # a part of the gap is left, the smaller the better it goes
+        easier = number % 2 == 1  # a share of the gap is left, and less of it where that succeeds
         capacity = min(goal + (int((peak - goal) * share) // unit * unit if easier else 0), peak - unit)
         search = _Search(capacity, *next(relaxed if easier else strict), effort)
         offsets, ended = search.run(whole(ranges))
@@ -59,29 +59,24 @@ def tighten(
         elif ended:
             bound = capacity + unit
         if easier:
-            share = share / 2 if offsets is not None else min(share * 1.5, 0.75)
+            share = share * 0.6 if offsets is not None else min(share * 1.15, 0.75)
     return best, bound
 
 
 def _attempts(ranges: Sequence[LiveRange], seed: int) -> Iterator[tuple[Ints, bool]]:
-    """(rank of every range, whether the tightest section is decided first), without end and ever more at random."""
+    """(rank of every range, whether slack counts for the next section): without end; large or early ones first, and
+    from the second round on in some disorder."""
     rng = random.Random(seed)
-    for number in count():
-        key = RANKINGS[number // 2 % len(RANKINGS)]
-        order = sorted(range(len(ranges)), key=lambda i: key(ranges[i]))
-        if number >= 2 * len(RANKINGS):
-            place = {i: position + NOISE * len(order) * rng.random() for position, i in enumerate(order)}
-            order.sort(key=place.__getitem__)
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
-        yield rank, number % 2 == 1
-
-
-RANKINGS: tuple[Callable[[LiveRange], tuple[int, int]], ...] = (
-    lambda item: (-item.size, item.first - item.last),
-    lambda item: (item.first - item.last, -item.size),
-    lambda item: (item.first, -item.size),
-)
+    by_size = sorted(range(len(ranges)), key=lambda i: (-ranges[i].size, ranges[i].first - ranges[i].last))
+    by_time = sorted(range(len(ranges)), key=lambda i: (ranges[i].first, -ranges[i].size))
+    noise = 0.0
+    while True:
+        for order, by_slack in product((by_size, by_time), (True, False)):
+            place = [position + noise * rng.random() for position in range(len(order))]
+            rank = np.empty(len(order), np.int64)
+            rank[np.array(order)[np.argsort(place, kind="stable")]] = np.arange(len(order))
+            yield rank, by_slack
+        noise = NOISE * len(ranges)
 
 
 @dataclass
@@ -100,10 +95,10 @@ class _Search:
     """Depth first over decisions. A part without a plan goes back to the decision that separated it from others: what
     was decided since then, about those others, is of no help to it."""
 
-    def __init__(self, capacity: int, rank: Ints, tightest: bool, effort: int) -> None:
+    def __init__(self, capacity: int, rank: Ints, by_slack: bool, effort: int) -> None:
         self.capacity = capacity
         self.rank = rank
-        self.tightest = tightest
+        self.by_slack = by_slack
         self.effort = effort
         self.decisions = len(rank) + DETOURS
         self.offsets = [0] * len(rank)
@@ -183,9 +178,10 @@ class _Search:
         on_floor = part.lowest[block.ranges_of] == part.floor[block.section_of_pair]
         branches: Ints = np.add.reduceat(on_floor, block.section_starts, dtype=np.int64)
         slack: Ints = self.capacity - part.floor - part.rest
-        if self.tightest:
-            return slack * (len(block.ids) + 1) + branches
-        return (branches + (slack > 0)) * (self.capacity + 1) + slack
+        options = branches + (slack > 0)
+        if self.by_slack:
+            return (slack + self.capacity // 200) * options
+        return options * (self.capacity + 1) + slack
 
     def _distinct(self, block: Block, found: Ints) -> list[int]:
         """Best rank last; of ranges with the same sections and size only one."""

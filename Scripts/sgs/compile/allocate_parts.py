@@ -43,8 +43,8 @@ class Part:
 
     `floor` and `rest` are bytes per section: what is unplaced there lies at `floor` or above, and sums up to `rest`.
     `lowest` is the lowest offset that a range could still have, NONE for one that is placed; `crossing` counts the
-    unplaced ranges over the boundary after each section but the last. `parent` is the decision, by its depth, that
-    separated this part from others: one of its other branches must help when the part has no plan.
+    unplaced ranges over the boundary after each section but the last. `parent` is the depth of the decision that left
+    this part, -1 for none: when the part has no plan, another branch must be taken there.
     """
 
     block: Block
@@ -63,15 +63,15 @@ def whole(ranges: Sequence[LiveRange]) -> list[Part]:
     first = np.array([ranges[i].first for i in ids], np.int64)
     stop = np.array([ranges[i].last + 1 for i in ids], np.int64)
     size = np.array([ranges[i].size for i in ids], np.int64)
-    # The live ranges of a section are all of another's, or more, unless one begins where one ended.
+    # Between a begin and the next end ranges only add up, so the moment before that end stands for all of them.
     events = np.unique(np.concatenate([first, stop]))
     begins, ends = np.isin(events, first), np.isin(events, stop)
-    last_end, heads = False, list[int]()
+    ended, heads = True, list[int]()
     for event, begin, end in zip(events, begins, ends, strict=True):
-        last_end = last_end or bool(end)
-        if begin and (last_end or not heads):
+        ended = ended or bool(end)
+        if begin and ended:
             heads.append(int(event))
-            last_end = False
+            ended = False
     section_heads = np.array(heads)
     first = np.searchsorted(section_heads, first, "right") - 1
     stop = np.searchsorted(section_heads, stop, "left")
@@ -79,7 +79,8 @@ def whole(ranges: Sequence[LiveRange]) -> list[Part]:
 
 
 def cut(ids: Ints, first: Ints, stop: Ints, size: Ints, floor: Ints, parent: int = -1) -> list[Part]:
-    """Cut where no range crosses."""
+    """The parts that no range connects, `floor` being given per section of them all. Sections without a range are
+    left out."""
     edges = np.zeros(len(floor) + 1, np.int64)
     np.add.at(edges, first, 1)
     np.add.at(edges, stop, -1)
