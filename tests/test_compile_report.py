@@ -27,11 +27,12 @@ from sgs.img import BatchMode, Compute, Dma, Image, Kernel, Layer, Place, Progra
 from sgs.ir import Graph
 from sgs.numeric.types import DType
 from sgs.pipelines import compile_report
+from sgs.registry import MOVE
 from sgs.report.charts import engine_bars, quantity, ticks
 from sgs.report.compile import CompileReport, csv_text, describe_image, engine_of, json_text
 from sgs.report.compile_page import page_text
 from sgs.report.compile_trace import kernel_work, trace_text
-from sgs.report.memory import ByteMap, moved_bytes, operand_spans, reach, stays, transfer_names, used_bytes
+from sgs.report.memory import ByteMap, moved_bytes, moved_tensors, operand_spans, reach, stays, used_bytes
 from sgs.report.page_style import SCRIPT
 from shipped import CALIBRATION, CHIP, SOURCE, converted, sample_list
 from shipped import SCRIPT as PREPROCESS
@@ -284,17 +285,19 @@ def test_transfers_have_names() -> None:
     image, _ = mixed()
     program = image.programs[0]
     known = {tensor.name for tensor in image.tensors}
-    found = transfer_names(image, program)
-    for command, name in zip(program.commands, found, strict=True):
-        assert (name in known) if isinstance(command, Dma) else not name
-        if isinstance(command, Dma) and command.source.space is Space.INPUT:
-            assert name == image.inputs[command.source.buffer].name
-    constants = {
-        name
-        for command, name in zip(program.commands, found, strict=True)
-        if isinstance(command, Dma) and command.source.space is Space.WEIGHTS
-    }
-    read = {image.tensors[kernel.inputs[position]].name for kernel in image.kernels for position in kernel.constants}
+    constants = set()
+    for command, moved in zip(program.commands, moved_tensors(image, program), strict=True):
+        assert (moved is None) == isinstance(command, Compute)
+        if moved is None or isinstance(command, Compute):
+            continue
+        assert moved.name in known and {moved.source, moved.target} <= {*known, ""}
+        if command.source.space is Space.INPUT:
+            assert moved.source == image.inputs[command.source.buffer].name
+        if command.source.space is Space.WEIGHTS:
+            constants.add(moved.name)
+        if moved.target not in ("", moved.source):
+            assert image.layers[command.layer].opcode in MOVE
+    read = {image.tensors[kernel.inputs[place]].name for kernel in image.kernels for place in kernel.constants}
     assert constants == read
 
 

@@ -91,7 +91,7 @@ class Simulator:
         self.graph: Graph | None = None  # of a .sim
         self.image: Image | None = None  # of an .img
         self.batches = Batches()
-        if _is_image(self.path):
+        if is_image(self.path):
             self._open_image(read_image(self.path))
         else:
             self._open_sim()
@@ -233,13 +233,14 @@ class Simulator:
             yield sample, feeds, {name: frames[index] for name, frames in parts.items()}
 
 
-def _is_image(path: Path) -> bool:
-    """Whether the file begins as an .img does; a damaged one counts when it is called .img."""
+def is_image(path: Path, *, stage: str = STAGE) -> bool:
+    """Whether the file begins as an .img does; a damaged one counts when it is called .img. Raises UserError, naming
+    the `stage`, for a file that cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(len(_IMAGE_MAGIC))
     except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror or error}", stage=STAGE, file=path) from error
+        raise UserError(f"cannot be read: {error.strerror or error}", stage=stage, file=path) from error
     return head == _IMAGE_MAGIC or path.suffix.lower() == ".img"
 
 

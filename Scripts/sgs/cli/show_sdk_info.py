@@ -9,6 +9,7 @@ from importlib import metadata
 from sgs import __version__
 from sgs.cli.program import Parser, run
 from sgs.config.chips import Chip, all_chips, chip_facts, load_chip
+from sgs.report.columns import aligned
 
 # What users call it → distributions that may provide it.
 PACKAGES = {
@@ -82,9 +83,7 @@ def chip_table(chips: tuple[Chip, ...]) -> str:
         formats = ",".join(chip.number_formats) + _mark(chip, "number_formats")
         words = [chip.name, chip.family or "-", ",".join(chip.aliases) or "-", chip.public_figure or "-"]
         rows.append([*words, tops, *figures, formats])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, "", NOTE])
+    return "\n".join([*aligned(rows), "", NOTE])
 
 
 def _mark(chip: Chip, field: str) -> str:

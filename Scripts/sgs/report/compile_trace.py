@@ -12,7 +12,7 @@ from sgs.img.image import Compute, Dma, Image, Kernel
 from sgs.ir.graph import Node, Tensor
 from sgs.registry import COST, Cost
 from sgs.report.compile import busy_cycles, engine_of
-from sgs.report.memory import moved_bytes, transfer_names
+from sgs.report.memory import moved_bytes, moved_tensors
 
 THREADS = {"mac": "MAC array", "vector": "vector unit", "dma": "DMA engine"}
 _PROCESS = 1
@@ -26,13 +26,14 @@ def trace_text(image: Image, chip: Chip) -> str:
     """
     program = image.programs[0]
     work = [kernel_work(image, kernel) for kernel in image.kernels]
-    names = transfer_names(image, program)
+    tensors = moved_tensors(image, program)
     events = [_named("process_name", 0, f"{image.model_name or 'network'} on {chip.name}")]
     events += [_named("thread_name", number, THREADS[engine]) for number, engine in enumerate(ENGINES, 1)]
     microseconds = 1e6 / chip.clock_hz
-    for command, name in zip(program.commands, names, strict=True):
+    for command, moved in zip(program.commands, tensors, strict=True):
         engine, busy = engine_of(image, command), busy_cycles(command, chip)
         layer = image.layers[command.layer]
+        name = moved.name if moved else ""
         done = _computed(command, work) if isinstance(command, Compute) else _moved(command, name, busy)
         events.append(
             {

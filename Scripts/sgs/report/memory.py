@@ -75,29 +75,50 @@ def operand_spans(image: Image, command: Compute) -> tuple[list[tuple[int, Span]
 
 
 # -- what a transfer moves ---------------------------------------------------------------------------------------------
-def transfer_names(image: Image, program: Program) -> list[str]:
-    """For every command: of a transfer, the tensor that it moves ("" where nothing tells); "" for a computation.
+@dataclass(frozen=True)
+class Moved:
+    """Tensors that a transfer moves bytes of: what lay at its source, and what they are at its target; "" where nothing
+    tells. The two differ where an operator is done by transfers alone, or only changes the shape."""
 
-    A load is of the tensor that the next computation to read those bytes takes them for; a store, of the one that the
-    last computation to write them made.
+    source: str
+    target: str
+
+    @property
+    def name(self) -> str:
+        return self.target or self.source
+
+
+def moved_tensors(image: Image, program: Program) -> list[Moved | None]:
+    """For every command, what it moves, None for a computation.
+
+    At its target it is what the next computation to read those bytes, or the output that they lie in, takes them for;
+    at its source what was written there last.
     """
-    names = _named_by_readers(image, program)
-    held: ByteMap[str] = ByteMap()
-    for index, command in enumerate(program.commands):
+    targets = _taken_for(image, program)
+    held: dict[Space, ByteMap[str]] = {Space.SRAM: ByteMap(), Space.ARENA: ByteMap()}
+    moved: list[Moved | None] = []
+    for command, target in zip(program.commands, targets, strict=True):
         if isinstance(command, Compute):
+            moved.append(None)
             for tensor, span in operand_spans(image, command)[1]:
-                held.put(span, image.tensors[tensor].name)
-        elif command.target.space is Space.SRAM:
-            held.put(reach(command, command.target), names[index])
-        elif command.source.space is Space.SRAM:
-            names[index] = held.first(reach(command, command.source)) or names[index]
-    return names
+                held[Space.SRAM].put(span, image.tensors[tensor].name)
+            continue
+        source, place = target, command.source
+        if place.space is Space.INPUT:
+            source = image.tensors[image.inputs[place.buffer].tensor].name
+        elif place.space in held:
+            source = held[place.space].first(reach(command, place)) or ""
+        moved.append(Moved(source, target))
+        if command.target.space in held:
+            held[command.target.space].put(reach(command, command.target), target or source)
+    return moved
 
 
-def _named_by_readers(image: Image, program: Program) -> list[str]:
-    """As `transfer_names`, but all by who reads next: the commands are gone through from the last to the first."""
+def _taken_for(image: Image, program: Program) -> list[str]:
+    """What is at the target of every transfer, by who reads it; commands are gone through backwards."""
     names = [""] * len(program.commands)
     wanted: dict[Space, ByteMap[str]] = {Space.SRAM: ByteMap(), Space.ARENA: ByteMap()}
+    keeps = _keeps_the_tensor(image, program)
     for index in reversed(range(len(program.commands))):
         command = program.commands[index]
         if isinstance(command, Compute):
@@ -111,8 +132,29 @@ def _named_by_readers(image: Image, program: Program) -> list[str]:
             name = wanted[target.space].first(reach(command, target)) or ""
         names[index] = name
         if name and source.space in wanted:
-            wanted[source.space].put(reach(command, source), name)
+            wanted[source.space].put(reach(command, source), name if keeps[index] else None)
     return names
+
+
+def _keeps_the_tensor(image: Image, program: Program) -> list[bool]:
+    """For every command, False for a transfer that makes another tensor of what it reads: one of a layer of transfers
+    alone, and not of bytes that this layer itself has put there."""
+    computing = {command.layer for command in program.commands if isinstance(command, Compute)}
+    writers: dict[Space, ByteMap[int]] = {Space.SRAM: ByteMap(), Space.ARENA: ByteMap()}
+    keeps = []
+    for command in program.commands:
+        if isinstance(command, Compute):
+            keeps.append(True)
+            for _, span in operand_spans(image, command)[1]:
+                writers[Space.SRAM].put(span, command.layer)
+            continue
+        keep = command.layer in computing
+        if not keep and command.source.space in writers:
+            keep = writers[command.source.space].first(reach(command, command.source)) == command.layer
+        keeps.append(keep)
+        if command.target.space in writers:
+            writers[command.target.space].put(reach(command, command.target), command.layer)
+    return keeps
 
 
 # -- how long it lies there --------------------------------------------------------------------------------------------
@@ -139,10 +181,9 @@ class Stay:
 def stays(image: Image, program: Program) -> list[Stay]:
     """Everything that lies in SRAM, in order of its first cycle. Pieces of one tensor that a layer writes over, into or
     beside one another are one stay."""
-    names = transfer_names(image, program)
     found: list[Stay] = []
     held: ByteMap[Stay] = ByteMap()
-    for command, name in zip(program.commands, names, strict=True):
+    for command, moved in zip(program.commands, moved_tensors(image, program), strict=True):
         end = command.start + command.cycles
         if isinstance(command, Compute):
             reads, writes = operand_spans(image, command)
@@ -153,6 +194,7 @@ def stays(image: Image, program: Program) -> list[Stay]:
             if command.source.space is Space.SRAM:
                 _read(held, found, reach(command, command.source), command.layer, end)
             onto = command.target.space is Space.SRAM
+            name = moved.name if moved else ""
             made = [(name, command.source.space, reach(command, command.target))] if onto else []
         for written, source, span in made:
             _write(held, found, Stay(written, source, *span, command.start, end, {command.layer}))
