@@ -5,6 +5,7 @@
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
+# make bench-compiler   measure the compiler on every network and chip, and its allocators on the MiniMalloc instances
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x".
@@ -27,7 +28,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs bench bench-calibration clean
+.PHONY: demo test lint docs bench bench-calibration bench-compiler clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -68,6 +69,11 @@ bench: $(VENV)/.core
 # The record lies in build/, which `make clean` removes.
 bench-calibration: $(VENV)/.core
 	$(PY) bench/calibration.py --out build/calibration.json $(BENCH_ARGS)
+
+# Both print what they measured even if the first one misses a bar.
+bench-compiler: $(VENV)/.core
+	$(PY) bench/compiler.py --out build/compiler.json $(BENCH_ARGS); status=$$?; \
+	if [ -n "$$SGS_TEST_DATA" ]; then $(PY) bench/minimalloc.py "$$SGS_TEST_DATA/minimalloc" || status=1; fi; exit $$status
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info
