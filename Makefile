@@ -2,6 +2,7 @@
 # make test    set up .venv, check style and types, run the tests
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
+# make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7")
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -14,6 +15,7 @@ PYTHON ?= python3
 JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+FUZZ_ARGS ?=
 SOC ?= pcupid
 
 VENV := .venv
@@ -28,7 +30,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs bench bench-calibration bench-compiler clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -62,6 +64,9 @@ lint: $(VENV)/.test
 
 docs: $(VENV)/.core
 	$(PY) docs/generate.py
+
+fuzz: $(VENV)/.test
+	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)
 
 bench: $(VENV)/.core
 	$(PY) bench/main_job.py

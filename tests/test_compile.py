@@ -21,7 +21,7 @@ from sgs.config.chips import Chip, load_chip
 from sgs.engine import FixedEngine, run_reference
 from sgs.errors import UserError
 from sgs.img import Compute, Dma, Image, OfflineEngine, Space, image_bytes, parse_image
-from sgs.img.check import LARGEST_RANK
+from sgs.img.check import LARGEST_AXES
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams, activation_params, quantise_weights, symmetric_params
 from sgs.numeric.table import build_table
@@ -781,7 +781,7 @@ def test_sums_may_just_fit(chip: Chip) -> None:
 
 
 def test_ranks_are_those_that_transfers_have(chip: Chip) -> None:
-    assert f"at most {LARGEST_RANK} axes" in told_by(ranks_fit)
+    assert f"at most {LARGEST_AXES} axes" in told_by(ranks_fit)
     f = Fixed()
     x = f("RESHAPE", f.input("x", (1, 2, 1, 2, 1, 2, 1, 2, 3)), shape=(2, 2, 1, 2, 1, 2, 1, 3), bound=4.0)
     y = f("TRANSPOSE", x, perm=tuple(reversed(range(8))), bound=4.0)

@@ -220,15 +220,28 @@ def with_kernel(**changes: Any) -> Image:
     return replace(example(), kernels=(replace(kernels[0], **changes), *kernels[1:]))
 
 
-def with_command(index: int, **changes: Any) -> Image:
-    commands = list(example().programs[0].commands)
+def with_command(index: int, image: Image | None = None, **changes: Any) -> Image:
+    image = image or example()
+    commands = list(image.programs[0].commands)
     commands[index] = replace(commands[index], **changes)
-    return with_program(commands=tuple(commands))
+    return replace(image, programs=(replace(image.programs[0], commands=tuple(commands)), *image.programs[1:]))
 
 
 def with_side(index: int, side: str, **changes: Any) -> Image:
     command = example().programs[0].commands[index]
     return with_command(index, **{side: replace(getattr(command, side), **changes)})
+
+
+def as_input(tensor: int) -> Image:
+    image = example()
+    ref = image.tensors[tensor]
+    port = replace(image.inputs[0], tensor=tensor, shape=ref.shape, dtype=ref.dtype, quant=ref.quant)
+    return replace(image, inputs=(port,))
+
+
+def moved(source: int, target: int, space: Space = Space.SRAM) -> Image:
+    """Six bytes moved inside a memory."""
+    return with_command(0, source=Place(space, source, (1,)), target=Place(space, target, (1,)))
 
 
 BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
@@ -279,6 +292,29 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
     "rank": (lambda: with_command(0, extents=(1,) * 9), "extents [1, 1"),
     "writes weights": (lambda: with_side(3, "target", space=Space.WEIGHTS, offset=6), "read-only"),
     "writes input": (lambda: with_side(0, "target", space=Space.INPUT), "read-only"),
+    "no chip": (lambda: replace(example(), chip=""), "no chip"),
+    "idle arena": (lambda: with_program(arena_size=1 << 20), "ARENA of 1048576 bytes, of which 16 are used"),
+    "idle SRAM": (
+        lambda: replace(with_program(sram_size=1 << 20), sram_bytes=1 << 20),
+        "SRAM of 1048576 bytes, of which 216 are used",
+    ),
+    "too many axes": (lambda: with_tensor(2, shape=(1,) * 33), "33 axes"),
+    "packed activation": (lambda: with_tensor(2, dtype=DType.INT4), "packed elements that are no constants"),
+    "packed input": (lambda: as_input(1), "packed elements"),
+    "constants in disorder": (lambda: with_kernel(constants=(2, 0)), "not ascending"),
+    "constants twice": (lambda: with_kernel(constants=(2, 2)), "not ascending"),
+    "result on an operand": (lambda: with_command(2, outputs=(64,)), "bytes from 64 on are a result, and an operand"),
+    "result inside an operand": (lambda: with_command(4, outputs=(136,)), "bytes from 136 on are a result"),
+    "result around an operand": (lambda: with_command(4, outputs=(120,)), "bytes from 128 on are a result"),
+    "two results in one place": (
+        lambda: with_command(2, with_kernel(outputs=(2, 2)), outputs=(128, 128)),
+        "and an operand or another result",
+    ),
+    "writes one place twice": (lambda: with_side(3, "target", strides=(0, 2)), "on top of each other"),
+    "writes bytes twice": (lambda: with_side(3, "target", strides=(2, 2)), "on top of each other"),
+    "a move up": (lambda: moved(0, 4), "moves bytes 0 to 6 of SRAM to 4"),
+    "a move to itself": (lambda: moved(8, 8), "moves bytes 8 to 14 of SRAM to 8"),
+    "a move in the arena": (lambda: moved(8, 4, Space.ARENA), "moves bytes 8 to 14 of ARENA to 4"),
 }
 
 
@@ -287,6 +323,14 @@ def test_bad_content_behind_a_right_checksum(make: Callable[[], Image], reason: 
     with pytest.raises(UserError) as caught:
         parse_image(image_bytes(make()))
     assert reason in str(caught.value)
+
+
+def test_transfers_that_may_touch_what_they_read() -> None:
+    """Down in SRAM; beside it; and each element from another place of the same memory."""
+    assert violations(moved(8, 4)) == []
+    assert violations(moved(8, 2)) == violations(moved(2, 8)) == violations(moved(8, 2, Space.ARENA)) == []
+    assert violations(with_side(3, "target", strides=(2, 4), offset=10)) == []
+    assert violations(with_side(3, "source", strides=(0, -2), offset=132)) == []
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed, convert_
 from sgs.quant.levels import LEVELS
 from sgs.sim import read_sim, write_sim
 from shipped import PICTURES, labels
+from test_weight_coding import entropy
 
 Arrays = Mapping[str, Any]
 PUBLIC = pytest.mark.skipif("SGS_TEST_DATA" not in os.environ, reason="SGS_TEST_DATA is not set")
@@ -134,6 +135,16 @@ def test_fixed_reference_and_offline_are_the_same_integers(name: str, tmp_path: 
         assert np.ptp(fixed[output]) > 0, f"{output} is the same number everywhere"
         assert np.count_nonzero(fixed[output] != reference[output]) == 0, output
         assert np.count_nonzero(fixed[output] != offline[output]) == 0, output
+
+
+@PUBLIC
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_take_no_more_than_their_entropy(name: str) -> None:
+    """Coded bytes, what describes the codes included, against the order-0 entropy of every constant's bytes."""
+    image = compile_fixed(case_of(name).calibrated("L1", 2), load_chip("pcupid"))
+    least = sum(entropy(image.weights[one.offset : one.offset + one.size]) for one in image.constants)
+    assert len(image.constants) > 50
+    assert sum(len(chunk.data) for chunk in image.chunks) <= 1.02 * least
 
 
 def cosine(a: Any, b: Any) -> float:

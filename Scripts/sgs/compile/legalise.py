@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sgs.config.chips import Chip
 from sgs.errors import OPERATOR_LIST, UserError, raise_all
-from sgs.img.check import LARGEST_RANK
+from sgs.img.check import LARGEST_AXES
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import QuantParams
 from sgs.numeric.types import DType
@@ -92,7 +92,7 @@ def ranks_fit(node: Node, operands: Sequence[Tensor | None], results: Sequence[T
     """Tensors have at most 8 axes, but for changes of shape that move nothing."""
     if node.op in MOVE and MOVE[node.op].alias:
         return True
-    return all(tensor is None or len(tensor.shape) <= LARGEST_RANK for tensor in (*operands, *results))
+    return all(tensor is None or len(tensor.shape) <= LARGEST_AXES for tensor in (*operands, *results))
 
 
 def activations_have_one_scale(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:

@@ -27,12 +27,15 @@ from sgs.img.image import (
     packed_bytes,
 )
 from sgs.numeric.quantise import QuantParams
+from sgs.numeric.types import DType
 
 LARGEST_EXTENT = (1 << 31) - 1
 LARGEST_TENSOR = 1 << 40  # bytes
-LARGEST_ARENA = 1 << 42
+LARGEST_MEMORY = 1 << 42  # bytes of arena or SRAM
+LARGEST_UNUSED = 1 << 16  # bytes at the end of a memory: what an alignment may leave
 LARGEST_BATCH = 1 << 16
-LARGEST_RANK = 8
+LARGEST_RANK = 32  # of a tensor
+LARGEST_AXES = 8  # of a transfer
 ITEM_SIZES = (1, 2, 4, 8)
 
 
@@ -45,6 +48,7 @@ def violations(image: Image) -> list[str]:
         _io(image),
         _kernels(image),
         *(_program(image, program) for program in image.programs),
+        *(_memories(image, program) for program in image.programs),
     )
     for part in parts:
         found = list(part)
@@ -55,6 +59,8 @@ def violations(image: Image) -> list[str]:
 
 # -- parts -------------------------------------------------------------------------------------------------------------
 def _batches(image: Image) -> Iterator[str]:
+    if not image.chip:
+        yield "there is no chip that it was compiled for"
     if image.category not in CATEGORIES:
         yield f"category '{image.category}' is not one of {', '.join(CATEGORIES)}"
     if not image.batches or any(not 0 < n <= LARGEST_BATCH for n in image.batches):
@@ -105,6 +111,8 @@ def _tensor(tensor: TensorRef) -> Iterator[str]:
 def _shape(shape: tuple[int, ...]) -> Iterator[str]:
     if any(not 0 < extent <= LARGEST_EXTENT for extent in shape):
         yield f"shape {list(shape)} has an extent out of range"
+    if len(shape) > LARGEST_RANK:
+        yield f"{len(shape)} axes, at most {LARGEST_RANK}"
 
 
 def _io(image: Image) -> Iterator[str]:
@@ -126,6 +134,8 @@ def _io_tensor(image: Image, tensor: IoTensor) -> Iterator[str]:
     inner = image.tensors[tensor.tensor]
     if math.prod(tensor.shape) != math.prod(inner.shape) or tensor.dtype is not inner.dtype:
         yield f"{tensor.dtype.name}{list(tensor.shape)} outside, {inner.dtype.name}{list(inner.shape)} inside"
+    if inner.dtype is DType.INT4:
+        yield "packed elements"
     if not _same_quant(tensor.quant, inner.quant):
         yield "scale and zero point differ from the inner tensor's"
     if tensor.width_alignment < 1 or tensor.height_alignment < 1:
@@ -147,9 +157,16 @@ def _kernel(image: Image, kernel: Kernel) -> Iterator[str]:
     for index in (*present, *kernel.outputs):
         if not 0 <= index < len(image.tensors):
             yield f"tensor {index} of {len(image.tensors)}"
+            return
     for position in kernel.constants:
         if not 0 <= position < len(kernel.inputs) or kernel.inputs[position] == -1:
             yield f"constant operand {position} of {len(kernel.inputs)}"
+    if list(kernel.constants) != sorted(set(kernel.constants)):
+        yield f"constant operands {list(kernel.constants)} are not ascending"
+    constants = set(kernel.constants)
+    changing = [index for position, index in enumerate(kernel.inputs) if index != -1 and position not in constants]
+    if any(image.tensors[index].dtype is DType.INT4 for index in (*changing, *kernel.outputs)):
+        yield "has packed elements that are no constants"
 
 
 def _kernels(image: Image) -> Iterator[str]:
@@ -160,8 +177,8 @@ def _kernels(image: Image) -> Iterator[str]:
 def _program(image: Image, program: Program) -> Iterator[str]:
     where = f"program of batch {program.batch}"
     for name, bound, size, most in (
-        ("arena", program.arena_lower_bound, program.arena_size, LARGEST_ARENA),
-        ("SRAM", program.sram_lower_bound, program.sram_size, image.sram_bytes),
+        ("arena", program.arena_lower_bound, program.arena_size, LARGEST_MEMORY),
+        ("SRAM", program.sram_lower_bound, program.sram_size, min(image.sram_bytes, LARGEST_MEMORY)),
     ):
         if not 0 <= bound <= size <= most:
             yield f"{where}: {name} of {size} bytes, lower bound {bound}, at most {most}"
@@ -189,13 +206,14 @@ def _dma(image: Image, program: Program, command: Dma) -> Iterator[str]:
     if command.itemsize not in ITEM_SIZES:
         yield f"elements of {command.itemsize} bytes"
         return
-    if len(command.extents) > LARGEST_RANK or any(not 0 < d <= LARGEST_EXTENT for d in command.extents):
+    if len(command.extents) > LARGEST_AXES or any(not 0 < d <= LARGEST_EXTENT for d in command.extents):
         yield f"extents {list(command.extents)}"
         return
-    for what, place in (("source", command.source), ("target", command.target)):
-        yield from (f"{what}: {reason}" for reason in _side(image, program, command, place))
     if command.target.space is Space.WEIGHTS or (command.target.space is Space.INPUT and not image.inplace_inputs):
         yield f"writes into {command.target.space.name}, which is read-only"
+    sides = (("source", command.source), ("target", command.target))
+    complaints = [f"{what}: {reason}" for what, place in sides for reason in _side(image, program, command, place)]
+    yield from complaints or _collisions(command)
 
 
 def _side(image: Image, program: Program, command: Dma, place: Place) -> Iterator[str]:
@@ -205,13 +223,35 @@ def _side(image: Image, program: Program, command: Dma, place: Place) -> Iterato
     if any(number % command.itemsize for number in (place.offset, *place.strides)):
         yield f"offset {place.offset} and strides {list(place.strides)} are not of whole elements"
     room = _room(image, program, place)
-    reach = [(extent - 1) * stride for extent, stride in zip(command.extents, place.strides, strict=True)]
-    first = place.offset + sum(step for step in reach if step < 0)
-    end = place.offset + sum(step for step in reach if step > 0) + command.itemsize
+    first, end = _reach(command, place)
     if room is None:
         yield f"buffer {place.buffer} of {place.space.name} does not exist"
     elif first < 0 or end > room:
         yield f"bytes {first} to {end} of {room} in {place.space.name}"
+
+
+def _reach(command: Dma, place: Place) -> tuple[int, int]:
+    """First byte and end of what a transfer touches on one side."""
+    steps = [(extent - 1) * stride for extent, stride in zip(command.extents, place.strides, strict=True)]
+    first = place.offset + sum(step for step in steps if step < 0)
+    return first, place.offset + sum(step for step in steps if step > 0) + command.itemsize
+
+
+def _collisions(command: Dma) -> Iterator[str]:
+    """A transfer writes no byte twice, so it cannot take longer than its target is large; nor what it reads, but to
+    move it down in SRAM."""
+    taken = command.itemsize
+    for stride, extent in sorted(zip(map(abs, command.target.strides), command.extents, strict=True)):
+        if extent > 1 and stride < taken:
+            yield f"target: strides {list(command.target.strides)} put elements on top of each other"
+            return
+        taken += (extent - 1) * stride
+    source, target = command.source, command.target
+    (first, end), (low, high) = _reach(command, source), _reach(command, target)
+    if (source.space, source.buffer) != (target.space, target.buffer) or high <= first or end <= low:
+        return
+    if source.space is not Space.SRAM or low >= first:
+        yield f"moves bytes {first} to {end} of {source.space.name} to {low}, on top of each other"
 
 
 def _compute(image: Image, program: Program, command: Compute) -> Iterator[str]:
@@ -219,6 +259,7 @@ def _compute(image: Image, program: Program, command: Compute) -> Iterator[str]:
         yield f"kernel {command.kernel} of {len(image.kernels)}"
         return
     kernel = image.kernels[command.kernel]
+    spans: list[tuple[int, int, bool]] = []  # first byte, end, whether it is written
     for what, indexes, offsets in (
         ("operand", kernel.inputs, command.inputs),
         ("result", kernel.outputs, command.outputs),
@@ -231,5 +272,37 @@ def _compute(image: Image, program: Program, command: Compute) -> Iterator[str]:
                 yield f"{what} at {offset} for tensor {index}"
             elif index != -1:
                 tensor = image.tensors[index]
-                if offset < 0 or offset % tensor.dtype.numpy.itemsize or offset + tensor.nbytes > program.sram_size:
-                    yield f"{what} in bytes {offset} to {offset + tensor.nbytes} of {program.sram_size} in SRAM"
+                end = offset + tensor.nbytes
+                spans.append((offset, end, what == "result"))
+                if offset < 0 or offset % tensor.dtype.numpy.itemsize or end > program.sram_size:
+                    yield f"{what} in bytes {offset} to {end} of {program.sram_size} in SRAM"
+    yield from _overwritten(spans)
+
+
+def _overwritten(spans: list[tuple[int, int, bool]]) -> Iterator[str]:
+    """Results that lie on an operand or on one another."""
+    touched = written = 0
+    for first, end, result in sorted(spans):
+        if first < (touched if result else written):
+            yield f"bytes from {first} on are a result, and an operand or another result"
+            return
+        touched = max(touched, end)
+        written = max(written, end) if result else written
+
+
+def _memories(image: Image, program: Program) -> Iterator[str]:
+    """A program asks for no memory that its commands do not touch."""
+    used = {Space.ARENA: 0, Space.SRAM: 0}
+    for command in program.commands:
+        if isinstance(command, Dma):
+            for place in (command.source, command.target):
+                if place.space in used:
+                    used[place.space] = max(used[place.space], _reach(command, place)[1])
+        else:
+            kernel = image.kernels[command.kernel]
+            operands = zip((*kernel.inputs, *kernel.outputs), (*command.inputs, *command.outputs), strict=True)
+            ends = [offset + image.tensors[index].nbytes for index, offset in operands if index != -1]
+            used[Space.SRAM] = max(used[Space.SRAM], *ends)
+    for space, size in ((Space.ARENA, program.arena_size), (Space.SRAM, program.sram_size)):
+        if size - used[space] > LARGEST_UNUSED:
+            yield f"program of batch {program.batch}: {space.name} of {size} bytes, of which {used[space]} are used"

@@ -16,6 +16,7 @@ from sgs.img import generated
 from sgs.img.attributes import unpack_attributes
 from sgs.img.check import violations
 from sgs.img.coding import Chunk, Coding, Constant, decode
+from sgs.img.extent import check_extent
 from sgs.img.image import (
     FORMAT_VERSION,
     BatchMode,
@@ -73,7 +74,7 @@ def parse_image(data: bytes, *, file: object | None = None) -> Image:
     try:
         image, declared = _image(payload)
     except _PARSE_ERRORS as error:
-        raise refuse(f"the payload is malformed: {error}") from error
+        raise refuse(f"the payload is malformed: {error or type(error).__name__}") from error
     if declared != (FORMAT_VERSION, image.weights.size, zlib.crc32(image.weights.tobytes())):
         raise refuse("format version, size or checksum of the weights is wrong")
     problems = violations(image)
@@ -227,7 +228,9 @@ def _chunks(records: Sequence[Any] | None, coded: bytes) -> tuple[Chunk, ...]:
 
 def _image(payload: memoryview) -> tuple[Image, tuple[int, int, int]]:
     """The image, and what it says of itself: (format version, bytes of weights, their CRC-32)."""
-    record = generated.ImageT.InitFromObj(generated.Image.GetRootAs(payload, 0))
+    root = generated.Image.GetRootAs(payload, 0)
+    check_extent(root, len(payload))
+    record = generated.ImageT.InitFromObj(root)
     chunks = _chunks(record.weightChunks, b"" if record.weights is None else bytes(record.weights))
     image = Image(
         chip=record.chip or "",

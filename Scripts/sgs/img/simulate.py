@@ -13,13 +13,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import length_hint
 from typing import Any
 
 import numpy as np
 
 from sgs.engine.single import node_session
 from sgs.errors import UserError
-from sgs.img.image import BatchMode, Compute, Dma, Image, IoTensor, Kernel, Program, Space, TensorRef
+from sgs.img.image import BatchMode, Command, Compute, Dma, Image, IoTensor, Kernel, Program, Space, TensorRef
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.nibbles import unpack_nibbles
 from sgs.numeric.quantise import Array
@@ -32,8 +33,7 @@ _NEVER_WRITTEN = 0xA5  # what memory holds before the first command
 # below this work a second thread costs more than it saves; a hint only, results do not depend on it
 _WORTH_THREADS_MACS, _WORTH_THREADS_VECTOR = 2_000_000, 400_000
 
-# what building a kernel from a malformed image may raise
-_MALFORMED = (AssertionError, AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError, RuntimeError)
+_COMPUTED = {DType.UINT8, DType.INT16, DType.UINT16, DType.FLOAT32}  # an operator may turn any of them into another
 
 Shape = tuple[int, ...]
 Step = Callable[[], Any]
@@ -89,23 +89,26 @@ class _Kernels:
         self._threads = threads
         self._made: dict[object, Bind] = {}
 
-    def bind(self, index: int, memory: Array, command: Compute) -> Step:
-        """The command's computation on this memory, with the constants that the memory holds now."""
-        kernel = self._image.kernels[index]
-        constants = [self._bytes(kernel, position, memory, command) for position in kernel.constants]
-        key = index, *(hashlib.blake2b(held.tobytes(), digest_size=16).digest() for held in constants)
-        if key not in self._made:
-            self._made[key] = self._make(kernel, constants)
+    def bind(self, command: Compute, memory: Array, *, keep: bool) -> Step:
+        """The command's computation on this memory, with the constants that the memory holds now; `keep` it for other
+        commands."""
+        kernel = self._image.kernels[command.kernel]
+        constants = self.constants(command, memory)
+        key = command.kernel, *(hashlib.blake2b(held.tobytes(), digest_size=16).digest() for held in constants)
+        made = self._made.get(key) or self._make(kernel, constants)
+        if keep:
+            self._made[key] = made
+        known = set(kernel.constants)
         reads = [
             _view(memory, offset, self._image.tensors[tensor])
             for position, (tensor, offset) in enumerate(zip(kernel.inputs, command.inputs, strict=True))
-            if tensor != -1 and position not in kernel.constants
+            if tensor != -1 and position not in known
         ]
         writes = [
             _view(memory, offset, self._image.tensors[tensor])
             for tensor, offset in zip(kernel.outputs, command.outputs, strict=True)
         ]
-        return self._made[key](reads, writes)
+        return made(reads, writes)
 
     def constants(self, command: Compute, memory: Array) -> list[Array]:
         """The bytes in memory of a command's constant operands."""
@@ -134,23 +137,22 @@ class _Kernels:
             kernel.opcode, names[:count], outputs, dict(kernel.attrs), self._image.tensors[kernel.outputs[0]].name
         )
         graph.nodes.append(node)
-        try:
-            return self._bind_maker(graph, node)
-        except _MALFORMED as error:
-            raise UserError(f"a kernel cannot be built: {error}", stage=STAGE, node=node.label) from error
-
-    def _bind_maker(self, graph: Graph, node: Node) -> Bind:
-        declared = [graph[name].shape for name in node.outputs]
-        inferred = [shape for shape, _ in INFER[node.op](node, graph.operands(node))]
-        if inferred != declared:
-            raise UserError(
-                f"results have shapes {declared}, the operands give {inferred}", stage=STAGE, node=node.label
-            )
+        _check_results(graph, node)
         if node.op in HOST:
             return _host_kernel(graph, node)
         work = COST[node.op](node, graph.operands(node), graph.results(node))
         heavy = work.macs >= _WORTH_THREADS_MACS or work.vector_ops >= _WORTH_THREADS_VECTOR
         return _session_kernel(graph, node, self._threads if heavy else 1)
+
+
+def _check_results(graph: Graph, node: Node) -> None:
+    """Raise ValueError for results that are declared in another way than the operands give them."""
+    inferred = INFER[node.op](node, graph.operands(node))
+    for result, (shape, dtype) in zip(graph.results(node), inferred, strict=True):
+        if result.shape != tuple(shape):
+            raise ValueError(f"a result has shape {list(result.shape)}, the operands give {list(shape)}")
+        if result.dtype is not dtype and not {result.dtype, dtype} <= _COMPUTED:
+            raise ValueError(f"a result is {result.dtype.name}, the operands give {dtype.name}")
 
 
 def _view(memory: Array, offset: int, ref: TensorRef) -> Array:
@@ -187,7 +189,7 @@ def _session_kernel(graph: Graph, node: Node, threads: int) -> Bind:
 
 
 class _Run:
-    """One kernel command. It is bound when it first runs, and again should its constants have changed."""
+    """One kernel command. It is bound when it first runs, and again, for itself, should its constants have changed."""
 
     def __init__(self, command: Compute, kernels: _Kernels, memory: Array) -> None:
         self._command, self._kernels, self._memory = command, kernels, memory
@@ -198,7 +200,7 @@ class _Run:
     def __call__(self) -> None:
         held = [constant.tobytes() for constant in self._constants]
         if self._step is None or held != self._built:
-            self._step = self._kernels.bind(self._command.kernel, self._memory, self._command)
+            self._step = self._kernels.bind(self._command, self._memory, keep=self._step is None)
             self._built = held
         self._step()
 
@@ -279,9 +281,7 @@ class OfflineEngine:
     def __init__(self, image: Image, *, threads: int = 0) -> None:
         self.image = image
         self._kernels = _Kernels(image, threads)
-        self._machines: dict[int, _Machine] = {}
-        for program in image.programs:
-            self._machine(program.batch).frames(1)
+        self._machines: dict[int, _Machine] = {}  # made when they are first run: their memory may be large
 
     def run(self, feeds: Frame | Sequence[Frame], *, batch: int | None = None) -> dict[str, Array]:
         """Run on codes (float32 where an input is float) and return arrays keyed by output name.
@@ -289,7 +289,7 @@ class OfflineEngine:
         `feeds` maps input names to arrays that hold one frame or several stacked on the highest dimension, or is a
         sequence of such mappings, one per frame. Results are stacked the same way. `batch` is the number of frames,
         checked when given. Raises ValueError, saying what was expected and what was got, for names, shapes, types or
-        a number of frames that the image does not take.
+        a number of frames that the image does not take. Raises UserError naming a command that cannot be executed.
         """
         frames = [feeds] if isinstance(feeds, Mapping) else list(feeds)
         sets = [one for frame in frames for one in self._split(frame)]
@@ -299,12 +299,23 @@ class OfflineEngine:
             for value, target in zip(values, frame.inputs, strict=True):
                 np.copyto(target.view(value.dtype).reshape(value.shape), value)
         for frame in buffers:
-            for step in frame.steps:
-                step()
+            self._execute(program.commands, frame.steps)
         return {
             tensor.name: self._stacked([frame.outputs[index] for frame in buffers], tensor)
             for index, tensor in enumerate(self.image.outputs)
         }
+
+    def _execute(self, commands: Sequence[Command], steps: Sequence[Step]) -> None:
+        ahead = iter(steps)
+        try:
+            for step in ahead:
+                step()
+        except Exception as error:  # an operator's rows trust the compiler; what is wrong in a file shows as anything
+            command = commands[len(steps) - length_hint(ahead) - 1]
+            reason = f"cannot be executed: {str(error).strip() or type(error).__name__}"
+            opcode = self.image.kernels[command.kernel].opcode if isinstance(command, Compute) else "transfer"
+            where = f"{opcode} of layer '{self.image.layers[command.layer].name}'"
+            raise UserError(reason, stage=STAGE, node=where, remedy="compile the fixed .sim again") from error
 
     def _machine(self, batch: int) -> _Machine:
         if batch not in self._machines:

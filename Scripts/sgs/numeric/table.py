@@ -123,7 +123,9 @@ def look_up(codes: Array, table: Array, dtype_out: DType) -> Array:
 
 def expand(table: Array, dtype_in: DType, dtype_out: DType) -> Array:
     """A table [entries] written out for every input code in the order of its bits seen as unsigned: [256] or
-    [65536]."""
+    [65536]. Raises ValueError for a type that has more codes."""
+    if dtype_in.bits > 16:
+        raise ValueError(f"no tables of {dtype_in.name} inputs")
     bits = np.arange(1 << dtype_in.bits, dtype=np.uint16 if dtype_in.bits == 16 else np.uint8)
     return look_up(bits.view(dtype_in.numpy), table, dtype_out)
 
