@@ -381,3 +381,10 @@ def test_the_example_for_a_dynamic_shape_fits_the_model(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "dynamic.onnx")
     with pytest.raises(UserError, match=r"--input_shapes 1,1,224,96\)"):
         import_onnx(tmp_path / "dynamic.onnx")
+
+
+def test_an_unsupported_operator_says_where_the_list_is(tmp_path: Path) -> None:
+    net = Net()
+    model = net.model(net("Det", net.input("x", 1, 5, 5)))
+    with pytest.raises(UserError, match=r"operator Det is not supported \(docs/OPERATORS.md lists the operators"):
+        import_onnx(save(model, tmp_path))
