@@ -20,8 +20,9 @@ from sgs.compile.tiling import Cutter, Tiling, quickest, tightest
 from sgs.config.chips import Chip
 from sgs.errors import UserError
 from sgs.ir.graph import Graph
-from sgs.registry import MOVE
+from sgs.registry import COST, MOVE
 
+SRAM_EFFORT = 20_000  # decisions of the exact search, where a better plan may keep more on the chip
 SHRINK = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one after the other
 LOOK_BACK = 3  # groups before one that it is put together with
 REACH = 12  # layers between the one that makes a tensor and the one that reads it, to become a group
@@ -51,7 +52,7 @@ def decide(graph: Graph, chip: Chip, *, inplace_inputs: bool = False) -> Decisio
     for share in SHRINK:
         groups, resident, steps = planner.scheduled(int(chip.sram_bytes * share))
         ranges = tuple(LiveRange(b.name, b.first, b.last, b.size) for b in steps.buffers)
-        sram = allocate(ranges)
+        sram = allocate(ranges, effort=SRAM_EFFORT)
         if sram.peak <= chip.sram_bytes:
             break
     else:
@@ -116,7 +117,10 @@ class _Planner:
     def _cutter(self, layer: int, resident: frozenset[str]) -> Cutter:
         key = layer, resident
         if key not in self._cutters:
-            self._cutters[key] = Cutter(self.graph, self.residence.layers[layer], resident, self._chip.alignment)
+            node, chip = self.residence.layers[layer], self._chip
+            array = COST[node.op](node, self.graph.operands(node), self.graph.results(node)).array
+            channels = 1 if array is None else chip.mac_outputs
+            self._cutters[key] = Cutter(self.graph, node, resident, chip.alignment, channels)
         return self._cutters[key]
 
     def _cascade(self, layers: tuple[int, ...]) -> Cascade | None:

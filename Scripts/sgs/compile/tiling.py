@@ -63,10 +63,10 @@ class _Cut:
 
 class Cutter:
     """The tilings of one node. `resident` names its operands and results that lie whole in SRAM: pieces of theirs that
-    are contiguous are used in place."""
+    are contiguous are used in place. Blocks of channels are multiples of `channels` where they are larger."""
 
-    def __init__(self, graph: Graph, node: Node, resident: frozenset[str], alignment: int) -> None:
-        self._node, self._alignment = node, alignment
+    def __init__(self, graph: Graph, node: Node, resident: frozenset[str], alignment: int, channels: int = 1) -> None:
+        self._node, self._alignment, self._channels = node, alignment, channels
         self._operands, self._results = graph.operands(node), graph.results(node)
         self._tensors = [*self._operands, *self._results]
         self._resident = [tensor is not None and tensor.name in resident for tensor in self._tensors]
@@ -92,6 +92,8 @@ class Cutter:
         """The axis in about so many pieces."""
         grain, extent = self.axes[axis], self.shape[axis]
         size = math.ceil(math.ceil(extent / count) / grain) * grain
+        if axis == len(self.shape) - 1 and size > self._channels and self._channels % grain == 0:
+            size = min(rounded(size, self._channels), extent)
         if (axis, size) not in self._cuts:
             pieces = -(-extent // size)
             begins = sorted({0, size, pieces // 2 * size})
