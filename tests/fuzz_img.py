@@ -425,40 +425,43 @@ def _recommanded(image: Image, rng: random.Random, change: Callable[[Program, Co
 
 
 def another_transfer(image: Image, rng: random.Random) -> Image:
-    """A transfer of other elements, between other places: mostly inside the memories, one side sometimes on the other.
-    A kernel's command may become one."""
+    """Other elements between other places, in the place of any command; most of them may be moved so."""
 
     def room(program: Program, space: Space, buffer: int) -> int:
         if space in (Space.INPUT, Space.OUTPUT):
             ports = image.inputs if space is Space.INPUT else image.outputs
-            return image.tensors[ports[buffer].tensor].nbytes if buffer < len(ports) else 64
+            return image.tensors[ports[buffer].tensor].nbytes if buffer < len(ports) else 0
         sizes = {Space.ARENA: program.arena_size, Space.SRAM: program.sram_size, Space.WEIGHTS: image.weights.size}
         return int(sizes[space])
 
-    def place(program: Program, extents: tuple[int, ...], itemsize: int) -> Place:
-        space = rng.choice([*Space, Space.SRAM, Space.SRAM])
-        buffer = rng.randrange(2) if space in (Space.INPUT, Space.OUTPUT) and rng.random() < 0.3 else 0
+    def place(program: Program, spaces: list[Space], extents: tuple[int, ...], itemsize: int, wild: bool) -> Place:
+        space = rng.choice([one for one in spaces if room(program, one, 0) >= itemsize] or spaces)
+        buffer = rng.randrange(2) if wild and space in (Space.INPUT, Space.OUTPUT) else 0
         step, strides = itemsize, []
         for extent in reversed(extents):
-            strides.append(step * rng.choice([1, 1, 1, 1, -1, -1, 0, 2]))
-            step = abs(step) * extent
-        strides.reverse()
-        if rng.random() < 0.2:
+            strides.append(step * rng.choice([1, 1, -1, 0, 2] if wild else [1, 1, 1, -1]))
+            step = abs(strides[-1] or step) * extent
+        if rng.random() < 0.3:
             rng.shuffle(strides)
-        low = sum((extent - 1) * min(stride, 0) for extent, stride in zip(extents, strides, strict=True))
-        high = sum((extent - 1) * max(stride, 0) for extent, stride in zip(extents, strides, strict=True)) + itemsize
-        last = room(program, space, buffer) - high
-        offset = rng.randrange(-low, last + 1) if last >= -low else -low
-        return Place(space, offset // itemsize * itemsize, tuple(strides), buffer)
+        reach = [(extent - 1) * stride for extent, stride in zip(extents, reversed(strides), strict=True)]
+        low = -sum(min(step, 0) for step in reach)
+        last = room(program, space, buffer) - itemsize - sum(max(step, 0) for step in reach)
+        offset = rng.randrange(low, last + 1) if last >= low else low
+        return Place(space, offset // itemsize * itemsize, tuple(reversed(strides)), buffer)
 
     def change(program: Program, command: Command) -> Command:
-        itemsize = rng.choice([1, 1, 1, 2, 2, 4, 8, 3])
-        extents = tuple(rng.choice([1, 2, 3, 5, 16, 40, 1 << 12]) for _ in range(rng.randint(0, 4)))
-        if isinstance(command, Dma) and rng.random() < 0.5:
+        wild = rng.random() < 0.3
+        itemsize = rng.choice([1, 2, 4, 8, 3] if wild else [1, 1, 2, 4, 8])
+        extents = tuple(
+            rng.choice([1, 2, 3, 5, 16, 1 << 12] if wild else [1, 2, 3, 5]) for _ in range(rng.randint(0, 4))
+        )
+        if isinstance(command, Dma) and rng.random() < 0.3:
             itemsize, extents = command.itemsize, command.extents
-        source, target = (place(program, extents, itemsize) for _ in range(2))
-        if rng.random() < 0.3:
-            shift = rng.choice([1, 2, 5, -1, -2, -5, 0]) * itemsize
+        written = [Space.SRAM, Space.SRAM, Space.ARENA, Space.OUTPUT, *([Space.INPUT] * image.inplace_inputs)]
+        source = place(program, [*Space, Space.SRAM], extents, itemsize, wild or rng.random() < 0.2)
+        target = place(program, list(Space) if wild else written, extents, itemsize, wild)
+        if rng.random() < 0.2:  # on top of each other, or nearly so
+            shift = rng.choice([-1, -2, -5, -64, 1, 0]) * itemsize
             target = with_field(source, "offset", max(0, source.offset + shift))
         return Dma(command.layer, extents, itemsize, source, target)
 

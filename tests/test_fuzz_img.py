@@ -14,6 +14,7 @@ import fuzz_img
 from fuzz_img import Case, Finding, hand_made, judge, make_case, sealed
 from sgs.errors import UserError
 from sgs.img import Dma, Image, OfflineEngine, Place, Space, TensorRef, image_bytes, parse_image, simulate
+from sgs.img.check import ITEM_SIZES, _collisions, _reach
 from sgs.img.write import HEADER
 from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import symmetric_params
@@ -192,6 +193,37 @@ def test_a_session_does_not_write_beyond_what_is_declared(declared: tuple[int, .
         with pytest.raises(Exception, match=r"(?i)shape|dimensions"):
             run()
         assert (memory == 7).all()
+
+
+def some_place(rng: random.Random, space: Space, extents: list[int], itemsize: int, factors: list[int]) -> Place:
+    """Strides of whole rows times one of the factors, the innermost axis mostly being the last one."""
+    step, strides = itemsize, [0] * len(extents)
+    for axis in reversed(range(len(extents)) if rng.random() < 0.7 else rng.sample(range(len(extents)), len(extents))):
+        strides[axis] = step * rng.choice(factors)
+        step = (abs(strides[axis]) or step) * extents[axis]
+    return Place(space, 2048 + rng.randrange(16) * 8, tuple(strides))
+
+
+def test_transfers_move_what_they_say() -> None:
+    """Strides of either sign and zero, in one memory and between two: as if the source was read whole before."""
+    rng, moved = random.Random(0), Counter[int]()
+    while min(moved[1], moved[2]) < 60:
+        itemsize, extents = rng.choice(ITEM_SIZES), [rng.randint(1, 4) for _ in range(rng.randint(0, 4))]
+        memories = [np.frombuffer(rng.randbytes(4096), np.uint8).copy() for _ in range(rng.choice([1, 2]))]
+        source = some_place(rng, Space.SRAM, extents, itemsize, [1, 1, 1, 0, -1, -2])
+        spaces = (Space.SRAM, Space.ARENA)
+        target = some_place(rng, spaces[len(memories) - 1], extents, itemsize, [1, 1, 1, -1, 2])
+        command = Dma(0, tuple(extents), itemsize, source, target)
+        inside = all(first >= 0 and end <= 4096 for first, end in (_reach(command, source), _reach(command, target)))
+        if not inside or list(_collisions(command)):
+            continue
+        moved[len(memories)] += 1
+        expected, read = memories[-1].copy(), memories[0].copy()
+        for index in np.ndindex(command.extents):
+            at, to = (place.offset + int(np.dot(index, place.strides)) for place in (source, target))
+            expected[to : to + itemsize] = read[at : at + itemsize]
+        simulate._transfer(command, memories[0], memories[-1])()
+        assert np.array_equal(memories[-1], expected), command
 
 
 def test_a_command_that_fails_while_it_runs_is_named(image: Image, monkeypatch: pytest.MonkeyPatch) -> None:
