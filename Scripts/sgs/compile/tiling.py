@@ -200,8 +200,9 @@ def tightest(cutter: Cutter, memory: int) -> Tiling:
     """Least effort, then least memory; with few steps where that is possible. Of columns as few pieces as let it fit
     `memory` bytes."""
     found = cutter.tilings(memory)
-    few = [tiling for tiling in found if tiling.steps <= MOST_STEPS and tiling.memory <= memory] or found
-    return min(few, key=lambda tiling: (tiling.effort, tiling.memory, tiling.steps))
+    fitting = [tiling for tiling in found if tiling.memory <= memory]
+    few = [tiling for tiling in fitting if tiling.steps <= MOST_STEPS]
+    return min(few or fitting or found, key=lambda tiling: (tiling.effort, tiling.memory, tiling.steps))
 
 
 def quickest(cutter: Cutter, memory: int, step_bytes: int) -> Tiling | None:
