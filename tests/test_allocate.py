@@ -17,7 +17,7 @@ from conventions import ROOT
 from sgs.compile.allocate import Plan, allocate, check_plan, lower_bound
 from sgs.compile.allocate_exact import tighten
 from sgs.compile.allocate_orders import ORDERS, climb, neighbours_of, peak, place
-from sgs.compile.live import LiveRange, live_ranges, reside
+from sgs.compile.live import LiveRange, reside, rounded
 from sgs.compile.outputs import separate_outputs
 from sgs.config.chips import load_chip
 from sgs.errors import UserError
@@ -242,7 +242,8 @@ def test_no_gap_on_shipped_networks(name: str) -> None:
     plan = calibration.initial_plan()
     fixed = finished(calibration.fixed(plan), config, plan, {})
     chip = load_chip("ibopper")
-    ranges = live_ranges(reside(separate_outputs(fixed)), chip.alignment)
+    spans = reside(separate_outputs(fixed)).spans
+    ranges = [LiveRange(home.name, *span, rounded(home.size, chip.alignment)) for home, span in spans.items()]
     planned = allocate(ranges, effort=0)
     assert len(ranges) > 10 and planned.gap == 0
     assert check_plan(ranges, planned.offsets, planned.peak, chip.alignment) == []
