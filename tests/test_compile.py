@@ -415,6 +415,45 @@ def test_moves_of_whole_runs_are_addresses(chip: Chip) -> None:
     assert sorted(split) == ["ADD", "CONCATENATION", "RESHAPE", "TABLE"]  # the copy is the output
 
 
+def on_operands(image: Image) -> list[str]:
+    """Operators of commands whose result lies on an operand."""
+    commands = [c for c in image.programs[0].commands if isinstance(c, Compute)]
+    return [image.layers[c.layer].opcode for c in commands if set(c.inputs) & set(c.outputs)]
+
+
+def test_elementwise_results_lie_on_operands_that_end(chip: Chip) -> None:
+    """A chain of three sums in 1.6 times the memory of a tensor; what is read again, or has another size, stays."""
+    f = Fixed()
+    x = f.input("x", (1, 40, 10, 4))
+    a = f("ADD", x, x, activation="NONE")
+    for _ in range(2):
+        a = f("ADD", a, f.build.constant("c", np.full((1, 1, 1, 4), 7, np.int16)), activation="NONE")
+        f.build.graph[f.build.graph.nodes[-1].inputs[1] or ""].quant = x.quant
+    narrow = f("QUANTIZE", a, dtype=DType.UINT8)
+    graph = f.done(f.conv(narrow, 4, 1), f.conv(narrow, 3, 3))
+    size = 40 * 10 * 4 * 2
+    image = through_file(graph, smaller(chip, size * 8 // 5))
+    assert on_operands(image) and set(on_operands(image)) == {"ADD"}
+    check_frames(graph, image, 1)
+    f = Fixed()
+    a = f("ADD", f.input("x", (1, 6, 5, 4)), f.input("y", (1, 6, 5, 4)), activation="NONE")
+    b = f("ADD", a, a, bound=9.0, activation="NONE")
+    image = through_file(f.done(f("ADD", b, a, bound=12.0, activation="NONE")), chip)
+    assert on_operands(image) == []  # the first operand is read again, the last result is an output
+
+
+def test_a_result_does_not_lie_on_what_another_operand_reads(chip: Chip) -> None:
+    """A row of the operand itself, cut out by an address, is added to every row."""
+    f = Fixed()
+    x = f.input("x", (1, 16, 6, 4))
+    a = f("ADD", x, x, activation="NONE")
+    row = f.typed_as(f.build("STRIDED_SLICE", a, begin=(0, 3, 0, 0), end=(1, 4, 6, 4), strides=(1, 1, 1, 1)), a)
+    b = f("ADD", a, row, bound=9.0, activation="NONE")
+    graph = f.done(f("ADD", b, b, bound=18.0, activation="NONE"))
+    for image in tiled(graph, chip):
+        check_frames(graph, image, 1)
+
+
 def test_spans_of_a_residual() -> None:
     graph = residual()
     residence = reside(graph)

@@ -276,6 +276,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
     "too few operands": (lambda: with_command(2, inputs=(0, -1)), "2 operands for a kernel of 3"),
     "operand that is not": (lambda: with_command(2, inputs=(0, 0, 64)), "operand at 0 for tensor -1"),
     "operand left out": (lambda: with_command(2, inputs=(-1, -1, 64)), "operand at -1 for tensor 0"),
+    "result beside its operand": (lambda: with_command(4, inputs=(128,), outputs=(132,)), "a result, and an operand"),
     "outside SRAM": (lambda: with_command(2, outputs=(246,)), "bytes 246 to 258 of 256 in SRAM"),
     "far outside": (lambda: with_command(2, outputs=(1 << 62,)), "of 256 in SRAM"),
     "misaligned": (lambda: with_command(2, outputs=(65,)), "bytes 65 to 77"),

@@ -358,11 +358,13 @@ class TileRow:
     `axes(node, operands, results)` gives the axes along which result 0 may be cut, each with the number that every
     cut's position is a multiple of; `part(node, operands, results, box)` what a box of it takes, the box being whole
     along all other axes. Further results are cut at the same places. The docstring of `axes` is what docs/OPERATORS.md
-    says of it.
+    says of it. `elementwise`: an operand of the result's shape is needed at the result's own box, element by element,
+    so that the result may lie on it.
     """
 
     axes: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], dict[int, int]]
     part: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor], Box], Part]
+    elementwise: bool = False
 
 
 TILE: RuleTable[TileRow] = RuleTable("tile rule")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sgs.compile.live import Residence, Storage, rounded
@@ -18,6 +19,24 @@ class Memory:
     alignment: int
     resident: dict[Storage, Buffer] = field(default_factory=dict)
     buffers: list[Buffer] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        graph: Graph,
+        residence: Residence,
+        resident: frozenset[Storage],
+        on_operands: Mapping[Storage, Storage],
+        alignment: int,
+    ) -> Memory:
+        """The memories with a buffer for every storage that stays in SRAM: that of an operand for results that lie on
+        one which stays there too."""
+        memory = cls(graph, residence, alignment)
+        for home in sorted((home for home in residence.spans if home in resident), key=lambda h: residence.spans[h][0]):
+            under = on_operands.get(home)
+            shared = memory.resident.get(under) if under is not None else None
+            memory.resident[home] = shared or memory.buffer(home.name, home.size)
+        return memory
 
     def buffer(self, name: str, size: int) -> Buffer:
         """A new buffer of so many bytes or a few more."""

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from sgs.compile.allocate import Plan, allocate
 from sgs.compile.cascade import BANDS, MOST_BANDS, Cascade, RowNeeds
 from sgs.compile.live import LiveRange, Residence, Storage, reside, rounded
-from sgs.compile.residency import Groups, Span, choose_resident, names_of
+from sgs.compile.memory import Memory
+from sgs.compile.residency import Groups, InPlace, Span, choose_resident, names_of, saved_in_place
 from sgs.compile.schedule import Schedule, Way, schedule
 from sgs.compile.tiling import Cutter, Tiling, quickest, tightest
 from sgs.config.chips import Chip
 from sgs.errors import UserError
-from sgs.ir.graph import Graph
-from sgs.registry import COST, MOVE
+from sgs.ir.graph import Graph, Node
+from sgs.registry import COST, MOVE, TILE
 
 SRAM_EFFORT = 20_000  # decisions of the exact search, where a better plan may keep more on the chip
 SHRINK = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one after the other
@@ -160,7 +161,8 @@ class _Planner:
         def working(group: int, resident: frozenset[Storage]) -> int | None:
             return self._working(groups, group, resident, capacity)
 
-        chosen = choose_resident(groups, working, capacity, self._chip.alignment)
+        in_place = self._in_place(groups)
+        chosen = choose_resident(groups, working, in_place, capacity, self._chip.alignment)
         if isinstance(chosen, frozenset):
             return chosen
         need = working(chosen, frozenset()) or 0
@@ -170,6 +172,32 @@ class _Planner:
             node=self.residence.layers[groups.members[chosen][0]].label,
             remedy="choose a chip with more SRAM, or make the layer smaller",
         )
+
+    def _in_place(self, groups: Groups) -> InPlace:
+        """Where the result of an elementwise layer may lie on an operand that nobody needs any more."""
+        found = {}
+        for group, layers in enumerate(groups.members):
+            node = self.residence.layers[layers[0]]
+            if len(layers) > 1 or node.op not in TILE or not TILE[node.op].elementwise:
+                continue
+            operand = next((name for name in node.inputs if self._ends_in(groups, group, name, node)), None)
+            if operand is not None:
+                found[group] = self.residence.storage[operand], self.residence.storage[node.outputs[0]]
+        return found
+
+    def _ends_in(self, groups: Groups, group: int, name: str | None, node: Node) -> bool:
+        """Whether an operand has a storage for itself that ends with its reader, and the result one like it that begins
+        there."""
+        storage, result = self.residence.storage, node.outputs[0]
+        if name is None or self.graph[name].shape != self.graph[result].shape:
+            return False
+        ends, begins = (groups.spans.get(storage[tensor], (-1, -1)) for tensor in (name, result))
+        if ends[1] != group or begins[0] != group:
+            return False
+        alone = all(self.residence.offset[tensor] == 0 for tensor in (name, result))
+        sizes = {storage[name].size, storage[result].size, self.graph[name].nbytes, self.graph[result].nbytes}
+        others = [other for other in node.inputs if other not in (name, None)]
+        return alone and len(sizes) == 1 and all(storage[other or ""] is not storage[name] for other in others)
 
     def _joined(self, groups: Groups, resident: frozenset[Storage], capacity: int) -> Members:
         """Groups put together around tensors that lie in DRAM, in one pass from the first to the last. What does not
@@ -225,11 +253,12 @@ class _Planner:
 
     def _alive(self, groups: Groups, resident: frozenset[Storage]) -> list[int]:
         """Bytes that stay in SRAM beside each group."""
+        in_place = self._in_place(groups)
         alive = [0] * len(groups.members)
         for home in resident:
             for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
                 alive[group] += rounded(home.size, self._chip.alignment)
-        return alive
+        return [total - saved_in_place(in_place, group, resident) for group, total in enumerate(alive)]
 
     def _steps(self, groups: Groups, resident: frozenset[Storage], capacity: int) -> Schedule:
         alive = self._alive(groups, resident)
@@ -242,9 +271,9 @@ class _Planner:
         ahead = {
             group for group in range(1, len(taken)) if alive[group - 1] + taken[group - 1] + taken[group] <= capacity
         }
-        return schedule(
-            self.graph, self.residence, resident, groups.members, ways, frozenset(ahead), self._chip.alignment
-        )
+        on_operands = {result: operand for operand, result in self._in_place(groups).values()}
+        memory = Memory.of(self.graph, self.residence, resident, on_operands, self._chip.alignment)
+        return schedule(memory, groups.members, ways, frozenset(ahead))
 
     def _way(self, groups: Groups, group: int, resident: frozenset[Storage], memory: int) -> Way:
         """The quickest way to execute a group in so much memory."""

@@ -60,7 +60,18 @@ def inner_storages(residence: Residence, layers: Sequence[int]) -> frozenset[Sto
 Working = Callable[[int, frozenset[Storage]], int | None]  # (group, resident storages) → bytes of its pieces
 
 
-def choose_resident(groups: Groups, working: Working, capacity: int, alignment: int) -> frozenset[Storage] | int:
+InPlace = Mapping[int, tuple[Storage, Storage]]  # group → (operand that ends with it, result that may lie on it)
+
+
+def saved_in_place(in_place: InPlace, group: int, resident: frozenset[Storage] | set[Storage]) -> int:
+    """Bytes that a group does not need because its result lies on an operand."""
+    pair = in_place.get(group)
+    return pair[0].size if pair is not None and resident.issuperset(pair) else 0
+
+
+def choose_resident(
+    groups: Groups, working: Working, in_place: InPlace, capacity: int, alignment: int
+) -> frozenset[Storage] | int:
     """The storages that stay in SRAM, or the first group that does not fit whatever leaves. `working` gives None for a
     group that cannot be cut that small."""
     size = {home: rounded(home.size, alignment) for home in groups.spans}
@@ -73,7 +84,8 @@ def choose_resident(groups: Groups, working: Working, capacity: int, alignment: 
 
     def update(group: int) -> None:
         need = working(group, frozenset(resident & groups.touched[group]))
-        over = alive[group] - capacity + (capacity + 1 if need is None else need)
+        over = alive[group] - saved_in_place(in_place, group, resident) - capacity
+        over += capacity + 1 if need is None else need
         excess.pop(group, None)
         if over > 0:
             excess[group] = over

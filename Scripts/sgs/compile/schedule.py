@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from sgs.compile.cascade import Bands, Cascade
 from sgs.compile.cascade_steps import CascadeSteps
 from sgs.compile.layer_steps import LayerSteps
-from sgs.compile.live import Residence, Storage
+from sgs.compile.live import Storage
 from sgs.compile.memory import Memory
 from sgs.compile.program import Buffer, Spot, Step, Transfer
 from sgs.compile.tiling import Tiling
-from sgs.ir.graph import Graph
 
 Way = Tiling | tuple[Cascade, Bands] | None  # how a group is executed: a layer in pieces, several in bands, or a move
 
@@ -26,19 +25,9 @@ class Schedule:
 
 
 def schedule(
-    graph: Graph,
-    residence: Residence,
-    resident: frozenset[Storage],
-    members: Sequence[tuple[int, ...]],
-    ways: Sequence[Way],
-    ahead: frozenset[int],
-    alignment: int,
+    memory: Memory, members: Sequence[tuple[int, ...]], ways: Sequence[Way], ahead: frozenset[int]
 ) -> Schedule:
     """The steps of all groups of layers. Groups in `ahead` may begin to load while the one before still computes."""
-    memory = Memory(graph, residence, alignment)
-    for home in residence.spans:
-        if home in resident:
-            memory.resident[home] = memory.buffer(home.name, home.size)
     steps: list[Step] = []
     for number, (group, way) in enumerate(zip(members, ways, strict=True)):
         made = _steps(memory, group, way)

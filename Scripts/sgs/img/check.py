@@ -280,9 +280,15 @@ def _compute(image: Image, program: Program, command: Compute) -> Iterator[str]:
 
 
 def _overwritten(spans: list[tuple[int, int, bool]]) -> Iterator[str]:
-    """Results that lie on an operand or on one another."""
+    """Results that lie on an operand, unless byte by byte, or on one another."""
+    operands = {span[:2] for span in spans if not span[2]}
     touched = written = 0
     for first, end, result in sorted(spans):
+        if result and first >= written and (first, end) in operands:
+            others = [span for span in operands if span != (first, end)]
+            if not any(low < end and first < high for low, high in others):
+                touched, written = max(touched, end), max(written, end)
+                continue
         if first < (touched if result else written):
             yield f"bytes from {first} on are a result, and an operand or another result"
             return

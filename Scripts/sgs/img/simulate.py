@@ -108,7 +108,10 @@ class _Kernels:
             _view(memory, offset, self._image.tensors[tensor])
             for tensor, offset in zip(kernel.outputs, command.outputs, strict=True)
         ]
-        return made(reads, writes)
+        held = {offset for offset in command.inputs if offset != -1}
+        if held.isdisjoint(command.outputs):
+            return made(reads, writes)
+        return _apart(made, reads, writes)
 
     def constants(self, command: Compute, memory: Array) -> list[Array]:
         """The bytes in memory of a command's constant operands."""
@@ -143,6 +146,19 @@ class _Kernels:
         work = COST[node.op](node, graph.operands(node), graph.results(node))
         heavy = work.macs >= _WORTH_THREADS_MACS or work.vector_ops >= _WORTH_THREADS_VECTOR
         return _session_kernel(graph, node, self._threads if heavy else 1)
+
+
+def _apart(made: Bind, reads: Sequence[Array], writes: Sequence[Array]) -> Step:
+    """The computation with results that lie on operands: these are read whole before anything is written."""
+    results = [np.empty_like(result) for result in writes]
+    compute = made(reads, results)
+
+    def step() -> None:
+        compute()
+        for result, target in zip(results, writes, strict=True):
+            np.copyto(target, result)
+
+    return step
 
 
 def _check_results(graph: Graph, node: Node) -> None:

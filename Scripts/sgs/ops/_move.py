@@ -127,7 +127,7 @@ def broadcast_part(node: Node, operands: Sequence[Tensor | None], results: Seque
     return Part(tuple(None if t is None else read(t) for t in operands), dict(node.attrs))
 
 
-ELEMENTWISE = TileRow(free_axes, broadcast_part)
+ELEMENTWISE = TileRow(free_axes, broadcast_part, elementwise=True)
 
 
 def all_rank_4(graph: Graph, node: Node) -> bool:

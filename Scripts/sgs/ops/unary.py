@@ -232,7 +232,7 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
     return Part((box, (box[-1], whole[1]) if len(whole) == 2 else whole), dict(node.attrs))
 
 
-TILE.add("TABLE", TileRow(free_axes, _part))
+TILE.add("TABLE", TileRow(free_axes, _part, elementwise=True))
 
 
 def table_fits(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
