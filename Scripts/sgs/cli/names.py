@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def compile_report_paths(image: Path, given: str | None) -> tuple[Path, ...]:
     base = image.with_name(stem)
     if given:
         base = Path(given)
-        if base.is_dir():
+        if base.is_dir() or given.endswith(("/", os.sep)):
             base /= stem
         ending = next((ending for ending in REPORT_FILES[::-1] if base.name.endswith(ending)), "")
         if not base.name.removesuffix(ending):

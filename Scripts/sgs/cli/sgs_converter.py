@@ -24,9 +24,10 @@ from sgs.cli.options import (
 from sgs.cli.program import Parser, run
 from sgs.cli.statistics_files import StatisticsFiles
 from sgs.compile import summarise
-from sgs.compile.batches import checked_batches
+from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
+from sgs.img import BatchMode
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
 from sgs.sim import write_sim
@@ -67,7 +68,9 @@ def _body(argv: list[str]) -> int:
     reports = compile_report_paths(target, options.report)
     statistics = StatisticsFiles.of(options, target)
     check_outputs([*exported, target, *reports, *statistics.written], inputs(options))
-    checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
+    mode, _ = checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
+    if options.inplace_input_buf and mode is not BatchMode.ONE_BUF:
+        raise not_in_place("is for batch mode one_buf")
     config, imported, graph = convert(options)
     check_category(options.category, graph.outputs, file=options.model_file)
     calibrated = calibrate_files(graph, config, options, statistics)

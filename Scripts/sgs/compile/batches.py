@@ -38,7 +38,12 @@ def checked_batches(mode: str, batches: int | Sequence[int], chip: Chip) -> tupl
 def check_inplace(graph: Graph, mode: BatchMode) -> None:
     """Raise UserError unless the inputs may be overwritten: those of one_buf, of real numbers."""
     coded = [name for name in graph.inputs if not graph[name].dtype.is_float]
-    reason = f"input '{coded[0]}' is no RAWDATA_F32_NHWC" if coded else ""
-    reason = "is for batch mode one_buf" if mode is not BatchMode.ONE_BUF else reason
-    if reason:
-        raise UserError(reason, stage="compile", node="inplace_input_buf", remedy="leave it out, or say False")
+    if mode is not BatchMode.ONE_BUF:
+        raise not_in_place("is for batch mode one_buf")
+    if coded:
+        raise not_in_place(f"input '{coded[0]}' is no RAWDATA_F32_NHWC")
+
+
+def not_in_place(reason: str) -> UserError:
+    """The refusal of --inplace_input_buf."""
+    return UserError(reason, stage="compile", node="inplace_input_buf", remedy="leave it out, or say False")

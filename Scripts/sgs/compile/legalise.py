@@ -19,6 +19,8 @@ from sgs.numeric.types import DType
 from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, MOVE, OPERATOR, QUANTISE, TILE, Constraint
 
 STAGE = "compile"
+LIMITS_LIST = "docs/OPERATORS.md lists the limits"
+CHIP_REMEDY = "choose another chip, or other bits for the layer; docs/OPERATORS.md lists all limits"
 
 Operands = list[Tensor | None]
 ChipLimit = Callable[[Chip, Node, Operands, list[Tensor]], bool]
@@ -59,10 +61,10 @@ def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | 
         return
     for limit in (*LIMITS, *CONSTRAINTS[node.op]):
         if not limit(node, operands, results):
-            yield f"breaks a limit: {told_by(limit).rstrip('.')}", None
+            yield f"breaks a limit: {told_by(limit).rstrip('.')}", LIMITS_LIST
     for chip_limit in CHIP_LIMITS:
         if not chip_limit(chip, node, operands, results):
-            yield f"breaks a limit of {chip.name}: {told_by(chip_limit, chip).rstrip('.')}", None
+            yield f"breaks a limit of {chip.name}: {told_by(chip_limit, chip).rstrip('.')}", CHIP_REMEDY
 
 
 def computes_in_float(graph: Graph, node: Node) -> bool:

@@ -8,6 +8,7 @@ decided again for a little less memory.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,7 @@ SHRINK = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one 
 LOOK_BACK = 3  # groups before one that it is put together with
 REACH = 12  # layers between the one that makes a tensor and the one that reads it, to become a group
 
+_log = logging.getLogger(__name__)
 Members = tuple[tuple[int, ...], ...]
 
 
@@ -54,6 +56,15 @@ def decide(graph: Graph, chip: Chip, *, inplace_inputs: bool = False) -> Decisio
         groups, resident, steps = planner.scheduled(int(chip.sram_bytes * share))
         ranges = tuple(LiveRange(b.name, b.first, b.last, b.size) for b in steps.buffers)
         sram = allocate(ranges, effort=SRAM_EFFORT)
+        _log.info(
+            "%s bytes of SRAM: %d layers in %d groups, %d of %d tensors stay, buffers take %s bytes",
+            f"{int(chip.sram_bytes * share):,}",
+            len(planner.residence.layers),
+            len(groups.members),
+            len(resident),
+            len(groups.spans),
+            f"{sram.peak:,}",
+        )
         if sram.peak <= chip.sram_bytes:
             break
     else:
@@ -141,7 +152,7 @@ class _Planner:
         nodes = [self.residence.layers[layer] for layer in layers]
         return frozenset(name for node in nodes for name in names_of(node) if self.residence.storage[name] in resident)
 
-    def _working(self, groups: Groups, group: int, resident: frozenset[Storage], capacity: int) -> int | None:
+    def _working(self, groups: Groups, group: int, resident: frozenset[Storage], capacity: int) -> int:
         """Bytes that a group takes at the least, without being cut too finely."""
         layers = groups.members[group]
         names = self._names(layers, resident)
@@ -158,14 +169,14 @@ class _Planner:
 
     # -- all groups ----------------------------------------------------------------------------------------------------
     def _resident(self, groups: Groups, capacity: int) -> frozenset[Storage]:
-        def working(group: int, resident: frozenset[Storage]) -> int | None:
+        def working(group: int, resident: frozenset[Storage]) -> int:
             return self._working(groups, group, resident, capacity)
 
         in_place = self._in_place(groups)
         chosen = choose_resident(groups, working, in_place, capacity, self._chip.alignment)
         if isinstance(chosen, frozenset):
             return chosen
-        need = working(chosen, frozenset()) or 0
+        need = working(chosen, frozenset())
         raise UserError(
             f"its smallest piece needs {need:,} bytes of SRAM, there are {capacity:,}",
             stage="compile",

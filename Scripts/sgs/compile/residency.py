@@ -57,9 +57,7 @@ def inner_storages(residence: Residence, layers: Sequence[int]) -> frozenset[Sto
     return frozenset(h for h in made if h in spans and ends[0] <= spans[h][0] < spans[h][1] <= ends[1])
 
 
-Working = Callable[[int, frozenset[Storage]], int | None]  # (group, resident storages) → bytes of its pieces
-
-
+Working = Callable[[int, frozenset[Storage]], int]  # (group, resident storages) → bytes of its pieces
 InPlace = Mapping[int, tuple[Storage, Storage]]  # group → (operand that ends with it, result that may lie on it)
 
 
@@ -72,8 +70,7 @@ def saved_in_place(in_place: InPlace, group: int, resident: frozenset[Storage] |
 def choose_resident(
     groups: Groups, working: Working, in_place: InPlace, capacity: int, alignment: int
 ) -> frozenset[Storage] | int:
-    """The storages that stay in SRAM, or the first group that does not fit whatever leaves. `working` gives None for a
-    group that cannot be cut that small."""
+    """The storages that stay in SRAM, or the first group that does not fit whatever leaves."""
     size = {home: rounded(home.size, alignment) for home in groups.spans}
     resident = {home for home in groups.spans if size[home] <= capacity}
     alive = [0] * len(groups.members)
@@ -84,8 +81,7 @@ def choose_resident(
 
     def update(group: int) -> None:
         need = working(group, frozenset(resident & groups.touched[group]))
-        over = alive[group] - saved_in_place(in_place, group, resident) - capacity
-        over += capacity + 1 if need is None else need
+        over = alive[group] - saved_in_place(in_place, group, resident) + need - capacity
         excess.pop(group, None)
         if over > 0:
             excess[group] = over
@@ -122,7 +118,7 @@ def _call_back(groups: Groups, resident: set[Storage], working: Working, room: t
         trial = resident | {home}
         for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
             need = working(group, frozenset(trial & groups.touched[group]))
-            if need is None or alive[group] + home.size + alignment + need > capacity:
+            if alive[group] + home.size + alignment + need > capacity:
                 return False
         return True
 

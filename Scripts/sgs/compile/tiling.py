@@ -197,12 +197,14 @@ def _whole_bytes(tensor: Tensor) -> bool:
 
 
 def tightest(cutter: Cutter, memory: int) -> Tiling:
-    """Least effort, then least memory; with few steps where that is possible. Of columns as few pieces as let it fit
-    `memory` bytes."""
+    """Least effort, then least memory, with few steps where that is possible, of those that fit `memory` bytes; the
+    smallest where none does."""
     found = cutter.tilings(memory)
     fitting = [tiling for tiling in found if tiling.memory <= memory]
+    if not fitting:
+        return min(found, key=lambda tiling: tiling.memory)
     few = [tiling for tiling in fitting if tiling.steps <= MOST_STEPS]
-    return min(few or fitting or found, key=lambda tiling: (tiling.effort, tiling.memory, tiling.steps))
+    return min(few or fitting, key=lambda tiling: (tiling.effort, tiling.memory, tiling.steps))
 
 
 def quickest(cutter: Cutter, memory: int, step_bytes: int) -> Tiling | None:

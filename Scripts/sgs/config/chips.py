@@ -133,6 +133,8 @@ def _contradictions(chip: Chip) -> Iterator[str]:
     if chip.mac_inputs * chip.mac_outputs != chip.macs_per_cycle:
         array = f"mac_inputs {chip.mac_inputs} times mac_outputs {chip.mac_outputs}"
         yield f"{array} is not macs_per_cycle {chip.macs_per_cycle}"
+    if chip.alignment < 8 or chip.alignment & (chip.alignment - 1):
+        yield f"alignment {chip.alignment} is no power of two from 8 on"
     if chip.int4_multiplier != 1 and "int4" not in chip.number_formats:
         yield f"int4_multiplier {chip.int4_multiplier} is for chips with int4 among their number_formats; else it is 1"
 
@@ -156,7 +158,8 @@ def all_chips() -> tuple[Chip, ...]:
         for word in {chip.name, *chip.aliases}:
             other = owners.setdefault(word, chip.name)
             if other != chip.name:
-                raise UserError(f"{chip.name} and {other} both answer to '{word}'", stage=STAGE, file=FOLDER)
+                reason = f"{chip.name} and {other} both answer to '{word}'"
+                raise UserError(reason, stage=STAGE, file=FOLDER, remedy="leave `aliases` of one of them empty")
     return chips
 
 

@@ -37,6 +37,11 @@ def move_cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[T
     return Cost(vector_ops=sum(r.elements for r in results))
 
 
+def no_work(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
+    """None: its bytes are transfers'."""
+    return Cost()
+
+
 def native_layout(graph: Graph, node: Node) -> bool:
     """`layouts` answer of operators whose lowering only knows the graph's own layout."""
     return False
@@ -53,7 +58,7 @@ def add_move(
     tile: TileRow | None = None,
     copies: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Sequence[Copy]] | None = None,
     alias: bool = False,
-    cost: CostRule = move_cost,
+    cost: CostRule | None = None,
 ) -> None:
     """Register the rows of a moving operator that are the same for float and fixed graphs.
 
@@ -81,7 +86,7 @@ def add_move(
     FIXED.add(op, emit)
     REFERENCE.add(op, reference)
     QUANTISE.add(op, QuantRule("move", moved=moved))
-    COST.add(op, cost)
+    COST.add(op, cost or (move_cost if copies is None else no_work))
     if tile is not None:
         TILE.add(op, tile)
     if copies is not None:

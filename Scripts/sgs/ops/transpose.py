@@ -9,7 +9,7 @@ from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.ir.permute import NCHW_TO_NHWC, compose, identity, is_identity
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._move import move_cost
+from sgs.ops._move import no_work
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -38,7 +38,7 @@ from sgs.registry import (
 
 OPERATOR.add("TRANSPOSE", OperatorInfo("both", "axes in another order"))
 SIM.add("TRANSPOSE", SimRow("TransposeOptions", constant_inputs={1: "perm"}))
-COST.add("TRANSPOSE", move_cost)
+COST.add("TRANSPOSE", no_work)
 CONSTRAINTS.add("TRANSPOSE", ())
 QUANTISE.add("TRANSPOSE", QuantRule("move", moved=lambda node: (0,)))
 
