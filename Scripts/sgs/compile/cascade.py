@@ -144,6 +144,7 @@ class Cascade:
             if ROWS not in axes:
                 raise ValueError(f"{node.label} cannot be cut along rows")
             grain = axes[ROWS]
+            self.needs(node, (0, min(grain, results[0].shape[ROWS])))  # whole rows, however narrow the bands
         return _Layer(node, results[0].shape[ROWS], grain, bool(self.leaving & set(node.outputs)))
 
     def bands(self, count: int, resident: frozenset[str]) -> Bands:
@@ -183,11 +184,15 @@ class Cascade:
         return tuple(made), windows
 
     def _window(self, name: str, ends: list[dict[str, int]], lows: list[dict[str, int]]) -> Window:
-        """A row is held from the step that makes it to the last one that needs it."""
+        """A row is held from the step that makes it to the last one that needs it. Rows that nobody needs (windows may
+        skip some) are made all the same, but not loaded."""
         base: list[int] = []
         held = ends[-1][name]
-        for end, low in zip(reversed(ends), reversed(lows), strict=True):
+        starts = [0, *(end[name] for end in ends[:-1])]
+        for start, end, low in zip(reversed(starts), reversed(ends), reversed(lows), strict=True):
             held = min(held, end[name], low.get(name, held))
+            if name in self.made and start < end[name]:
+                held = min(held, start)
             base.append(held)
         tensor = self.graph[name]
         row = packed_bytes(tensor.shape[2:], tensor.dtype)

@@ -68,6 +68,7 @@ class CascadeSteps:
         target, row = self._buffer(name), window.row
         if base < first and target is not source:
             step.early.append(self._bytes(name, Spot(source, (base - held) * row), Spot(target), (first - base) * row))
+        first = max(first, base)  # windows may skip rows
         if first < last:
             new = Spot(target, (first - base) * row)
             step.early.append(self._bytes(name, self._memory.spot(name, first * row), new, (last - first) * row))

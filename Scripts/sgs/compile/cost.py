@@ -93,6 +93,8 @@ def transfer_cycles(
     runs = 1
     joined = True
     for axis in reversed(range(len(extents))):
+        if extents[axis] == 1:
+            continue
         joined = joined and all(side[axis] == run for side in strides)
         if joined:
             run *= extents[axis]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sgs.compile.live import is_run
 from sgs.compile.memory import Memory
 from sgs.compile.program import Buffer, Computation, Spot, Step, Transfer
 from sgs.compile.tiles import box_bytes, contiguous, part_graph, part_of, result_box, shape_of
@@ -50,7 +51,8 @@ class LayerSteps:
         step = Step()
         for copy in MOVE[self._node.op].copies(self._node, operands, results):
             made = self._copied(copy, operands[copy.operand], results[copy.result])
-            if (made.source, made.source_strides) != (made.target, made.target_strides):
+            runs = is_run(copy.extents, copy.source[1]) and is_run(copy.extents, copy.target[1])
+            if made.source != made.target or not (runs or made.source_strides == made.target_strides):
                 step.stores.append(made)
         return [step]
 

@@ -82,7 +82,7 @@ class _Homes:
         self.storage: dict[str, Storage] = {}
         self.offset: dict[str, int] = {}
         self._outputs = {name: index for index, name in enumerate(graph.outputs)}
-        self._computed = _read_by_layers(graph)
+        self._computed = read_by_layers(graph)
         self._readers = graph.readers()
         for name, tensor in graph.tensors.items():
             if tensor.is_constant:
@@ -108,9 +108,9 @@ class _Homes:
         places = {}
         for copy in _copies(self._graph, node):
             source, result = node.inputs[copy.operand] or "", node.outputs[copy.result]
-            if result in places or not _is_run(copy.extents, copy.source[1]) or copy.target[0]:
+            if result in places or not is_run(copy.extents, copy.source[1]) or copy.target[0]:
                 return False
-            if not _is_run(copy.extents, copy.target[1]) or self._graph[source].dtype is DType.INT4:
+            if not is_run(copy.extents, copy.target[1]) or self._graph[source].dtype is DType.INT4:
                 return False
             size = self._graph[source].dtype.numpy.itemsize
             places[result] = self.storage[source], self.offset[source] + copy.source[0] * size
@@ -142,7 +142,7 @@ class _Homes:
             if copy.result != index or home.space is not Space.ARENA or home is self.storage[result]:
                 continue
             alone = self.offset[source] == 0 and home.size == self._graph[source].nbytes
-            runs = _is_run(copy.extents, copy.source[1]) and _is_run(copy.extents, copy.target[1])
+            runs = is_run(copy.extents, copy.source[1]) and is_run(copy.extents, copy.target[1])
             if not (alone and runs and copy.source[0] == 0 and math.prod(copy.extents) == whole):
                 continue
             if result in self._outputs and self._read_elsewhere(home, node):
@@ -165,11 +165,11 @@ class _Homes:
             for name, place in ((source, copy.source), (result, copy.target))
         ]
         return ends[0] == ends[1] or (
-            ends[0][:2] == ends[1][:2] and all(_is_run(copy.extents, place[1]) for place in (copy.source, copy.target))
+            ends[0][:2] == ends[1][:2] and all(is_run(copy.extents, place[1]) for place in (copy.source, copy.target))
         )
 
 
-def _is_run(extents: Sequence[int], strides: Sequence[int]) -> bool:
+def is_run(extents: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether elements lie one after the other."""
     step = 1
     for extent, stride in zip(reversed(extents), reversed(strides), strict=True):
@@ -179,7 +179,7 @@ def _is_run(extents: Sequence[int], strides: Sequence[int]) -> bool:
     return True
 
 
-def _read_by_layers(graph: Graph) -> set[str]:
+def read_by_layers(graph: Graph) -> set[str]:
     """Tensors whose bytes, perhaps under another shape, are read by an operator that is no change of shape."""
     found: set[str] = set()
     for node in reversed(graph.nodes):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sgs.compile.live import read_by_layers
 from sgs.ir.graph import Graph, Node
-from sgs.registry import MOVE
 
 COPY = "RESHAPE"  # to the shape it has: what is left of it, where its result may not share storage, is a copy
 
@@ -15,11 +15,10 @@ def separate_outputs(graph: Graph) -> Graph:
     The outputs keep their order; `Graph.outputs` of the argument says how they are called.
     """
     result = graph.copy()
-    readers = graph.readers()
+    read_again = read_by_layers(graph)
     for index, name in enumerate(graph.outputs):
         source = result[name]
-        read = any(node.op not in MOVE or not MOVE[node.op].alias for node in readers[name])
-        if name in graph.inputs or source.is_constant or read:
+        if name in graph.inputs or source.is_constant or name in read_again:
             copy = result.add_tensor(f"{name}/output", source.shape, source.dtype, quant=source.quant)
             places = [place for place, node in enumerate(result.nodes) if name in node.outputs]
             node = Node(COPY, [name], [copy.name], {"shape": source.shape}, name)

@@ -9,7 +9,7 @@ decided again for a little less memory.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sgs.compile.allocate import Plan, allocate
@@ -25,9 +25,9 @@ from sgs.ir.graph import Graph, Node
 from sgs.registry import COST, MOVE, TILE
 
 SRAM_EFFORT = 20_000  # decisions of the exact search, where a better plan may keep more on the chip
-SHRINK = (1.0, 0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one after the other
+SHRINK = (0.97, 0.94, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)  # of SRAM, tried one after the other
 LOOK_BACK = 3  # groups before one that it is put together with
-REACH = 12  # layers between the one that makes a tensor and the one that reads it, to become a group
+REACH = 12  # groups between the one that makes a tensor and the one that reads it, to become one
 
 _log = logging.getLogger(__name__)
 Members = tuple[tuple[int, ...], ...]
@@ -52,18 +52,18 @@ def decide(graph: Graph, chip: Chip, *, inplace_inputs: bool = False) -> Decisio
     """Plan a graph whose outputs are separate. With `inplace_inputs` the caller's inputs, once read for the last time,
     are memory for what comes later. Raises UserError for a layer whose smallest piece does not fit."""
     planner = _Planner(graph, reside(graph), chip)
-    for share in SHRINK:
-        groups, resident, steps = planner.scheduled(int(chip.sram_bytes * share))
+    for attempt in _attempts(planner, chip.sram_bytes):
+        groups, resident, steps = attempt
         ranges = tuple(LiveRange(b.name, b.first, b.last, b.size) for b in steps.buffers)
         sram = allocate(ranges, effort=SRAM_EFFORT)
         _log.info(
-            "%s bytes of SRAM: %d layers in %d groups, %d of %d tensors stay, buffers take %s bytes",
-            f"{int(chip.sram_bytes * share):,}",
+            "%d layers in %d groups, %d of %d tensors stay, buffers take %s of %s bytes",
             len(planner.residence.layers),
             len(groups.members),
             len(resident),
             len(groups.spans),
             f"{sram.peak:,}",
+            f"{chip.sram_bytes:,}",
         )
         if sram.peak <= chip.sram_bytes:
             break
@@ -78,6 +78,21 @@ def decide(graph: Graph, chip: Chip, *, inplace_inputs: bool = False) -> Decisio
     homes = tuple(home for home in away if home not in in_inputs)
     arena_ranges = _ranges(groups, homes, chip.alignment)
     return Decision(planner.residence, steps, ranges, sram, in_inputs, homes, arena_ranges, allocate(arena_ranges))
+
+
+Attempt = tuple[Groups, frozenset[Storage], Schedule]
+
+
+def _attempts(planner: _Planner, capacity: int) -> Iterator[Attempt]:
+    """Plans for ever less SRAM, then for layers one by one. Raises UserError for a layer that does not fit at all."""
+    yield planner.scheduled(capacity)
+    for share in SHRINK:
+        try:
+            yield planner.scheduled(int(capacity * share))
+        except UserError as error:  # that layers fit was seen above
+            _log.info("%d %% of SRAM: %s", 100 * share, error)
+            break
+    yield planner.alone(capacity)
 
 
 def _ranges(groups: Groups, homes: Sequence[Storage], alignment: int) -> tuple[LiveRange, ...]:
@@ -112,7 +127,7 @@ class _Planner:
         self._tightest: dict[tuple[int, frozenset[str], int], Tiling] = {}
         self._cascades: dict[tuple[int, ...], Cascade | None] = {}
 
-    def scheduled(self, capacity: int) -> tuple[Groups, frozenset[Storage], Schedule]:
+    def scheduled(self, capacity: int) -> Attempt:
         """Groups, what stays in SRAM, and the steps, for so many bytes of it."""
         members: Members = tuple((layer,) for layer in range(len(self.residence.layers)))
         groups = Groups.of(self.residence, members)
@@ -121,9 +136,17 @@ class _Planner:
             members = self._joined(groups, resident, capacity)
             if members == groups.members:
                 break
-            groups = Groups.of(self.residence, members)
-            resident = self._resident(groups, capacity)
+            joined = Groups.of(self.residence, members)
+            chosen = self._chosen(joined, capacity)
+            if not isinstance(chosen, frozenset):  # what stays was chosen anew, and another group does not fit
+                break
+            groups, resident = joined, chosen
         return groups, resident, self._steps(groups, resident, capacity)
+
+    def alone(self, capacity: int) -> Attempt:
+        """The same for layers one by one, with nothing that stays in SRAM."""
+        groups = Groups.of(self.residence, tuple((layer,) for layer in range(len(self.residence.layers))))
+        return groups, frozenset(), self._steps(groups, frozenset(), capacity)
 
     # -- one group -----------------------------------------------------------------------------------------------------
     def _cutter(self, layer: int, resident: frozenset[str]) -> Cutter:
@@ -168,15 +191,19 @@ class _Planner:
         return self._tightest[key].memory
 
     # -- all groups ----------------------------------------------------------------------------------------------------
-    def _resident(self, groups: Groups, capacity: int) -> frozenset[Storage]:
+    def _chosen(self, groups: Groups, capacity: int) -> frozenset[Storage] | int:
+        """What stays in SRAM, or a group that does not fit."""
+
         def working(group: int, resident: frozenset[Storage]) -> int:
             return self._working(groups, group, resident, capacity)
 
-        in_place = self._in_place(groups)
-        chosen = choose_resident(groups, working, in_place, capacity, self._chip.alignment)
+        return choose_resident(groups, working, self._in_place(groups), capacity, self._chip.alignment)
+
+    def _resident(self, groups: Groups, capacity: int) -> frozenset[Storage]:
+        chosen = self._chosen(groups, capacity)
         if isinstance(chosen, frozenset):
             return chosen
-        need = working(chosen, frozenset())
+        need = self._working(groups, chosen, frozenset(), capacity)
         raise UserError(
             f"its smallest piece needs {need:,} bytes of SRAM, there are {capacity:,}",
             stage="compile",

@@ -51,14 +51,6 @@ class Transfer:
     target: Spot
     target_strides: Shape
 
-    @property
-    def size(self) -> int:
-        """Bytes that are moved."""
-        total = self.itemsize
-        for extent in self.extents:
-            total *= extent
-        return total
-
 
 @dataclass(frozen=True)
 class Computation:

@@ -118,10 +118,11 @@ def _call_back(groups: Groups, resident: set[Storage], working: Working, room: t
         trial = resident | {home}
         for group in range(groups.spans[home][0], groups.spans[home][1] + 1):
             need = working(group, frozenset(trial & groups.touched[group]))
-            if alive[group] + home.size + alignment + need > capacity:
+            if alive[group] + size[home] + need > capacity:
                 return False
         return True
 
+    size = {home: rounded(home.size, alignment) for home in groups.spans}
     for home in resident:
         stay(home)
     away = [home for home in groups.spans if home not in resident]

@@ -76,6 +76,9 @@ class Cutter:
         ]
         self.shape = self._results[0].shape
         self.axes = self._cuttable()
+        part = TILE[node.op].part(node, self._operands, self._results, whole_box(self.shape))
+        read = [*part.operands, *(whole_box(result.shape) for result in self._results)]
+        self._read = [None if box is None else shape_of(box) for box in read]  # windows may leave something out
         self._cuts: dict[tuple[int, int], _Cut] = {}
 
     def _cuttable(self) -> dict[int, int]:
@@ -96,7 +99,7 @@ class Cutter:
             size = min(rounded(size, self._channels), extent)
         if (axis, size) not in self._cuts:
             pieces = -(-extent // size)
-            begins = sorted({0, size, pieces // 2 * size})
+            begins = sorted({0, size, *(size * piece for piece in (pieces // 2, pieces - 2, pieces - 1) if piece > 0)})
             boxes = [self._boxes(axis, begin, min(begin + size, extent)) for begin in begins if begin < extent]
             extents = tuple(
                 None if places[0] is None else tuple(map(max, zip(*(shape_of(b) for b in places if b), strict=True)))
@@ -155,9 +158,9 @@ class Cutter:
     def _tiling(self, cuts: dict[int, _Cut], order: tuple[int, ...]) -> Tiling:
         memory = traffic = effort = 0
         for index, tensor in enumerate(self._tensors):
-            if tensor is None:
+            extents, loops = self._read[index], []
+            if tensor is None or extents is None:
                 continue
-            extents, loops = tensor.shape, []
             for axis in order:
                 piece = cuts[axis].extents[index]
                 if piece is not None:

@@ -185,7 +185,9 @@ def _decoded(held: Array, ref: TensorRef) -> Array:
 
 def _host_kernel(graph: Graph, node: Node) -> Bind:
     kernel = HOST[node.op].make(graph, node)
-    return lambda inputs, outputs: lambda: kernel(list(inputs), list(outputs))
+    constant = graph[node.inputs[0] or ""].data  # of an operator that nothing but constants feed
+    first = [] if constant is None else [constant]
+    return lambda inputs, outputs: lambda: kernel([*first, *inputs], list(outputs))
 
 
 def _session_kernel(graph: Graph, node: Node, threads: int) -> Bind:

@@ -93,6 +93,9 @@ def window_part(node: Node, shape: Sequence[int], kernel: Sequence[int], box: Bo
         low = begin * stride - node.attrs["pads"][axis]
         high = (end - 1) * stride - node.attrs["pads"][axis] + (kernel[axis] - 1) * dilation + 1
         first, last = max(low, 0), min(high, shape[axis + 1])
+        if begin == 0 and high + stride > shape[axis + 1] + node.attrs["pads"][axis + 2]:
+            last = shape[axis + 1]  # all windows: what none of them reads comes along, so that rows are whole
+            high = last + node.attrs["pads"][axis + 2]
         read.append((first, last))
         pads[axis], pads[axis + 2] = first - low, high - last
     return (box[0], *read, (0, shape[3])), {**node.attrs, "pads": tuple(pads)}
