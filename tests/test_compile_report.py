@@ -274,10 +274,10 @@ def _uses(image: Image) -> list[tuple[int, int, int, int]]:
             inside = [place.space is Space.SRAM for place in (command.source, command.target)]
             operands = [reach(command, command.source)] if inside[0] else []
             results = [reach(command, command.target)] if inside[1] else []
-        for span in operands:  # what a result lies on gives way as the result begins
-            read(span, command.start if span in results else end)
-        for span in results:
-            written[slice(*span)] = command.start
+        for span in operands:
+            read(span, end)
+        for span in results:  # a result on an operand is there once that has been read
+            written[slice(*span)] = end if span in operands else command.start
     return uses
 
 

@@ -189,15 +189,19 @@ def stays(image: Image, program: Program) -> list[Stay]:
             reads, writes = operand_spans(image, command)
             for _, span in reads:
                 _read(held, found, span, command.layer, end)
-            made = [(image.tensors[tensor].name, Space.SRAM, span) for tensor, span in writes]
+            taken = {span for _, span in reads}  # a result on an operand is there once that has been read
+            made = [
+                (image.tensors[tensor].name, Space.SRAM, span, end if span in taken else command.start)
+                for tensor, span in writes
+            ]
         else:
             if command.source.space is Space.SRAM:
                 _read(held, found, reach(command, command.source), command.layer, end)
             onto = command.target.space is Space.SRAM
             name = moved.name if moved else ""
-            made = [(name, command.source.space, reach(command, command.target))] if onto else []
-        for written, source, span in made:
-            _write(held, found, Stay(written, source, *span, command.start, end, {command.layer}))
+            made = [(name, command.source.space, reach(command, command.target), command.start)] if onto else []
+        for written, source, span, start in made:
+            _write(held, found, Stay(written, source, *span, start, end, {command.layer}))
     return sorted(found, key=lambda stay: (stay.start, stay.low))
 
 
