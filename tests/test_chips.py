@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -206,6 +208,24 @@ def test_a_closed_pipe_is_quiet(unbuffered: str) -> None:
     pipe.stdout.close()
     assert (pipe.wait(timeout=60), pipe.stderr.read()) == (141, b"")
     pipe.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("options", [[], ["--help"]])
+def test_a_full_disk_is_told_in_a_line(options: list[str], unbuffered: str) -> None:
+    command = [sys.executable, str(ROOT / "DumpDebug/show_sdk_info.py"), *options]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env={"PYTHONUNBUFFERED": unbuffered}, timeout=60
+        )
+    expected = f"error: standard output: cannot be written: {os.strerror(errno.ENOSPC)}\n"
+    assert (done.returncode, done.stderr.decode()) == (2, expected)
+
+
+def test_other_files_that_are_full_are_no_fault_of_the_output(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(raiser(OSError(errno.ENOSPC, "full")), []) == 1  # type: ignore[arg-type]
+    assert "Traceback" in capsys.readouterr().err
 
 
 def example_parser() -> Parser:

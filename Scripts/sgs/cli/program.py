@@ -1,7 +1,7 @@
 """What all programs share: exit codes, the form of error messages, and a strict argument parser.
 
-Exit codes: 0 done; 2 the user's input is at fault (one `error:` message); 1 a defect of ours (traceback); 130
-interrupted; 141 the reader of our output went away.
+Exit codes: 0 done; 2 the user's input is at fault, or standard output cannot be written (one `error:` message); 1 a
+defect of ours (traceback); 130 interrupted; 141 the reader of our output went away.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import os
 import select
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TextIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, NoReturn, TextIO, cast
 
 from sgs.config.nearest import nearest
 from sgs.errors import UserError
@@ -80,11 +81,10 @@ def run(body: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
             # A Chinese file name on an ASCII terminal is no reason to fail.
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = body(sys.argv[1:] if argv is None else list(argv))
-        sys.stdout.flush()
-        return code or 0
-    except SystemExit as end:  # argparse, after --help
-        return end.code if isinstance(end.code, int) else 0 if end.code is None else DEFECT
+        with redirect_stdout(cast(TextIO, _Output(sys.stdout))):
+            code = _exit_code(body, sys.argv[1:] if argv is None else list(argv))
+            sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"error: {error.render()}", file=sys.stderr)
         return error.exit_code
@@ -99,6 +99,43 @@ def run(body: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         return _defect()
 
 
+def _exit_code(body: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    try:
+        return body(argv) or 0
+    except SystemExit as end:  # argparse, after --help
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else DEFECT
+
+
+class _Output:
+    """A stream that raises UserError where it cannot be written, on a full disk for one. What tells here is that it was
+    this stream: an OSError caught further out may be of any file."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:  # `run` looks into it
+            raise
+        except OSError as error:
+            _discard(self._stream)
+            reason = f"cannot be written: {error.strerror or error}"
+            raise UserError(reason, file="standard output") from error
+
+
 def _defect() -> int:
     traceback.print_exc()
     print("error: this is a defect of the toolchain; please report it with the lines above", file=sys.stderr)
@@ -106,7 +143,7 @@ def _defect() -> int:
 
 
 def _closed(stream: TextIO) -> bool:
-    """Whether nobody reads the stream any more; if so it is pointed at nothing, and the interpreter can end quietly."""
+    """Whether nobody reads the stream any more; if so it is discarded, and the interpreter can end quietly."""
     try:
         number = stream.fileno()
     except (OSError, ValueError):  # not a file: a test's buffer
@@ -115,5 +152,13 @@ def _closed(stream: TextIO) -> bool:
     watch.register(number, 0)  # POLLERR is always reported, and for a pipe it means just this
     if not any(event & select.POLLERR for _, event in watch.poll(0)):
         return False
-    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    _discard(stream)
     return True
+
+
+def _discard(stream: TextIO) -> None:
+    """Point a stream at nothing, with what it still holds."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):  # not a file: a test's buffer
+        return
