@@ -78,7 +78,7 @@ def test_facts_of_a_shipped_image(capsys: pytest.CaptureFixture[str]) -> None:
         "format version",
         f"{facts['file_bytes']:,} bytes",
         "largest batch",
-        "variable buffer",
+        "arena (variable buffer)",
         "input images",
     ):
         assert word in text
@@ -90,6 +90,16 @@ def test_batches_of_one_buffer(tmp_path: Path, capsys: pytest.CaptureFixture[str
     facts = json.loads(told(show_img_info.main, capsys, "-m", path, "--json"))
     assert (facts["batch_mode"], facts["max_batch"], facts["supported_batches"]) == ("one_buf", 5, [1, 2, 5])
     assert re.search(r"^batches +1, 2, 5$", told(show_img_info.main, capsys, "-m", path), re.MULTILINE)
+
+
+def test_inputs_that_a_run_overwrites(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = compile_graph(chain(), load_chip("ibopper"))
+    for inplace, words in ((False, "no"), (True, "yes, a run overwrites its inputs")):
+        write_image(replace(image, inplace_inputs=inplace), tmp_path / "x.img")
+        facts = json.loads(told(show_img_info.main, capsys, "-m", tmp_path / "x.img", "--json"))
+        assert facts["inplace_inputs"] is inplace
+        text = told(show_img_info.main, capsys, "-m", tmp_path / "x.img")
+        assert re.search(rf"^in-place inputs +{words}$", text, re.MULTILINE)
 
 
 def test_a_chip_that_is_not_known_any_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -231,6 +241,27 @@ def test_pieces_and_moves_in_an_image() -> None:
     assert any(len(one["pieces"]) > 1 for one in listed.values())
     resized = listed["resize_nearest_neighbor"]
     assert "CONCATENATION" in {one["operator"] for one in resized["readers"]}
+
+
+def test_tensors_that_share_bytes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The two sums are only read as parts of what joins them along rows."""
+    f = Fixed()
+    x = f.input("x", (1, 4, 4, 8))
+    parts = [f("ADD", x, x, activation=activation) for activation in ("NONE", "RELU")]
+    y = f.typed_as(f.build("CONCATENATION", *parts, axis=1), parts[0])
+    parts[1].quant = parts[0].quant
+    path = image_file(tmp_path, f.done(f.table(y)))
+    by_name = {one["name"]: one for one in image_tensors(read_image(path))}
+    first, second = (by_name[part.name] for part in parts)
+    assert first["readers"] == second["readers"] == []
+    assert first["shares_bytes_with"] == second["shares_bytes_with"] == [y.name]
+    assert by_name[y.name]["shares_bytes_with"] == [part.name for part in parts]
+    assert by_name[y.name]["producers"] == first["producers"] + second["producers"]
+    assert by_name["x"]["shares_bytes_with"] == []
+    lines = told(show_tensor_info.main, capsys, "-m", path).splitlines()
+    assert sum(line.endswith(f"  shares bytes with {y.name}") for line in lines) == 2
+    text = told(show_tensor_info.main, capsys, "-m", path, "--tensor", y.name)
+    assert re.search(rf"^  shares bytes +with {parts[0].name}, {parts[1].name}$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("make", [packed_weights, concat])

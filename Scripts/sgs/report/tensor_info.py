@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sgs.config.nearest import listing
 from sgs.img.image import Compute, Dma, Image, Place, Program, Space, TensorRef, packed_bytes
 from sgs.ir.graph import Graph, Tensor
 from sgs.numeric.nibbles import unpack_nibbles
@@ -86,6 +87,7 @@ class _Found:
         self.spans: dict[tuple[Space, int], list[Span]] = {}
         self.makers: dict[int, None] = {}  # layers, in order
         self.readers: dict[int, None] = {}
+        self.shared: dict[str, None] = {}  # names under which others know some of its bytes
         self.reads: dict[Span, tuple[int, int]] = {}  # bytes in SRAM → first and last cycle in which they are read
 
     def read(self, span: Span, command: Compute) -> None:
@@ -135,6 +137,7 @@ def image_tensors(image: Image) -> list[Facts]:
                 **quant_facts(ref.quant),
                 "producers": [_layer(image, layer) for layer in one.makers],
                 "readers": [_layer(image, layer) for layer in one.readers],
+                "shares_bytes_with": [other for other in one.shared if found[other].pieces],
                 "places": [*_dram_places(image, one), *in_sram.get(name, [])],
                 **({"values": _constant_values(image, one, ref)} if constant else {}),
             }
@@ -168,16 +171,18 @@ def _followed(image: Image, program: Program) -> dict[str, _Found]:
             for number, span in reads:
                 one = _piece(found, image.tensors[number])
                 one.read(span, command)
-                _take_makers(one, found.get(held.first(span) or ""))
+                for name in {name: None for _, name in held.runs(span)}:
+                    _share(found, image.tensors[number].name, name)
             for number, span in writes:
                 _piece(found, image.tensors[number]).makers[command.layer] = None
                 held.put(span, image.tensors[number].name)
         elif moved is not None:
-            source, target = (found.setdefault(name or moved.name, _Found()) for name in (moved.source, moved.target))
+            names = [name or moved.name for name in (moved.source, moved.target)]
+            source, target = (found.setdefault(name, _Found()) for name in names)
             _note(source, command, command.source)
             _note(target, command, command.target)
             if command.layer in computing:
-                _take_makers(target, source)
+                _share(found, names[1], names[0])
             elif source is not target:
                 source.readers[command.layer] = None
                 target.makers[command.layer] = None
@@ -192,9 +197,12 @@ def _piece(found: dict[str, _Found], ref: TensorRef) -> _Found:
     return one
 
 
-def _take_makers(one: _Found, other: _Found | None) -> None:
-    if other is not None and other is not one:
-        one.makers.update(other.makers)
+def _share(found: Mapping[str, _Found], name: str, written: str) -> None:
+    """Note that a tensor's bytes, or some of them, are written as another, by the layers that make that."""
+    if name and written and name != written:
+        found[name].makers.update(found[written].makers)
+        found[name].shared[written] = None
+        found[written].shared[name] = None
 
 
 def _note(one: _Found, command: Dma, place: Place) -> None:
@@ -241,7 +249,7 @@ def tensors_table(facts: Sequence[Mapping[str, Any]]) -> list[str]:
                 f"{size:,}",
                 quant_text(one),
                 _named(_makers(one), _READERS),
-                _named(one["readers"], _READERS),
+                _readers(one, _READERS),
             ]
         )
     return aligned(rows)
@@ -253,6 +261,8 @@ def tensor_lines(one: Mapping[str, Any]) -> list[str]:
     if "bytes" in one:
         rows.append(("bytes", f"{one['bytes']:,}"))
     rows += [("quantisation", quant_text(one)), ("made by", _named(_makers(one))), ("read by", _named(one["readers"]))]
+    if one.get("shares_bytes_with"):
+        rows.append(("shares bytes", f"with {', '.join(one['shares_bytes_with'])}"))
     if "values" in one:
         rows.append(("values", _values(one["values"])))
     lines = [one["name"], *(f"  {label:14}{value}" for label, value in rows)]
@@ -270,6 +280,14 @@ def _makers(one: Mapping[str, Any]) -> list[dict[str, str]]:
     if "producers" in one:
         return list(one["producers"])
     return [one["producer"]] if one["producer"] else []
+
+
+def _readers(one: Mapping[str, Any], most: int) -> str:
+    """Who reads a tensor; of one that is read only under another name, which."""
+    shared = one.get("shares_bytes_with")
+    if one["readers"] or not shared:
+        return _named(one["readers"], most)
+    return f"shares bytes with {listing(shared, most)}"
 
 
 def _type(one: Mapping[str, Any]) -> str:
