@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from sgs.compile.residency import compulsory_traffic, spill_bound
 from sgs.config.chips import Chip, load_chip
 from sgs.engine import FixedEngine, run_reference
 from sgs.errors import UserError
-from sgs.img import Compute, Dma, Image, OfflineEngine, Space, image_bytes, parse_image
+from sgs.img import BatchMode, Compute, Dma, Image, OfflineEngine, Space, image_bytes, parse_image
 from sgs.img.check import LARGEST_AXES
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams, activation_params, quantise_weights, symmetric_params
@@ -596,6 +597,9 @@ def test_summary_adds_up(chip: Chip) -> None:
     assert summary.dram_bytes == summary.compulsory_bytes and summary.traffic_ratio == 1
     assert (summary.arena_peak, summary.arena_lower_bound, summary.gap) == (0, 0, 0)
     assert "0 bytes, lower bound 0, gap 0.00%" in summary.text()
+    assert re.search(r"^batches +one_buf: 2, 4$", summary.text(), re.MULTILINE)
+    up_to = replace(summary, batch_mode=BatchMode.N_BUF, batches=(4,))
+    assert re.search(r"^batches +n_buf: up to 4$", up_to.text(), re.MULTILINE)
     assert 0 < summary.coded_weights == sum(len(chunk.data) for chunk in image.chunks) < summary.weights
     assert f"{summary.weights:,} bytes, {summary.coded_weights:,} coded" in summary.text()
     assert replace(summary, arena_peak=768, arena_lower_bound=512).gap == pytest.approx(0.5)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from sgs.cli import compiler_tool, image_files, names, sgs_converter
-from sgs.compile import compile_graph
+from sgs.compile import compile_graph, summarise
 from sgs.config.chips import Chip, load_chip
 from sgs.errors import UserError
 from sgs.img import BatchMode, Compute, Dma, Image, Kernel, Layer, Place, Program, Space, TensorRef, image_bytes
@@ -28,7 +28,7 @@ from sgs.ir import Graph
 from sgs.numeric.types import DType
 from sgs.pipelines import compile_report
 from sgs.registry import MOVE
-from sgs.report.charts import engine_bars, quantity, ticks
+from sgs.report.charts import engine_bars, quantity, roof_rates, roofline, roofline_keys, ticks
 from sgs.report.compile import CompileReport, csv_text, describe_image, engine_of, json_text
 from sgs.report.compile_page import page_text
 from sgs.report.compile_trace import kernel_work, trace_text
@@ -49,9 +49,9 @@ def chip() -> Chip:
     )  # fmt: skip
 
 
-def one_conv(dtype: DType = DType.UINT8, channels: int = 16) -> Graph:
+def one_conv(dtype: DType = DType.UINT8, channels: int = 16, weights: DType = DType.INT8) -> Graph:
     f = Fixed()
-    return f.done(f.conv(f.input("x", (1, 8, 8, 4), dtype), channels, 3, dtype))
+    return f.done(f.conv(f.input("x", (1, 8, 8, 4), dtype), channels, 3, dtype, weights))
 
 
 def one_sum() -> Graph:
@@ -79,9 +79,9 @@ def test_a_convolution_by_hand(chip: Chip) -> None:
     image, report = described(one_conv(), chip)
     (layer,), network = report.layers, report.network
     assert asdict(layer) == {
-        "index": 0, "name": "conv_2d", "opcode": "CONV_2D", "activation_bits": 8, "macs": 36864, "vector_ops": 0,
-        "read_bytes": 896, "written_bytes": 1024, "mac_cycles": 576, "vector_cycles": 0, "dma_cycles": 4 * 512,
-        "start": 0, "end": 2644, "span_cycles": 2644, "ideal_mac_cycles": 576,
+        "index": 0, "name": "conv_2d", "opcode": "CONV_2D", "activation_bits": 8, "weight_bits": 8, "macs": 36864,
+        "vector_ops": 0, "read_bytes": 896, "written_bytes": 1024, "mac_cycles": 576, "vector_cycles": 0,
+        "dma_cycles": 4 * 512, "start": 0, "end": 2644, "span_cycles": 2644, "ideal_mac_cycles": 576,
         "mac_utilisation": pytest.approx(576 / 2644), "bound_by": "dma", "commands": 5, "pieces": 1,
     }  # fmt: skip
     assert network.latency_seconds == pytest.approx(2644 / 800)
@@ -92,7 +92,7 @@ def test_a_convolution_by_hand(chip: Chip) -> None:
     assert network.bandwidth_bytes_per_second == pytest.approx(1920 * 800 / 2644)
     assert network.bandwidth_share == pytest.approx(1920 * 800 / 2644 / 1600)
     assert network.mac_utilisation == pytest.approx(576 / 2644)
-    assert (network.arena_peak, network.arena_lower_bound, network.arena_gap) == (0, 0, None)
+    assert (network.arena_peak, network.arena_lower_bound, network.arena_gap) == (0, 0, 0)
     assert (network.sram_peak, network.sram_lower_bound, network.sram_gap) == (4096, 4096, 0)
     assert network.image_bytes == len(image_bytes(image))
     assert network.weights_bytes == 640 and 0 < network.coded_weights_bytes <= 640
@@ -113,6 +113,7 @@ def test_a_sum_by_hand(chip: Chip) -> None:
     """Two loads of 1,024 bytes, 512 results of two operations, a store of 1,024 bytes."""
     image, report = described(one_sum(), chip)
     (layer,) = report.layers
+    assert (layer.activation_bits, layer.weight_bits) == (16, 0)
     assert (layer.vector_ops, layer.vector_cycles, layer.mac_cycles, layer.macs) == (1024, 64, 0, 0)
     assert (layer.read_bytes, layer.written_bytes, layer.dma_cycles) == (2048, 1024, 3 * 512)
     assert (layer.start, layer.end) == (0, 2 * 512 + 10 + 64 + 512 + 10)
@@ -377,7 +378,7 @@ def test_the_page_has_its_parts(page: str) -> None:
     parsed = Page(page)
     image, _ = mixed()
     assert parsed.tags["svg"] == 3
-    assert parsed.tags["tr"] == 1 + len(image.layers) + 2 + len(load_chip("ibopper").figures)
+    assert parsed.tags["tr"] == 1 + len(image.layers) + 1 + 2 + len(load_chip("ibopper").figures)
     headings = [text for tag, text in parsed.words if tag == "h2"]
     assert headings == ["Engines over time", "SRAM over time", "Roofline", "Layers", "Chip"]
     buttons = [text for tag, text in parsed.words if tag == "button"]
@@ -387,6 +388,90 @@ def test_the_page_has_its_parts(page: str) -> None:
     assert parsed.tags["circle"] == dots > 0
     assert not re.search(r'="(nan|inf|-?\d+e)', page, re.IGNORECASE)
     assert "prefers-color-scheme:dark" in page and 'name="viewport"' in page
+
+
+@pytest.mark.parametrize(
+    ("dtype", "weights", "roofs", "keys"),
+    [
+        (DType.UINT8, DType.INT8, {51200: ["8 bit"]}, ["d8"]),
+        (DType.INT16, DType.INT8, {51200: ["8 bit"], 12800: ["16 bit"]}, ["d16"]),
+        (DType.UINT8, DType.INT4, {51200: ["8 bit"], 102400: ["8 bit, 4-bit weights"]}, ["d8w4"]),
+        (DType.INT16, DType.INT4, {51200: ["8 bit"], 25600: ["16 bit, 4-bit weights"]}, ["d16w4"]),
+    ],
+)
+def test_every_dot_is_under_the_roof_of_its_numbers(
+    dtype: DType, weights: DType, roofs: dict[float, list[str]], keys: list[str], chip: Chip
+) -> None:
+    """64 · 800 multiply-accumulates a second, a quarter of them of 16 bits, twice as many with 4-bit weights; with DRAM
+    that takes no time the layer is close to it."""
+    fast = replace(chip, dram_bytes_per_second=1 << 30, dram_latency_cycles=0)
+    image, report = described(one_conv(dtype, weights=weights), fast)
+    (layer,) = report.layers
+    assert (layer.activation_bits, layer.weight_bits) == (dtype.bits, weights.bits)
+    assert roof_rates(report) == roofs
+    assert [key for key, _ in roofline_keys(report)] == keys
+    (own,) = [rate for rate, words in roofs.items() if words == [roofline_keys(report)[0][1]]]
+    assert 0.9 * own < layer.macs * 800 / layer.span_cycles <= own
+    page = page_text(image, report)
+    assert f'class="{keys[0]}"><title>' in roofline(report)
+    assert re.findall(r'<span class="key (d\w+)">', page) == keys, "the legend lists what is there"
+
+
+def test_roofs_of_one_height_are_one(chip: Chip) -> None:
+    """16-bit activations at half the rate, 4-bit weights at twice; without a multiplier they are as all others."""
+    _, report = described(one_conv(DType.INT16, weights=DType.INT4), chip)
+    assert roof_rates(replace(report, chip=replace(chip, int16_divisor=2))) == {
+        51200: ["8 bit", "16 bit, 4-bit weights"]
+    }
+    _, report = described(one_conv(weights=DType.INT4), chip)
+    assert list(roof_rates(replace(report, chip=replace(chip, int4_multiplier=1)))) == [51200]
+
+
+def cells(page: str, part: str) -> list[list[str]]:
+    """Rows of the table of layers, tags left out."""
+    table = page.partition('<table id="layers">')[2].partition("</table>")[0]
+    inside = table.partition(f"<{part}>")[2].partition(f"</{part}>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", inside, re.DOTALL)]
+    return [[re.sub(r"<[^>]+>", "", cell) for cell in row] for row in rows]
+
+
+def test_the_table_of_layers() -> None:
+    """What matters is in front, the name keeps its full text in the title, and the last row is the frame."""
+    image, chip = mixed()
+    report = describe_image(image, chip, 1)
+    page = page_text(image, report)
+    (heads,), layers, (total,) = (cells(page, part) for part in ("thead", "tbody", "tfoot"))
+    assert heads[:6] == ["#", "layer", "operator", "bound by", "span", "MAC utilisation"]
+    assert {"bits", "weight bits", "DRAM bytes read", "DRAM bytes written"} < set(heads)
+    assert {len(row) for row in (*layers, total)} == {len(heads)}
+    for row, layer in zip(layers, report.layers, strict=True):
+        assert row[1:4] == [layer.name, layer.opcode, layer.bound_by]
+        assert f'class="t name" title="{layer.name}">' in page
+    summed = ("MAC", "vector ops", "DRAM bytes read", "DRAM bytes written", "MAC cycles", "vector cycles", "DMA cycles")
+    for heading in (*summed, "commands", "pieces"):
+        column = heads.index(heading)
+        numbers = [int(row[column].replace(",", "")) for row in (*layers, total)]
+        assert sum(numbers[:-1]) == numbers[-1], heading
+    assert total[1] == "all layers" and total[heads.index("span")] == f"{report.network.cycles:,}"
+    assert re.search(r"\.name\{left:0;[^}]*text-overflow:ellipsis", page)
+
+
+def test_the_search_looks_at_words_alone(page: str) -> None:
+    """The script joins the columns of class "t": name, operator and bound."""
+    table = page.partition('<table id="layers">')[2]
+    assert re.findall(r'<th scope="col" class="t[^>]*><button type="button">([^<]*)', table) == [
+        "layer",
+        "operator",
+        "bound by",
+    ]
+    assert 'contains("t")' in SCRIPT and '.join(" ")' in SCRIPT and "row.textContent" not in SCRIPT
+
+
+def test_a_gap_over_nothing(chip: Chip) -> None:
+    """A network that needs no arena and takes none has no gap, as the summary says."""
+    image, report = described(one_conv(), chip)
+    assert "<dt>Arena gap</dt><dd>0.00%<small>" in page_text(image, report)
+    assert "gap 0.00%" in summarise(image, chip).text()
 
 
 def test_the_script_is_well_formed(tmp_path: Path) -> None:

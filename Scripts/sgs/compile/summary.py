@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sgs.config.chips import Chip
-from sgs.img.image import Image
+from sgs.img.image import BatchMode, Image
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,8 @@ class Summary:
     """Figures of one frame; bytes, and seconds as the machine model predicts them."""
 
     chip: str
+    batch_mode: BatchMode
+    batches: tuple[int, ...]
     layers: int
     commands: int
     macs: int
@@ -47,6 +49,7 @@ class Summary:
         """The summary in lines, aligned."""
         rows = (
             ("chip", self.chip),
+            ("batches", f"{self.batch_mode.name.lower()}: {self._batches()}"),
             ("commands", f"{self.commands:,} for {self.layers:,} layers"),
             ("work", f"{self.macs:,} MAC, {self.vector_ops:,} vector operations"),
             (
@@ -64,12 +67,19 @@ class Summary:
         width = max(len(label) for label, _ in rows)
         return "\n".join(f"{label:<{width}}  {value}" for label, value in rows)
 
+    def _batches(self) -> str:
+        if self.batch_mode is BatchMode.N_BUF:
+            return f"up to {self.batches[-1]}"
+        return ", ".join(map(str, self.batches))
+
 
 def summarise(image: Image, chip: Chip) -> Summary:
     """The figures of an image on the chip that it was compiled for, per frame."""
     program = image.programs[0]
     return Summary(
         chip=image.chip,
+        batch_mode=image.batch_mode,
+        batches=image.batches,
         layers=len(image.layers),
         commands=len(program.commands),
         macs=sum(layer.macs for layer in image.layers),

@@ -23,6 +23,14 @@ LARGEST_MAP = 2000  # rectangles
 COLOURS = 6  # classes c0, c1 … of the style sheet
 ROOF_WIDTH, ROOF_HEIGHT = 760, 420
 _PREFIXES = ("", "k", "M", "G", "T", "P")
+_NARROW = 4  # bits of the weights that the MAC array is faster with
+# (whether activations are wider than 8 bits, whether weights are narrow) → class of the style sheet and words.
+_PRECISIONS = {
+    (False, False): ("d8", "8 bit"),
+    (False, True): ("d8w4", "8 bit, 4-bit weights"),
+    (True, False): ("d16", "16 bit"),
+    (True, True): ("d16w4", "16 bit, 4-bit weights"),
+}
 
 
 # -- words -------------------------------------------------------------------------------------------------------------
@@ -185,36 +193,59 @@ def memory_map(found: Sequence[Stay], report: CompileReport) -> tuple[str, int]:
 
 # -- roofline ----------------------------------------------------------------------------------------------------------
 def roofline(report: CompileReport) -> str:
-    """A dot for every layer with multiply-accumulates, under the roofs of the chip."""
-    chip = report.chip
-    peak, bandwidth = chip.macs_per_cycle * chip.clock_hz, chip.dram_bytes_per_second
-    dots = [(layer, *_work(layer, chip)) for layer in report.layers if layer.macs and layer.span_cycles]
+    """A dot for every layer with multiply-accumulates, under the roofs of the chip for numbers as wide as its own."""
+    chip, bandwidth, roofs = report.chip, report.chip.dram_bytes_per_second, roof_rates(report)
+    dots = [(layer, *_work(layer, chip)) for layer in _dotted(report)]
     finite = [intensity for _, intensity, _ in dots if intensity is not None]
-    knee = peak / bandwidth
+    peak, knees = max(roofs), [rate / bandwidth for rate in roofs]
     chart = _Logarithmic(
-        _decades([*finite, knee / 10, knee * 10], spare=1), _decades([*(rate for _, _, rate in dots), peak, peak / 100])
+        _decades([*finite, min(knees) / 10, max(knees) * 10], spare=1),
+        _decades([*(rate for _, _, rate in dots), peak, peak / 100]),
     )
     right = 10.0 ** chart.across[1]
     parts = chart.grid("MAC per byte of DRAM traffic", "MAC/s")
-    roofs = [("8 bit", float(peak), "roof")]
-    if any(layer.activation_bits > 8 for layer, _, _ in dots):
-        roofs.append(("16 bit", peak / chip.int16_divisor, "roof second"))
-    for label, rate, kind in roofs:
+    for rate, labels in roofs.items():
+        kind = "roof" if rate == chip.macs_per_cycle * chip.clock_hz else "roof second"
         foot = 10.0 ** chart.up[0] / bandwidth
         left = max(10.0 ** chart.across[0], foot)
         corner = chart.x(rate / bandwidth), chart.y(rate)
         slope = _line(chart.x(left), chart.y(left * bandwidth), *corner, kind)
         parts += [slope, _line(*corner, chart.x(right), chart.y(rate), kind)]
-        words = f"{label}: {quantity(rate, 'MAC/s')}"
+        words = f"{' and '.join(labels)}: {quantity(rate, 'MAC/s')}"
         parts.append(_text(chart.x(right) - 6, chart.y(rate) - 6, words, anchor="end", kind="soft"))
     for layer, intensity, rate in dots:
         x = chart.x(right) - 12 if intensity is None else chart.x(intensity)
         told = "no DRAM traffic" if intensity is None else f"{intensity:.3g} MAC/byte"
-        kind = "d16" if layer.activation_bits > 8 else "d8"
-        title = f"{layer.name} ({layer.opcode})\n{told}, {quantity(rate, 'MAC/s')}, bound by {layer.bound_by}"
+        kind, words = _PRECISIONS[_precision(layer)]
+        title = f"{layer.name} ({layer.opcode})\n{told}, {quantity(rate, 'MAC/s')}, {words}, bound by {layer.bound_by}"
         place = f'cx="{_number(x)}" cy="{_number(chart.y(rate))}" r="4.5"'
         parts.append(f'<circle {place} class="{kind}"><title>{escape(title)}</title></circle>')
     return _svg(ROOF_WIDTH, ROOF_HEIGHT, "Roofline", parts)
+
+
+def roofline_keys(report: CompileReport) -> list[tuple[str, str]]:
+    """(class of the style sheet, words) of the dots that there are."""
+    there = {_precision(layer) for layer in _dotted(report)}
+    return [key for precision, key in _PRECISIONS.items() if precision in there]
+
+
+def roof_rates(report: CompileReport) -> dict[float, list[str]]:
+    """MAC/s of the full array → what for: 8-bit operands, and the others that layers have where their rate differs."""
+    chip, there = report.chip, {_precision(layer) for layer in _dotted(report)}
+    roofs: dict[float, list[str]] = {}
+    for (wide, narrow), (_, words) in _PRECISIONS.items():
+        slower, faster = chip.int16_divisor if wide else 1, chip.int4_multiplier if narrow else 1
+        if (wide, narrow) in there or not (wide or narrow):
+            roofs.setdefault(chip.macs_per_cycle * chip.clock_hz * faster / slower, []).append(words)
+    return roofs
+
+
+def _dotted(report: CompileReport) -> list[LayerCost]:
+    return [layer for layer in report.layers if layer.macs and layer.span_cycles]
+
+
+def _precision(layer: LayerCost) -> tuple[bool, bool]:
+    return layer.activation_bits > 8, layer.weight_bits == _NARROW
 
 
 def _work(layer: LayerCost, chip: Chip) -> tuple[float | None, float]:

@@ -22,7 +22,8 @@ NO_ENGINE = "none"
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer of one frame. `span_cycles` is `end` - `start`, in which other layers may be under way as well;
+    """A layer of one frame. `activation_bits` and `weight_bits` are those of its first computation, 0 where there is
+    none; `span_cycles` is `end` - `start`, in which other layers may be under way as well;
     `ideal_mac_cycles` is what the MAC array needs for the layer's work at its full rate, `mac_utilisation` the ratio of
     the two. `bound_by` is the engine that the layer keeps busy longest."""
 
@@ -30,6 +31,7 @@ class LayerCost:
     name: str
     opcode: str
     activation_bits: int
+    weight_bits: int
     macs: int
     vector_ops: int
     read_bytes: int
@@ -49,8 +51,8 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """The sums over a frame. Bytes, cycles and seconds; gaps are parts of the lower bounds, and a ratio without a
-    denominator is None."""
+    """The sums over a frame. Bytes, cycles and seconds; gaps are parts of the lower bounds, 0 where nothing is needed
+    and nothing is taken; a ratio without a denominator is None."""
 
     model: str
     tool_version: str
@@ -122,13 +124,14 @@ def describe_image(image: Image, chip: Chip, image_bytes: int) -> CompileReport:
 def _layer(image: Image, chip: Chip, index: int, commands: Sequence[Command]) -> LayerCost:
     layer = image.layers[index]
     activations, weights = _formats(image, commands)
-    ideal = 0 if activations is None else ideal_mac_cycles(layer.macs, chip, activations, weights)
+    ideal = 0 if activations is None else ideal_mac_cycles(layer.macs, chip, activations, weights or DType.INT8)
     span = layer.end - layer.start
     return LayerCost(
         index=index,
         name=layer.name,
         opcode=layer.opcode,
         activation_bits=0 if activations is None else activations.bits,
+        weight_bits=0 if weights is None else weights.bits,
         macs=layer.macs,
         vector_ops=layer.vector_ops,
         read_bytes=layer.read_bytes,
@@ -147,16 +150,16 @@ def _layer(image: Image, chip: Chip, index: int, commands: Sequence[Command]) ->
     )
 
 
-def _formats(image: Image, commands: Sequence[Command]) -> tuple[DType | None, DType]:
-    """Types of a layer's first operand (None for a layer that computes nothing) and of its weights (INT8 if none)."""
+def _formats(image: Image, commands: Sequence[Command]) -> tuple[DType | None, DType | None]:
+    """Types of a layer's first operand (None for a layer that computes nothing) and of its weights (None without)."""
     for command in commands:
         if isinstance(command, Compute):
             kernel = image.kernels[command.kernel]
             types = [None if tensor == -1 else image.tensors[tensor].dtype for tensor in kernel.inputs]
             rule = QUANTISE.get(kernel.opcode)
-            weight = types[rule.weight] if rule is not None and len(types) > rule.weight else None
-            return next((kind for kind in types if kind is not None), None), weight or DType.INT8
-    return None, DType.INT8
+            weight = types[rule.weight] if rule is not None and rule.kind == "mac" else None
+            return next((kind for kind in types if kind is not None), None), weight
+    return None, None
 
 
 def _busiest(busy: Mapping[Engine, int]) -> str:
@@ -208,7 +211,7 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _gap(peak: int, bound: int) -> float | None:
-    return peak / bound - 1 if bound else None
+    return 0.0 if peak == bound else peak / bound - 1 if bound else None
 
 
 def count_commands(image: Image) -> CommandCount:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from html import escape
 
 from sgs.config.chips import Chip
 from sgs.img.image import Image
-from sgs.report.charts import memory_map, quantity, roofline, timeline
+from sgs.report.charts import memory_map, quantity, roofline, roofline_keys, timeline
 from sgs.report.compile import CompileReport, LayerCost, NetworkCost
 from sgs.report.memory import stays
 from sgs.report.page_style import SCRIPT, STYLE
@@ -15,6 +16,7 @@ from sgs.report.page_style import SCRIPT, STYLE
 # Nothing may be fetched from anywhere, whatever a name in the network says.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _DASH = "–"
+_NAME = "layer"  # heading of the column that stays in view
 
 
 def page_text(image: Image, report: CompileReport) -> str:
@@ -66,18 +68,22 @@ def _about_map(network: NetworkCost, left_out: int) -> str:
     more = f" {left_out:,} of the smallest are not drawn." if left_out else ""
     return (
         "Bytes in use, from the first write to the last read: "
-        '<span class="key weights"></span>weights and tables<span class="key activations"></span>activations. '
+        f"{_key('weights', 'weights and tables')} {_key('activations', 'activations')}. "
         f"The dashed line is the chip's {network.sram_capacity:,} bytes.{more}"
     )
 
 
+def _key(kind: str, words: str) -> str:
+    return f'<span class="line"><span class="key {kind}"></span>{words}</span>'
+
+
 def _about_roofline(report: CompileReport) -> str:
-    without = sum(not layer.macs for layer in report.layers)
+    with_macs = sum(bool(layer.macs) for layer in report.layers)
+    keys = " ".join(_key(kind, words) for kind, words in roofline_keys(report))
     return (
-        "A dot for every layer with multiply-accumulates, at the rate of its span: "
-        '<span class="key d8"></span>8 bit<span class="key d16"></span>16 bit. Layers without DRAM traffic are at the '
-        "right edge; layers that are executed together, band by band, share their time. "
-        f"{without:,} layers have no multiply-accumulates."
+        f"A dot for every layer with multiply-accumulates, {with_macs:,} of {len(report.layers):,}, at the rate of its "
+        f"span{': ' if keys else ''}{keys}. Layers without DRAM traffic are at the right edge; layers that are "
+        "executed together, band by band, share their time."
     )
 
 
@@ -91,9 +97,9 @@ def _tiles(report: CompileReport) -> str:
         ("DRAM traffic", quantity(network.dram_bytes, "B"), _traffic(network)),
         ("Bandwidth needed", quantity(network.bandwidth_bytes_per_second or 0, "B/s"), _share(report)),
         ("SRAM peak", quantity(network.sram_peak, "B"), _filled(network)),
-        ("SRAM gap", _percent(network.sram_gap), f"lower bound {quantity(network.sram_lower_bound, 'B')}"),
+        ("SRAM gap", _percent(network.sram_gap, 2), f"lower bound {quantity(network.sram_lower_bound, 'B')}"),
         ("DRAM arena", quantity(network.arena_peak, "B"), "activations that leave the chip"),
-        ("Arena gap", _percent(network.arena_gap), f"lower bound {quantity(network.arena_lower_bound, 'B')}"),
+        ("Arena gap", _percent(network.arena_gap, 2), f"lower bound {quantity(network.arena_lower_bound, 'B')}"),
         ("Image", quantity(network.image_bytes, "B"), f"{network.image_bytes:,} bytes"),
         ("Weights", quantity(network.coded_weights_bytes, "B"), f"coded; {quantity(network.weights_bytes, 'B')} raw"),
     ]
@@ -104,8 +110,8 @@ def _tiles(report: CompileReport) -> str:
     return '<dl class="tiles">\n' + "\n".join(cells) + "\n</dl>"
 
 
-def _percent(share: float | None) -> str:
-    return _DASH if share is None else f"{share:.1%}"
+def _percent(share: float | None, digits: int = 1) -> str:
+    return _DASH if share is None else f"{share:.{digits}%}"
 
 
 def _traffic(network: NetworkCost) -> str:
@@ -123,65 +129,90 @@ def _filled(network: NetworkCost) -> str:
 
 
 # -- layers ------------------------------------------------------------------------------------------------------------
-# Heading, whether it is words, and the cell.
-_COLUMNS: tuple[tuple[str, bool, Callable[[LayerCost], str]], ...] = (
-    ("#", False, lambda layer: str(layer.index)),
-    ("layer", True, lambda layer: layer.name),
-    ("operator", True, lambda layer: layer.opcode),
-    ("bound by", True, lambda layer: layer.bound_by),
-    ("bits", False, lambda layer: str(layer.activation_bits or _DASH)),
-    ("MAC", False, lambda layer: f"{layer.macs:,}"),
-    ("vector ops", False, lambda layer: f"{layer.vector_ops:,}"),
-    ("bytes read", False, lambda layer: f"{layer.read_bytes:,}"),
-    ("bytes written", False, lambda layer: f"{layer.written_bytes:,}"),
-    ("MAC cycles", False, lambda layer: f"{layer.mac_cycles:,}"),
-    ("vector cycles", False, lambda layer: f"{layer.vector_cycles:,}"),
-    ("DMA cycles", False, lambda layer: f"{layer.dma_cycles:,}"),
-    ("start", False, lambda layer: f"{layer.start:,}"),
-    ("end", False, lambda layer: f"{layer.end:,}"),
-    ("span", False, lambda layer: f"{layer.span_cycles:,}"),
-    ("MAC utilisation", False, lambda layer: _percent(layer.mac_utilisation if layer.macs else None)),
-    ("commands", False, lambda layer: f"{layer.commands:,}"),
-    ("pieces", False, lambda layer: f"{layer.pieces:,}"),
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table: its heading, the cell of a layer, that of all layers, and whether it holds words, which is
+    what the search looks at."""
+
+    heading: str
+    cell: Callable[[LayerCost], str]
+    total: Callable[[CompileReport], str] = lambda report: ""
+    words: bool = False
+
+    @property
+    def kind(self) -> str:
+        kinds = ["t"] * self.words + ["name"] * (self.heading == _NAME)
+        return f' class="{" ".join(kinds)}"' if kinds else ""
+
+
+_COLUMNS = (
+    _Column("#", lambda layer: str(layer.index)),
+    _Column(_NAME, lambda layer: layer.name, lambda report: "all layers", words=True),
+    _Column("operator", lambda layer: layer.opcode, words=True),
+    _Column("bound by", lambda layer: layer.bound_by, words=True),
+    _Column("span", lambda layer: f"{layer.span_cycles:,}", lambda report: f"{report.network.cycles:,}"),
+    _Column(
+        "MAC utilisation",
+        lambda layer: _percent(layer.mac_utilisation if layer.macs else None),
+        lambda report: _percent(report.network.mac_utilisation),
+    ),
+    _Column("MAC", lambda layer: f"{layer.macs:,}", lambda report: f"{report.network.macs:,}"),
+    _Column("vector ops", lambda layer: f"{layer.vector_ops:,}", lambda report: f"{report.network.vector_ops:,}"),
+    _Column("bits", lambda layer: str(layer.activation_bits or _DASH)),
+    _Column("weight bits", lambda layer: str(layer.weight_bits or _DASH)),
+    _Column(
+        "DRAM bytes read", lambda layer: f"{layer.read_bytes:,}", lambda report: f"{report.network.dram_read_bytes:,}"
+    ),
+    _Column(
+        "DRAM bytes written",
+        lambda layer: f"{layer.written_bytes:,}",
+        lambda report: f"{report.network.dram_written_bytes:,}",
+    ),
+    _Column("MAC cycles", lambda layer: f"{layer.mac_cycles:,}", lambda report: f"{report.network.mac_cycles:,}"),
+    _Column(
+        "vector cycles", lambda layer: f"{layer.vector_cycles:,}", lambda report: f"{report.network.vector_cycles:,}"
+    ),
+    _Column("DMA cycles", lambda layer: f"{layer.dma_cycles:,}", lambda report: f"{report.network.dma_cycles:,}"),
+    _Column("start", lambda layer: f"{layer.start:,}"),
+    _Column("end", lambda layer: f"{layer.end:,}"),
+    _Column("commands", lambda layer: f"{layer.commands:,}", lambda report: f"{report.commands.total:,}"),
+    _Column("pieces", lambda layer: f"{layer.pieces:,}", lambda report: f"{report.commands.computations:,}"),
 )
 
 
 def _layer_section(report: CompileReport) -> str:
     count = len(report.layers)
     heads = "".join(
-        f'<th scope="col"{_kind(words)}><button type="button">{escape(heading)}</button></th>'
-        for heading, words, _ in _COLUMNS
+        f'<th scope="col"{column.kind}><button type="button">{escape(column.heading)}</button></th>'
+        for column in _COLUMNS
     )
     return "\n".join(
         [
             "<section>\n<h2>Layers</h2>",
             "<p>Cycles by engine are those in which a layer keeps it busy; the span, from its first command to the end "
-            "of its last, may overlap those of other layers. MAC utilisation is the MAC array's time for the layer at "
-            "its full rate over the span. Press a heading to sort.</p>",
+            "of its last, may overlap those of other layers: that of all layers is the frame. MAC utilisation is the "
+            "MAC array's time for the layer at its full rate over the span. Press a heading to sort.</p>",
             '<div class="search"><label for="find">Search</label><input id="find" type="search" placeholder="name, '
             f'operator, bound …"><span id="count" class="soft" role="status">{count} of {count} layers</span></div>',
             '<div class="wide table" tabindex="0" role="group" aria-label="Layers">',
             f'<table id="layers"><thead><tr>{heads}</tr></thead><tbody>',
-            *_rows(report.layers),
-            "</tbody></table></div>\n</section>",
+            *(_row((column, column.cell(layer)) for column in _COLUMNS) for layer in report.layers),
+            "</tbody><tfoot>",
+            _row((column, column.total(report)) for column in _COLUMNS),
+            "</tfoot></table></div>\n</section>",
         ]
     )
 
 
-def _kind(words: bool) -> str:
-    return ' class="t"' if words else ""
-
-
-def _rows(layers: Iterable[LayerCost]) -> Iterable[str]:
-    for layer in layers:
-        cells = []
-        for heading, words, cell in _COLUMNS:
-            text = escape(cell(layer))
-            if heading == "layer":
-                cells.append(f'<td class="t name" title="{text}">{text}</td>')
-            else:
-                cells.append(f"<td{_kind(words)}>{text}</td>")
-        yield f"<tr>{''.join(cells)}</tr>"
+def _row(cells: Iterable[tuple[_Column, str]]) -> str:
+    parts = []
+    for column, words in cells:
+        text = escape(words)
+        if column.heading == _NAME:
+            parts.append(f'<th scope="row"{column.kind} title="{text}">{text}</th>')
+        else:
+            parts.append(f"<td{column.kind}>{text}</td>")
+    return f"<tr>{''.join(parts)}</tr>"
 
 
 # -- chip --------------------------------------------------------------------------------------------------------------

@@ -34,21 +34,27 @@ text.soft{fill:var(--soft);font-size:12px}
 .c0{fill:var(--c0)}.c1{fill:var(--c1)}.c2{fill:var(--c2)}.c3{fill:var(--c3)}.c4{fill:var(--c4)}.c5{fill:var(--c5)}
 .weights{fill:var(--weights)}.activations{fill:var(--activations)}
 rect.weights,rect.activations{stroke:var(--panel);stroke-width:.6}
-.d8{fill:var(--c0)}.d16{fill:var(--c1)}
+.d8{fill:var(--c0)}.d8w4{fill:var(--c2)}.d16{fill:var(--c1)}.d16w4{fill:var(--c4)}
 circle{fill-opacity:.75;stroke:var(--panel);stroke-width:1}
 rect:hover,circle:hover{stroke:var(--text);stroke-width:1.5}
-.key{display:inline-block;width:12px;height:12px;border-radius:3px;margin:0 5px 0 12px;vertical-align:-1px}
+.line{white-space:nowrap}
+.key{display:inline-block;width:12px;height:12px;border-radius:3px;margin:0 5px 0 8px;vertical-align:-1px}
 .key.weights{background:var(--weights)}.key.activations{background:var(--activations)}
-.key.d8{background:var(--c0)}.key.d16{background:var(--c1)}
+.key.d8{background:var(--c0)}.key.d8w4{background:var(--c2)}
+.key.d16{background:var(--c1)}.key.d16w4{background:var(--c4)}
 .table{max-height:75vh;overflow:auto;padding:0}
 table{border-collapse:collapse;width:100%;font-size:.87rem;font-variant-numeric:tabular-nums}
-th,td{padding:4px 10px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th,td{padding:4px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 .t{text-align:left}
-td.name{max-width:26rem;overflow:hidden;text-overflow:ellipsis}
-thead th{position:sticky;top:0;background:var(--panel);z-index:1;vertical-align:bottom}
-tbody tr:hover{background:var(--back)}
+thead th,tfoot td,.name{position:sticky;background:var(--panel);z-index:1}
+thead th{top:0;vertical-align:bottom}
+tfoot td,tfoot th{bottom:0;font-weight:600;box-shadow:0 -1px var(--soft),0 4px var(--panel);border-bottom:0}
+.name{left:0;max-width:min(18rem,34vw);overflow:hidden;text-overflow:ellipsis}
+tbody .name{font-weight:400}
+thead .name,tfoot .name{z-index:2}
+tbody tr:hover>*{background:var(--back)}
 th button{font:inherit;font-weight:600;color:inherit;background:none;border:0;padding:2px 0;cursor:pointer;
-text-align:inherit;white-space:pre-line}
+text-align:inherit;white-space:normal}
 th[aria-sort=ascending] button::after{content:" \\2191"}
 th[aria-sort=descending] button::after{content:" \\2193"}
 input{font:inherit;color:inherit;background:var(--back);border:1px solid var(--soft);border-radius:6px;padding:5px 10px;
@@ -62,21 +68,24 @@ SCRIPT = """
 const body = document.querySelector("#layers tbody"), rows = [...body.rows];
 const find = document.querySelector("#find"), count = document.querySelector("#count");
 const value = (row, column) => row.cells[column].textContent;
+const heads = [...document.querySelectorAll("#layers thead th")];
+const worded = heads.flatMap((head, column) => head.classList.contains("t") ? [column] : []);
+const words = new Map(rows.map(row => [row, worded.map(column => value(row, column)).join(" ").toLowerCase()]));
 const number = text => text === "\\u2013" ? -1 : parseFloat(text.replace(/[,%]/g, ""));
-document.querySelectorAll("#layers th button").forEach((button, column) => button.addEventListener("click", () => {
-  const head = button.parentElement, words = head.classList.contains("t");
-  const down = head.hasAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : !words;
-  document.querySelectorAll("#layers th").forEach(other => other.removeAttribute("aria-sort"));
+heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
+  const letters = head.classList.contains("t");
+  const down = head.hasAttribute("aria-sort") ? head.getAttribute("aria-sort") === "ascending" : !letters;
+  heads.forEach(other => other.removeAttribute("aria-sort"));
   head.setAttribute("aria-sort", down ? "descending" : "ascending");
   const sign = down ? -1 : 1;
-  rows.sort((a, b) => sign * (words ? value(a, column).localeCompare(value(b, column), undefined, {numeric: true})
+  rows.sort((a, b) => sign * (letters ? value(a, column).localeCompare(value(b, column), undefined, {numeric: true})
     : number(value(a, column)) - number(value(b, column))));
   body.append(...rows);
 }));
 find.addEventListener("input", () => {
   const wanted = find.value.toLowerCase().split(/\\s+/);
   for (const row of rows)
-    row.hidden = !wanted.every(word => row.textContent.toLowerCase().includes(word));
+    row.hidden = !wanted.every(word => words.get(row).includes(word));
   count.textContent = rows.filter(row => !row.hidden).length + " of " + rows.length + " layers";
 });
 """
