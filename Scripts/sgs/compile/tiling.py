@@ -20,6 +20,7 @@ from sgs.registry import TILE, Box, whole_box
 
 ROWS = 1  # the axis that is slid along
 _FASTER = 8  # times as fast is a copy inside SRAM than one from or to DRAM
+_LOOKED_AT = 16  # pieces along an axis that are all looked at for the largest
 _FURTHER = 3  # numbers of channel blocks that are looked at from the first one that fits
 MOST_STEPS = 64  # of a node, where there is a choice
 _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096)
@@ -99,8 +100,11 @@ class Cutter:
             size = min(rounded(size, self._channels), extent)
         if (axis, size) not in self._cuts:
             pieces = -(-extent // size)
-            begins = sorted({0, size, *(size * piece for piece in (pieces // 2, pieces - 2, pieces - 1) if piece > 0)})
-            boxes = [self._boxes(axis, begin, min(begin + size, extent)) for begin in begins if begin < extent]
+            looked_at: Sequence[int] = range(pieces)
+            if pieces > _LOOKED_AT:  # those in between are alike
+                looked_at = sorted({0, 1, pieces // 2, pieces - 2, pieces - 1})
+            begins = [piece * size for piece in looked_at]
+            boxes = [self._boxes(axis, begin, min(begin + size, extent)) for begin in begins]
             extents = tuple(
                 None if places[0] is None else tuple(map(max, zip(*(shape_of(b) for b in places if b), strict=True)))
                 for places in zip(*boxes, strict=True)
