@@ -178,12 +178,16 @@ SOURCES = [str(ROOT / part) for part in ("tests", "Scripts")]
 
 
 def program(folder: Path, fault: str = "pass") -> subprocess.Popen[str]:
-    """A user's program without `if __name__ == "__main__"`, in a session of its own."""
+    """A user's program without `if __name__ == "__main__"`, in a session of its own. It hears Ctrl-C, which shells let
+    their background jobs ignore."""
     folder.mkdir()
     file = folder / "program.py"
     file.write_text(PROGRAM.format(path=SOURCES, folder=str(folder), fault=fault), encoding="utf-8")
     command, pipe = [sys.executable, str(file)], subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=folder)
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True, cwd=folder, preexec_fn=hear
+    )
 
 
 def test_a_program_without_guard_runs_once(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_four_bit_weights_compute_and_compile_exactly() -> None:
         assert np.array_equal(values[name], truth[name]) and np.array_equal(offline[name], truth[name])
         noise = float(((real - floats[name]) ** 2).mean() / floats[name].var())
         assert 1e-4 < noise < 0.1, "coarse, but the same function"
-    with pytest.raises(UserError, match="take these number formats: uint8, int16\n"):
+    with pytest.raises(UserError, match=r"take these number formats: uint8, int16 \(choose another chip"):
         compile_fixed(core, load_chip("mochi"))
 
 
