@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 
+from random_graphs import EXACT, check
 from sgs.compile import compile_graph
-from sgs.compile.cascade import Cascade, RowNeeds, by_rows
+from sgs.compile.cascade import BANDS, Cascade, RowNeeds, by_rows
 from sgs.compile.live import reside
 from sgs.config.chips import Chip, load_chip
 from sgs.engine import run_reference
@@ -49,6 +51,22 @@ def two_ends() -> Graph:
     return f.done(b, c, d)
 
 
+def skipped_rows() -> Graph:
+    """A stride above the kernel between two convolutions: of every second row nothing is needed."""
+    f = Fixed()
+    a = f.conv(f.input("x", (1, 40, 25, 4), DType.UINT8), 8, 3, DType.UINT8)
+    b = f.build("MAX_POOL_2D", a, kernel=(1, 1), strides=(2, 2), pads=(0, 0, 0, 0), activation="NONE")
+    return f.done(f.conv(f.typed_as(b, a), 6, 3))
+
+
+def made_smaller() -> Graph:
+    """One row in four, one column in four are read."""
+    f = Fixed()
+    a = f.conv(f.input("x", (1, 16, 24, 4), DType.UINT8), 8, 3, DType.UINT8)
+    b = f.build("RESIZE_NEAREST_NEIGHBOR", a, size=(4, 12), half_pixel_centers=False, align_corners=False)
+    return f.done(f.conv(f.typed_as(b, a), 6, 5))
+
+
 GRAPHS = {"pyramid": pyramid, "two ends": two_ends}
 
 
@@ -77,6 +95,16 @@ def test_bands_give_the_same_codes(make: Callable[[], Graph], size: int, chip: C
     assert image.programs[0].sram_size <= size
     if size < 8_000:
         assert interleaved(image) > 3
+
+
+@pytest.mark.parametrize(
+    ("make", "sizes"),
+    [(skipped_rows, range(2_500, 9_001, 500)), (made_smaller, range(2_250, 5_001, 250))],
+    ids=["skipped rows", "made smaller"],
+)
+def test_rows_that_nobody_reads(make: Callable[[], Graph], sizes: range) -> None:
+    """Kernels that make them write into their buffers all the same."""
+    assert {check(make(), size) for size in sizes} == {EXACT}
 
 
 def test_traffic_falls_below_that_of_layer_by_layer(chip: Chip) -> None:
@@ -110,6 +138,26 @@ def test_windows_by_hand() -> None:
     rounded = sum(-(-size // 16) * 16 * 1 for size in (12 * 21, 12 * 21, sizes[first], 280, 280))
     constants = sum(-(-graph[n].nbytes // 16) * 16 for node in graph.nodes for n in node.inputs[1:] if n)
     assert bands.memory == rounded + constants
+
+
+@pytest.mark.parametrize("make", [*GRAPHS.values(), skipped_rows, made_smaller])
+def test_windows_hold_the_rows_that_are_made(make: Callable[[], Graph]) -> None:
+    graph = make()
+    held = 0
+    for first, last in combinations(range(len(graph.nodes) + 1), 2):
+        try:
+            group = Cascade(RowNeeds(graph), reside(graph), range(first, last), 16)
+        except ValueError:  # a concatenation that is no layer, say
+            continue
+        for count in BANDS:
+            for name, window in group.bands(count, frozenset()).windows.items():
+                for step, base in enumerate(window.base):
+                    begin, end = window.new(step)
+                    assert base <= window.done[step] == end
+                    if name in group.made and begin < end:
+                        assert base <= begin, (name, step)
+                        held += 1
+    assert held > 0
 
 
 def test_what_cannot_be_cut_is_no_cascade() -> None:

@@ -15,9 +15,12 @@ from fixed_examples import code_feeds, fixed_variants
 from sgs.builder import GraphBuilder
 from sgs.compile import compile_graph, summarise
 from sgs.compile.cost import Cycles, Timeline, array_cycles, computation_cycles, mac_cycles, transfer_cycles
+from sgs.compile.layer_steps import LayerSteps
 from sgs.compile.legalise import ranks_fit, told_by
-from sgs.compile.live import reside
+from sgs.compile.live import Storage, reside
+from sgs.compile.memory import Memory
 from sgs.compile.residency import compulsory_traffic, spill_bound
+from sgs.compile.tiling import Cutter, Tiling, quickest, tightest
 from sgs.config.chips import Chip, load_chip
 from sgs.engine import FixedEngine, run_reference
 from sgs.errors import UserError
@@ -75,11 +78,11 @@ class Fixed:
         window = dict(strides=(1, 1), dilations=(1, 1), pads=(pad,) * 4, activation="NONE")
         return self("CONV_2D", x, weight, bias, dtype=dtype, **window)
 
-    def table(self, x: Tensor, dtype: DType = DType.INT16) -> Tensor:
+    def table(self, x: Tensor, dtype: DType = DType.INT16, bound: float = 5.0) -> Tensor:
         assert x.quant is not None
-        params = activation_params(-3.5, 5.0, dtype)
+        params = activation_params(-0.7 * bound, bound, dtype)
         data = build_table(lambda v: v / (1 + np.exp(-np.asarray(v, np.float64))), x.quant, x.dtype, params, dtype)
-        return self("TABLE", x, self.build.constant("t", data), dtype=dtype)
+        return self("TABLE", x, self.build.constant("t", data), dtype=dtype, bound=bound)
 
     def done(self, *outputs: Tensor) -> Graph:
         return self.build.output(*outputs)
@@ -192,6 +195,15 @@ def joined_twice() -> Graph:
     return f.done(y, f.table(part), f.table(column))
 
 
+def joined_with_itself() -> Graph:
+    """One operand twice, beside another: its bytes are where they belong once, and are copied once."""
+    f = Fixed()
+    x = f.input("x", (1, 6, 5, 4))
+    a, b = f.table(x), f("ADD", x, x, activation="NONE")
+    b.quant = a.quant
+    return f.done(moved(f, "CONCATENATION", a, b, a, axis=1))
+
+
 def split_rows() -> Graph:
     f = Fixed()
     x = f.input("x", (8, 5))
@@ -215,6 +227,7 @@ BY_HAND: dict[str, Callable[[], Graph]] = {
     "two inputs": two_inputs,
     "heads": heads,
     "joined twice": joined_twice,
+    "joined with itself": joined_with_itself,
     "split rows": split_rows,
 }
 
@@ -394,6 +407,39 @@ def test_graphs_in_little_memory(make: Callable[[], Graph], chip: Chip) -> None:
 def test_what_does_not_fit_is_refused_by_name(chip: Chip) -> None:
     with pytest.raises(UserError, match=r"smallest piece needs [\d,]+ bytes of SRAM, there are 256 \(choose a"):
         compile_graph(chain(), smaller(chip, 256))
+
+
+MANY = 400  # pieces
+
+
+def chosen_tilings(cutter: Cutter) -> Iterator[Tiling]:
+    """The ones that are chosen for ever less memory, the last of them too large; none of very many pieces."""
+    for size in (1 << 20, *TIGHT):
+        tight = tightest(cutter, size)
+        quick = quickest(cutter, size, 1024) if tight.memory <= size else None
+        yield from (tiling for tiling in (tight, quick) if tiling is not None and tiling.steps <= MANY)
+        if quick is None:
+            break
+
+
+@pytest.mark.parametrize("op", [op for op in FIXED_OPS if op not in MOVE])
+def test_pieces_take_no_more_memory_than_was_planned(op: str) -> None:
+    """Whether operands and results lie in SRAM whole or not; pieces of transposed convolutions, say, read more or less
+    depending on where in a stride they begin."""
+    for _, graph in fixed_variants(op):
+        residence = reside(graph)
+        for layer, node in enumerate(residence.layers):
+            if node.op != op:
+                continue
+            for resident in (frozenset(residence.spans), frozenset[Storage]()):
+                inside = frozenset(name for name in graph.tensors if residence.storage.get(name) in resident)
+                cutter = Cutter(graph, node, inside, 16)
+                for tiling in set(chosen_tilings(cutter)):
+                    memory = Memory.of(graph, residence, resident, {}, 16)
+                    whole = len(memory.buffers)
+                    LayerSteps(memory, layer).compute(tiling)
+                    taken = sum(buffer.size for buffer in memory.buffers[whole:])
+                    assert taken <= tiling.memory, tiling
 
 
 # -- memory ------------------------------------------------------------------------------------------------------------
