@@ -20,6 +20,7 @@ from sgs.registry import TILE, Box, whole_box
 
 ROWS = 1  # the axis that is slid along
 _FASTER = 8  # times as fast is a copy inside SRAM than one from or to DRAM
+_PHASES = 4
 _LOOKED_AT = 16  # pieces along an axis that are all looked at for the largest
 _FURTHER = 3  # numbers of channel blocks that are looked at from the first one that fits
 MOST_STEPS = 64  # of a node, where there is a choice
@@ -101,8 +102,8 @@ class Cutter:
         if (axis, size) not in self._cuts:
             pieces = -(-extent // size)
             looked_at: Sequence[int] = range(pieces)
-            if pieces > _LOOKED_AT:  # those in between are alike
-                looked_at = sorted({0, 1, pieces // 2, pieces - 2, pieces - 1})
+            if pieces > _LOOKED_AT:  # of those in between some in a row: it may matter where in a stride they begin
+                looked_at = sorted({0, 1, *range(pieces // 2, pieces // 2 + _PHASES), pieces - 2, pieces - 1})
             begins = [piece * size for piece in looked_at]
             boxes = [self._boxes(axis, begin, min(begin + size, extent)) for begin in begins]
             extents = tuple(
