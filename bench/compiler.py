@@ -26,21 +26,19 @@ import numpy as np
 from cases import Case, Limits
 from networks import EVERY
 
+from sgs.compile import compile_graph, summarise
+from sgs.config.chips import Chip, all_chips, load_chip
+from sgs.config.input_config import read_input_config
+from sgs.data.preprocess import Preprocessor
+from sgs.engine import FixedEngine
+from sgs.errors import UserError
+from sgs.img import Image, OfflineEngine, image_bytes, parse_image
+from sgs.ir import Graph
+from sgs.numeric.quantise import Array
+from sgs.pipelines import CalibrationOptions, calibrate, convert_onnx
+from sgs.quant.levels import LEVELS
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "Scripts"))
-
-from sgs.compile import compile_graph, summarise  # noqa: E402
-from sgs.config.chips import Chip, all_chips, load_chip  # noqa: E402
-from sgs.config.input_config import read_input_config  # noqa: E402
-from sgs.data.preprocess import Preprocessor  # noqa: E402
-from sgs.engine import FixedEngine  # noqa: E402
-from sgs.errors import UserError  # noqa: E402
-from sgs.img import Image, OfflineEngine, image_bytes, parse_image  # noqa: E402
-from sgs.ir import Graph  # noqa: E402
-from sgs.numeric.quantise import Array  # noqa: E402
-from sgs.pipelines import CalibrationOptions, calibrate, convert_onnx  # noqa: E402
-from sgs.quant.levels import LEVELS  # noqa: E402
-
 SHIPPED = ROOT / "SGS_Models"
 PICTURES = {  # of shipped networks
     "onnx_mobilenet_v2_digits": "digits",
