@@ -13,6 +13,7 @@ from random_graphs import EXACT, check
 from sgs.compile import compile_graph
 from sgs.compile.cascade import BANDS, Cascade, RowNeeds, by_rows
 from sgs.compile.live import reside
+from sgs.compile.program import Buffer, Spot, transfer
 from sgs.config.chips import Chip, load_chip
 from sgs.engine import run_reference
 from sgs.img import Compute, Image, OfflineEngine, image_bytes, parse_image
@@ -175,3 +176,25 @@ def test_moves_by_rows() -> None:
     assert not by_rows(replace(rows, target=(35, rows.target[1])), (1, 5, 7, 3), (1, 5, 7, 5))  # one row lower
     assert not by_rows(replace(rows, source=(84, (105, -21, 3, 1))), (1, 5, 7, 3), (1, 5, 7, 5))  # upside down
     assert not by_rows(rows, (1, 5, 7, 3), (1, 6, 7, 5))
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "offset", "moves"),
+    [
+        ((0, (15, 5, 1)), (0, (15, 5, 1)), 0, False),  # contiguous, the same bytes
+        ((0, (90, 10, 2)), (0, (90, 10, 2)), 0, False),  # the same strides
+        ((0, (15, 5, 1)), (0, (90, 5, 1)), 0, False),  # one picture: its stride does not matter
+        ((0, (15, 5, 1)), (0, (15, 1, 3)), 0, True),  # another order
+        ((0, (15, 5, 1)), (4, (15, 5, 1)), 0, True),
+        ((0, (15, 5, 1)), (4, (15, 5, 1)), -8, False),  # what the copy adds, the place takes off
+    ],
+)
+def test_a_copy_onto_itself_is_no_transfer(
+    source: tuple[int, tuple[int, ...]], target: tuple[int, tuple[int, ...]], offset: int, moves: bool
+) -> None:
+    home = Buffer("held", 4096)
+    made = transfer(3, Copy(0, 0, (1, 3, 5), source, target), 2, Spot(home, 64), Spot(home, 64 + offset))
+    assert (made is not None) == moves
+    if made is not None:
+        assert made.target == Spot(home, 64 + offset + 2 * target[0]) and made.layer == 3
+        assert made.target_strides == tuple(2 * stride for stride in target[1])

@@ -32,7 +32,7 @@ from sgs.report.charts import engine_bars, quantity, roof_rates, roofline, roofl
 from sgs.report.compile import CompileReport, csv_text, describe_image, engine_of, json_text
 from sgs.report.compile_page import page_text
 from sgs.report.compile_trace import kernel_work, trace_text
-from sgs.report.memory import ByteMap, moved_bytes, moved_tensors, operand_spans, reach, stays, used_bytes
+from sgs.report.memory import ByteMap, moved_bytes, moved_tensors, operand_spans, stays, used_bytes
 from sgs.report.page_style import SCRIPT
 from shipped import CALIBRATION, CHIP, SOURCE, converted, sample_list
 from shipped import SCRIPT as PREPROCESS
@@ -273,8 +273,8 @@ def _uses(image: Image) -> list[tuple[int, int, int, int]]:
             operands, results = ([span for _, span in side] for side in operand_spans(image, command))
         else:
             inside = [place.space is Space.SRAM for place in (command.source, command.target)]
-            operands = [reach(command, command.source)] if inside[0] else []
-            results = [reach(command, command.target)] if inside[1] else []
+            operands = [command.reach(command.source)] if inside[0] else []
+            results = [command.reach(command.target)] if inside[1] else []
         for span in operands:
             read(span, end)
         for span in results:  # a result on an operand is there once that has been read

@@ -14,7 +14,7 @@ import fuzz_img
 from fuzz_img import Case, Finding, hand_made, judge, make_case, sealed
 from sgs.errors import UserError
 from sgs.img import Dma, Image, OfflineEngine, Place, Space, TensorRef, image_bytes, parse_image, simulate
-from sgs.img.check import ITEM_SIZES, _collisions, _reach
+from sgs.img.check import ITEM_SIZES, _collisions
 from sgs.img.write import HEADER
 from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import symmetric_params
@@ -214,7 +214,7 @@ def test_transfers_move_what_they_say() -> None:
         spaces = (Space.SRAM, Space.ARENA)
         target = some_place(rng, spaces[len(memories) - 1], extents, itemsize, [1, 1, 1, -1, 2])
         command = Dma(0, tuple(extents), itemsize, source, target)
-        inside = all(first >= 0 and end <= 4096 for first, end in (_reach(command, source), _reach(command, target)))
+        inside = all(first >= 0 and end <= 4096 for first, end in (command.reach(source), command.reach(target)))
         if not inside or list(_collisions(command)):
             continue
         moved[len(memories)] += 1

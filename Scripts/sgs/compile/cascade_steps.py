@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sgs.compile.cascade import Bands, Cascade, Rows, row_box
 from sgs.compile.memory import Memory
-from sgs.compile.program import Buffer, Computation, Spot, Step, Transfer
+from sgs.compile.program import Buffer, Computation, Spot, Step, Transfer, transfer
 from sgs.compile.tiles import part_graph
 from sgs.compile.tiling import ROWS
 from sgs.img.image import packed_bytes
@@ -136,15 +137,9 @@ class CascadeSteps:
         for copy in MOVE[node.op].copies(node, operands, results):
             source, target = operands[copy.operand], results[copy.result]
             assert source is not None
-            size = source.dtype.numpy.itemsize
-            spots = [
-                Spot(spot.home, spot.offset + offset * size)
-                for spot, offset in (
-                    (self._spot(source.name, rows[0], number), copy.source[0]),
-                    (self._spot(target.name, rows[0], number), copy.target[0]),
-                )
-            ]
-            sides = [tuple(stride * size for stride in strides) for _, strides in (copy.source, copy.target)]
-            extents = (copy.extents[0], rows[1] - rows[0], *copy.extents[2:])
-            made.append(Transfer(layer, extents, size, spots[0], sides[0], spots[1], sides[1]))
+            part = replace(copy, extents=(copy.extents[0], rows[1] - rows[0], *copy.extents[2:]))
+            spots = self._spot(source.name, rows[0], number), self._spot(target.name, rows[0], number)
+            moved = transfer(layer, part, source.dtype.numpy.itemsize, *spots)
+            if moved is not None:
+                made.append(moved)
         return made

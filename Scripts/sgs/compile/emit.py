@@ -166,12 +166,9 @@ class _Writer:
         dram = sum(place.space is not Space.SRAM for place in (source, target))
         strides = (source.strides, target.strides)
         cycles = transfer_cycles(command.extents, strides, command.itemsize, dram, self._chip)
-        spans = [
-            [_reach(place, command.extents, command.itemsize)] if place.space is Space.SRAM else []
-            for place in (source, target)
-        ]
-        start = timeline.add(cycles, *spans)
-        return Dma(command.layer, command.extents, command.itemsize, source, target, start, cycles.total)
+        made = Dma(command.layer, command.extents, command.itemsize, source, target, cycles=cycles.total)
+        spans = [[made.reach(place)] if place.space is Space.SRAM else [] for place in (source, target)]
+        return replace(made, start=timeline.add(cycles, *spans))
 
     def _place(self, spot: Spot, strides: tuple[int, ...]) -> Place:
         home = spot.home
@@ -232,13 +229,6 @@ class _Writer:
 
 def _dram_bytes(command: Dma, place: Place) -> int:
     return 0 if place.space is Space.SRAM else math.prod(command.extents) * command.itemsize
-
-
-def _reach(place: Place, extents: Sequence[int], itemsize: int) -> tuple[int, int]:
-    """First byte and end of what a transfer touches on one side."""
-    steps = [(extent - 1) * stride for extent, stride in zip(extents, place.strides, strict=True)]
-    low = place.offset + sum(step for step in steps if step < 0)
-    return low, place.offset + sum(step for step in steps if step > 0) + itemsize
 
 
 # -- what the graph's metadata says of inputs and outputs --------------------------------------------------------------

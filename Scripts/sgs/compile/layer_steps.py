@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgs.compile.live import is_run
 from sgs.compile.memory import Memory
-from sgs.compile.program import Buffer, Computation, Spot, Step, Transfer
+from sgs.compile.program import Buffer, Computation, Spot, Step, Transfer, transfer
 from sgs.compile.tiles import box_bytes, contiguous, part_graph, part_of, result_box, shape_of
 from sgs.compile.tiling import ROWS, Tiling
 from sgs.ir.graph import Tensor, strides_of
 from sgs.numeric.types import DType
-from sgs.registry import MOVE, Box, Copy, whole_box
+from sgs.registry import MOVE, Box, whole_box
 
 
 @dataclass
@@ -50,25 +49,13 @@ class LayerSteps:
         operands, results = self._graph.operands(self._node), self._graph.results(self._node)
         step = Step()
         for copy in MOVE[self._node.op].copies(self._node, operands, results):
-            made = self._copied(copy, operands[copy.operand], results[copy.result])
-            runs = is_run(copy.extents, copy.source[1]) and is_run(copy.extents, copy.target[1])
-            if made.source != made.target or not (runs or made.source_strides == made.target_strides):
-                step.stores.append(made)
+            source, target = operands[copy.operand], results[copy.result]
+            assert source is not None
+            spots = self._memory.spot(source.name), self._memory.spot(target.name)
+            moved = transfer(self._index, copy, source.dtype.numpy.itemsize, *spots)
+            if moved is not None:
+                step.stores.append(moved)
         return [step]
-
-    def _copied(self, copy: Copy, source: Tensor | None, target: Tensor) -> Transfer:
-        assert source is not None
-        size = source.dtype.numpy.itemsize
-        (begin, strides), (into, places) = copy.source, copy.target
-        return Transfer(
-            self._index,
-            copy.extents,
-            size,
-            self._memory.spot(source.name, begin * size),
-            tuple(stride * size for stride in strides),
-            self._memory.spot(target.name, into * size),
-            tuple(stride * size for stride in places),
-        )
 
     def compute(self, tiling: Tiling) -> list[Step]:
         """A step for every piece."""

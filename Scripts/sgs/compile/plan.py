@@ -52,8 +52,7 @@ def decide(graph: Graph, chip: Chip, *, inplace_inputs: bool = False) -> Decisio
     """Plan a graph whose outputs are separate. With `inplace_inputs` the caller's inputs, once read for the last time,
     are memory for what comes later. Raises UserError for a layer whose smallest piece does not fit."""
     planner = _Planner(graph, reside(graph), chip)
-    for attempt in _attempts(planner, chip.sram_bytes):
-        groups, resident, steps = attempt
+    for groups, resident, steps in _attempts(planner, chip.sram_bytes):
         ranges = tuple(LiveRange(b.name, b.first, b.last, b.size) for b in steps.buffers)
         sram = allocate(ranges, effort=SRAM_EFFORT)
         _log.info(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from sgs.compile.live import Storage
+from sgs.compile.live import Storage, is_run
 from sgs.ir.graph import Graph, Node
+from sgs.registry import Copy
 
 Shape = tuple[int, ...]
 
@@ -50,6 +51,17 @@ class Transfer:
     source_strides: Shape
     target: Spot
     target_strides: Shape
+
+
+def transfer(layer: int, copy: Copy, itemsize: int, source: Spot, target: Spot) -> Transfer | None:
+    """A copy between tensors that begin at `source` and `target`; None if it would copy bytes onto themselves."""
+    (begin, read), (into, written) = copy.source, copy.target
+    source = Spot(source.home, source.offset + begin * itemsize)
+    target = Spot(target.home, target.offset + into * itemsize)
+    if source == target and (read == written or (is_run(copy.extents, read) and is_run(copy.extents, written))):
+        return None
+    strides = [tuple(stride * itemsize for stride in side) for side in (read, written)]
+    return Transfer(layer, copy.extents, itemsize, source, strides[0], target, strides[1])
 
 
 @dataclass(frozen=True)

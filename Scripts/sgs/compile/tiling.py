@@ -20,7 +20,7 @@ from sgs.registry import TILE, Box, whole_box
 
 ROWS = 1  # the axis that is slid along
 _FASTER = 8  # times as fast is a copy inside SRAM than one from or to DRAM
-_PHASES = 4
+_PHASES = 4  # pieces in a row that are looked at amid many
 _LOOKED_AT = 16  # pieces along an axis that are all looked at for the largest
 _FURTHER = 3  # numbers of channel blocks that are looked at from the first one that fits
 MOST_STEPS = 64  # of a node, where there is a choice
@@ -30,13 +30,11 @@ _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512
 @dataclass(frozen=True)
 class Tiling:
     """Pieces along every axis of the first result, the axes from the outermost loop to the innermost, the bytes that
-    the pieces take in SRAM, the bytes that cross its border, and those that the DMA engine is busy with: whole bursts,
-    and copies inside SRAM."""
+    the pieces take in SRAM, and those that the DMA engine is busy with: whole bursts, and copies inside SRAM."""
 
     sizes: tuple[int, ...]  # extent of a piece along every axis
     order: tuple[int, ...]
     memory: int
-    traffic: int
     effort: int
     steps: int
 
@@ -72,10 +70,6 @@ class Cutter:
         self._operands, self._results = graph.operands(node), graph.results(node)
         self._tensors = [*self._operands, *self._results]
         self._resident = [tensor is not None and tensor.name in resident for tensor in self._tensors]
-        self._totals = [
-            0 if tensor is None or inside else packed_bytes(tensor.shape, tensor.dtype)
-            for tensor, inside in zip(self._tensors, self._resident, strict=True)
-        ]
         self.shape = self._results[0].shape
         self.axes = self._cuttable()
         part = TILE[node.op].part(node, self._operands, self._results, whole_box(self.shape))
@@ -161,7 +155,7 @@ class Cutter:
             yield self._tiling(cuts, order)
 
     def _tiling(self, cuts: dict[int, _Cut], order: tuple[int, ...]) -> Tiling:
-        memory = traffic = effort = 0
+        memory = effort = 0
         for index, tensor in enumerate(self._tensors):
             extents, loops = self._read[index], []
             if tensor is None or extents is None:
@@ -178,12 +172,11 @@ class Cutter:
                 inside = max(i for i, varies in enumerate(loops) if varies)
                 again = math.prod(cuts[axis].count for i, axis in enumerate(order[:inside]) if not loops[i])
             memory += rounded(packed_bytes(extents, tensor.dtype), self._alignment) * (2 if any(loops) else 1)
-            traffic += self._totals[index] * again
             run = _run(extents, tensor)
             moved = packed_bytes(tensor.shape, tensor.dtype) * rounded(run, self._alignment) // run * again
             effort += moved // _FASTER if self._resident[index] else moved
         sizes = tuple(cuts[axis].size if axis in cuts else extent for axis, extent in enumerate(self.shape))
-        return Tiling(sizes, order, memory, traffic, effort, math.prod(cuts[axis].count for axis in order))
+        return Tiling(sizes, order, memory, effort, math.prod(cuts[axis].count for axis in order))
 
     def _in_place(self, index: int, tensor: Tensor, extents: tuple[int, ...]) -> bool:
         return self._resident[index] and contiguous(whole_box(extents), tensor.shape)

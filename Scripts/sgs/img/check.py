@@ -223,18 +223,11 @@ def _side(image: Image, program: Program, command: Dma, place: Place) -> Iterato
     if any(number % command.itemsize for number in (place.offset, *place.strides)):
         yield f"offset {place.offset} and strides {list(place.strides)} are not of whole elements"
     room = _room(image, program, place)
-    first, end = _reach(command, place)
+    first, end = command.reach(place)
     if room is None:
         yield f"buffer {place.buffer} of {place.space.name} does not exist"
     elif first < 0 or end > room:
         yield f"bytes {first} to {end} of {room} in {place.space.name}"
-
-
-def _reach(command: Dma, place: Place) -> tuple[int, int]:
-    """First byte and end of what a transfer touches on one side."""
-    steps = [(extent - 1) * stride for extent, stride in zip(command.extents, place.strides, strict=True)]
-    first = place.offset + sum(step for step in steps if step < 0)
-    return first, place.offset + sum(step for step in steps if step > 0) + command.itemsize
 
 
 def _collisions(command: Dma) -> Iterator[str]:
@@ -247,7 +240,7 @@ def _collisions(command: Dma) -> Iterator[str]:
             return
         taken += (extent - 1) * stride
     source, target = command.source, command.target
-    (first, end), (low, high) = _reach(command, source), _reach(command, target)
+    (first, end), (low, high) = command.reach(source), command.reach(target)
     if (source.space, source.buffer) != (target.space, target.buffer) or high <= first or end <= low:
         return
     if source.space is not Space.SRAM or low >= first:
@@ -303,7 +296,7 @@ def _memories(image: Image, program: Program) -> Iterator[str]:
         if isinstance(command, Dma):
             for place in (command.source, command.target):
                 if place.space in used:
-                    used[place.space] = max(used[place.space], _reach(command, place)[1])
+                    used[place.space] = max(used[place.space], command.reach(place)[1])
         else:
             kernel = image.kernels[command.kernel]
             operands = zip((*kernel.inputs, *kernel.outputs), (*command.inputs, *command.outputs), strict=True)

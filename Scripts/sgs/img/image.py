@@ -114,6 +114,12 @@ class Dma:
     start: int = 0
     cycles: int = 0
 
+    def reach(self, place: Place) -> tuple[int, int]:
+        """First byte and end of what the transfer touches on one side."""
+        steps = [(extent - 1) * stride for extent, stride in zip(self.extents, place.strides, strict=True)]
+        first = place.offset + sum(step for step in steps if step < 0)
+        return first, place.offset + sum(step for step in steps if step > 0) + self.itemsize
+
 
 @dataclass(frozen=True)
 class Compute:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Generic, TypeVar
 
-from sgs.img.image import Compute, Dma, Image, Place, Program, Space
+from sgs.img.image import Compute, Dma, Image, Program, Space
 
 T = TypeVar("T")
 Span = tuple[int, int]  # bytes, end exclusive
@@ -50,13 +50,6 @@ class ByteMap(Generic[T]):
         self._starts.insert(index + 1, at)
         self._values.insert(index + 1, self._values[index])
         return index + 1
-
-
-def reach(command: Dma, place: Place) -> Span:
-    """The bytes from the first to the last that a transfer touches on one side."""
-    steps = [(extent - 1) * stride for extent, stride in zip(command.extents, place.strides, strict=True)]
-    low = place.offset + sum(step for step in steps if step < 0)
-    return low, place.offset + sum(step for step in steps if step > 0) + command.itemsize
 
 
 def moved_bytes(command: Dma) -> int:
@@ -107,10 +100,10 @@ def moved_tensors(image: Image, program: Program) -> list[Moved | None]:
         if place.space is Space.INPUT:
             source = image.tensors[image.inputs[place.buffer].tensor].name
         elif place.space in held:
-            source = held[place.space].first(reach(command, place)) or ""
+            source = held[place.space].first(command.reach(place)) or ""
         moved.append(Moved(source, target))
         if command.target.space in held:
-            held[command.target.space].put(reach(command, command.target), target or source)
+            held[command.target.space].put(command.reach(command.target), target or source)
     return moved
 
 
@@ -129,10 +122,10 @@ def _taken_for(image: Image, program: Program) -> list[str]:
         if target.space is Space.OUTPUT:
             name = image.tensors[image.outputs[target.buffer].tensor].name
         else:
-            name = wanted[target.space].first(reach(command, target)) or ""
+            name = wanted[target.space].first(command.reach(target)) or ""
         names[index] = name
         if name and source.space in wanted:
-            wanted[source.space].put(reach(command, source), name if keeps[index] else None)
+            wanted[source.space].put(command.reach(source), name if keeps[index] else None)
     return names
 
 
@@ -150,10 +143,10 @@ def _keeps_the_tensor(image: Image, program: Program) -> list[bool]:
             continue
         keep = command.layer in computing
         if not keep and command.source.space in writers:
-            keep = writers[command.source.space].first(reach(command, command.source)) == command.layer
+            keep = writers[command.source.space].first(command.reach(command.source)) == command.layer
         keeps.append(keep)
         if command.target.space in writers:
-            writers[command.target.space].put(reach(command, command.target), command.layer)
+            writers[command.target.space].put(command.reach(command.target), command.layer)
     return keeps
 
 
@@ -196,10 +189,10 @@ def stays(image: Image, program: Program) -> list[Stay]:
             ]
         else:
             if command.source.space is Space.SRAM:
-                _read(held, found, reach(command, command.source), command.layer, end)
+                _read(held, found, command.reach(command.source), command.layer, end)
             onto = command.target.space is Space.SRAM
             name = moved.name if moved else ""
-            made = [(name, command.source.space, reach(command, command.target), command.start)] if onto else []
+            made = [(name, command.source.space, command.reach(command.target), command.start)] if onto else []
         for written, source, span, start in made:
             _write(held, found, Stay(written, source, *span, start, end, {command.layer}))
     return sorted(found, key=lambda stay: (stay.start, stay.low))

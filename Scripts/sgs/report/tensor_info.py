@@ -16,7 +16,7 @@ from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 from sgs.report.columns import aligned
 from sgs.report.image_info import quant_facts, quant_text
-from sgs.report.memory import ByteMap, Span, moved_tensors, operand_spans, reach, stays
+from sgs.report.memory import ByteMap, Span, moved_tensors, operand_spans, stays
 
 Facts = dict[str, Any]
 _READERS = 3  # named in a line of the table
@@ -187,7 +187,7 @@ def _followed(image: Image, program: Program) -> dict[str, _Found]:
                 source.readers[command.layer] = None
                 target.makers[command.layer] = None
             if command.target.space is Space.SRAM:
-                held.put(reach(command, command.target), moved.name)
+                held.put(command.reach(command.target), moved.name)
     return found
 
 
@@ -207,7 +207,7 @@ def _share(found: Mapping[str, _Found], name: str, written: str) -> None:
 
 def _note(one: _Found, command: Dma, place: Place) -> None:
     if place.space is not Space.SRAM:
-        one.lies(place.space, place.buffer, reach(command, place))
+        one.lies(place.space, place.buffer, command.reach(place))
 
 
 def _dram_places(image: Image, one: _Found) -> list[Facts]:
