@@ -77,6 +77,8 @@ def as_uint8(graph: Graph) -> Graph:
 
 def fixed_variants(op: str) -> Iterator[tuple[str, Graph]]:
     """(label, fixed graph) for every example of an operator and every type it can have."""
+    if OPERATOR[op].no_integers:
+        return
     for index, graph in enumerate(EXAMPLES[op]()):
         if OPERATOR[op].stage == "fixed":
             yield f"{op}-{index}", graph

@@ -22,6 +22,8 @@ def missing_rows(op: str) -> list[str]:
     stage = OPERATOR[op].stage
     wanted = list(ALL_STAGES)
     wanted += FLOAT_STAGE if stage in ("float", "both") else ()
+    if OPERATOR[op].no_integers:
+        wanted.remove("QUANTISE")
     wanted += FIXED_STAGE if stage in ("fixed", "both") else ()
     missing = [table for table in wanted if op not in getattr(registry, table)]
     if stage in ("fixed", "both") and op not in registry.FIXED and op not in registry.HOST:

@@ -73,6 +73,12 @@ class UnsupportedOperator(UserError):
     """An operator, or one of its forms, that a table of the toolchain has no row for."""
 
 
+class NeedsConstant(UnsupportedOperator):
+    """An operator that takes one of its operands as a constant only, where the network computes it: `operand`."""
+
+    operand = ""
+
+
 def raise_all(problems: list[UserError], *, stage: str | None = None, file: object | None = None) -> None:
     """Raise nothing for an empty list, the error itself for one, `Problems` for several."""
     if len(problems) == 1:

@@ -24,7 +24,7 @@ from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatc
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
-from sgs.errors import UserError, raise_all
+from sgs.errors import UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_import import Layouts, import_onnx
 from sgs.img import Image
 from sgs.ir import Graph
@@ -56,6 +56,7 @@ from sgs.quant.prepare import prepare
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
 from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
+from sgs.registry import OPERATOR
 from sgs.report.calibration import record as calibration_record
 from sgs.report.compile import csv_text, describe_image, json_text
 from sgs.report.compile_page import page_text
@@ -110,6 +111,23 @@ def check_names(graph: Graph, config: InputConfig) -> None:
     """Raise UserError where the ini's names, counts or channels do not fit the graph."""
     inputs, outputs = ({name: graph[name].shape for name in names} for names in (graph.inputs, graph.outputs))
     check_against_names(config, inputs, outputs)
+
+
+def check_operators(graph: Graph) -> None:
+    """Raise UserError naming every node that has no integer form."""
+    raise_all(
+        [
+            UnsupportedOperator(
+                f"the operator {reason}, so the network cannot become fixed",
+                stage="calibrate",
+                node=node.label,
+                remedy="cut the network before this node with ConvertTool's --outputs, and do the rest outside",
+            )
+            for node in graph.nodes
+            if (reason := OPERATOR[node.op].no_integers)
+        ],
+        stage="calibrate",
+    )
 
 
 def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
@@ -182,6 +200,7 @@ def calibrate(
     Raises UserError for inputs that do not fit together.
     """
     refuse_unsupported_formats(config)
+    check_operators(float_graph)
     check_names(float_graph, config)
     check_integer_inputs(float_graph, config)
     if not samples:
@@ -334,6 +353,7 @@ def apply_plan(
     Raises UserError for a plan (read from `file`) or an ini that does not fit the network.
     """
     refuse_unsupported_formats(config)
+    check_operators(float_graph)
     check_names(float_graph, config)
     check_integer_inputs(float_graph, config)
     check_outputs(float_graph)

@@ -69,11 +69,13 @@ class OperatorInfo:
     """`stage` says where the operator may stand: in float graphs, in fixed graphs, or in both.
 
     `window`: it moves a window over pictures, of attr `kernel` or of the rows and columns of its weight, operand 1.
+    `no_integers`: why a float operator has no fixed form and no `QUANTISE` row, for the calibrator's message.
     """
 
     stage: Literal["float", "fixed", "both"]
     summary: str
     window: bool = False
+    no_integers: str = ""
 
 
 OPERATOR: RuleTable[OperatorInfo] = RuleTable("description")
@@ -416,6 +418,9 @@ class ImportContext(Protocol):
 
     def constant(self, index: int, what: str) -> Array | None:
         """Value of a constant operand, None when absent; refuses a node whose operand is not constant."""
+
+    def needs_constant(self, index: int, what: str) -> Exception:
+        """The error to raise for an operand that is computed and would have to be constant."""
 
     def refuse(self, reason: str, remedy: str = "") -> Exception:
         """The error to raise for a form that has no meaning here; names node, operator and file."""

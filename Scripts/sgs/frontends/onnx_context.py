@@ -10,7 +10,7 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from sgs.builder import GraphBuilder
-from sgs.errors import UnsupportedOperator, UserError
+from sgs.errors import NeedsConstant, UnsupportedOperator, UserError
 from sgs.ir.graph import Node, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.numeric.quantise import Array
@@ -70,9 +70,16 @@ class NodeContext:
         if not name:
             return None
         if name not in self._values:
-            raise self.refuse(f"its {what} '{name}' is computed by the network", f"a constant {what} is supported")
+            raise self.needs_constant(index, what)
         value = self._values[name]
         return as_graph_data(value) if value.dtype.kind not in "iub" else value
+
+    def needs_constant(self, index: int, what: str) -> UserError:
+        name = self._node.input[index]
+        reason, remedy = f"its {what} '{name}' is computed by the network", f"a constant {what} is supported"
+        error = NeedsConstant(reason, stage="convert", file=self._path, node=self.label, remedy=remedy)
+        error.operand = name
+        return error
 
     def refuse(self, reason: str, remedy: str = "") -> UserError:
         return UnsupportedOperator(reason, stage="convert", file=self._path, node=self.label, remedy=remedy or None)

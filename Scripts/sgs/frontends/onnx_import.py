@@ -409,7 +409,11 @@ def _with_known_operators(source: SourceModel) -> SourceModel:
         except defs.SchemaError:
             continue
         if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
-            expanded = inliner.inline_selected_functions(proto, [("", op)], inline_schema_functions=True)
+            try:
+                expanded = inliner.inline_selected_functions(proto, [("", op)], inline_schema_functions=True)
+            except RuntimeError as error:  # it needs to know the types of all operands, and does not
+                _log.debug("%s is not replaced by its body: %s", op, error)
+                continue
             proto = expanded if _strange(expanded) < _strange(proto) else proto
     return source if proto is source.proto else normalised(proto, source.path, source.digest)
 

@@ -355,7 +355,8 @@ class FixedBuilder:
             elif (constant := self.source[name]).data is not None and constant.dtype.is_float:
                 inputs.append(self._real_constant(constant))
             else:
-                inputs.append(self.reading(name, DType.INT16) if name in self.groups else name)
+                coded = name in self.groups and self.source[name].dtype.is_float
+                inputs.append(self.reading(name, DType.INT16) if coded else name)
         made = Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name)
         self.graph.nodes.append(made)
         if node.op in FIXED_EXPAND:

@@ -41,7 +41,7 @@ class Expression:
         with np.errstate(all="ignore"):
             for node in self.steps:
                 operands = [values[n] if n in values else self.constants[n] for n in node.inputs if n is not None]
-                values[node.outputs[0]] = np.asarray(REAL[node.op](node, operands), np.float64)
+                values[node.outputs[0]] = np.asarray(REAL[node.op](node, operands))
         return np.broadcast_to(values[self.result], np.shape(x))
 
     def describe(self) -> str:
@@ -68,7 +68,7 @@ def variable_of(graph: Graph, node: Node, roots: dict[str, str]) -> str | None:
     if len(found) != 1:
         return None
     root = found.pop()
-    return root if graph[root].shape == result.shape else None
+    return root if graph[root].shape == result.shape and graph[root].dtype.is_float else None
 
 
 def prepare(float_graph: Graph) -> Graph:
@@ -88,19 +88,19 @@ def prepare(float_graph: Graph) -> Graph:
             for name in node.inputs:
                 merged.update({id(step): step for step in steps.get(name or "", ())})
             steps[node.outputs[0]] = (*merged.values(), node)
-    replaced = {name: _function_node(graph, name, roots[name], steps[name]) for name in roots}
+    real = [name for name in roots if graph[name].dtype.is_float]  # others are steps only, such as a comparison
+    replaced = {name: _function_node(graph, name, roots[name], steps[name]) for name in real}
     graph.nodes = [replaced.get(node.outputs[0], node) for node in graph.nodes]
     graph.prune()
     return graph
 
 
 def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) -> Node:
-    constants = {
-        name: np.asarray(graph[name].data, np.float64).reshape(() if graph[name].elements == 1 else -1)
-        for step in steps
-        for name in step.inputs
-        if name is not None and graph[name].is_constant
-    }
+    constants: dict[str, Array] = {}
+    for name in (name for step in steps for name in step.inputs if name is not None and graph[name].is_constant):
+        tensor = graph[name]
+        data = np.asarray(tensor.data, np.float64 if tensor.dtype.is_float else None)
+        constants[name] = data.reshape(() if tensor.elements == 1 else -1)
     expression = Expression(root, result, tuple(steps), constants)
     return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
 
