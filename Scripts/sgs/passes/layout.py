@@ -15,7 +15,9 @@ permutation p with t = transpose(n, p); nothing is transposed until somebody nee
 * constants are permuted by the `LAYOUT` row; operands of lower rank than the others are reshaped to the same rank.
 * graph inputs are held as themselves; graph outputs are made real.
 
-The new graph is taken only when it transposes fewer elements, or as many with fewer nodes, so repeating the pass ends.
+Of what costs the same now and later, one walk takes the earlier transpose and a second walk the later one; the better
+of the two graphs is taken, and only when it transposes fewer elements than the old one, or as many with fewer nodes, so
+repeating the pass ends.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ _TRANSPOSE, _RESHAPE = "TRANSPOSE", "RESHAPE"
 def move_transposes(graph: Graph) -> int:
     """Rewrite the graph with as few transposed elements as the walk finds. Returns the number of TRANSPOSE nodes saved,
     at least 1 when anything changed."""
-    rebuilt = _Walk(graph).run()
+    rebuilt = min((_Walk(graph, late).run() for late in (False, True)), key=_size)
     if _size(rebuilt) >= _size(graph):
         return 0
     saved = _count(graph) - _count(rebuilt)
@@ -107,14 +109,19 @@ class _Choice:
     perm: Perm
     moved: Moved | None
 
-    def rank(self) -> tuple[_Price, bool]:
+    def rank(self, late: bool) -> tuple[_Price, bool]:
         """The least is the best. Where elements have to be transposed anyway, now is better than later, when there
-        may be several readers; where only units move, later is better: a RESHAPE may come that takes the move in."""
-        return self.price, is_identity(self.perm) == (self.price[0] == 0)
+        may be several readers, unless `late`; where only units move, later is better: a RESHAPE may come that takes
+        the move in."""
+        return self.price, is_identity(self.perm) == (late or self.price[0] == 0)
 
 
 class _Walk:
-    def __init__(self, graph: Graph) -> None:
+    """One walk. `late`: of transposes that cost the same now and later, it takes the later one, where those of several
+    operands may have become one."""
+
+    def __init__(self, graph: Graph, late: bool) -> None:
+        self.late = late
         self.old = graph
         self.new = Graph(graph.name, inputs=list(graph.inputs), metadata=graph.metadata)
         self.held: dict[str, _Held] = {}
@@ -143,7 +150,7 @@ class _Walk:
         if node.op == _RESHAPE and first in self.held and self.old[first].shape == self.old[node.outputs[0]].shape:
             self.held[node.outputs[0]] = self.held[first]
             return
-        choice = min(self._choices(node), key=_Choice.rank)
+        choice = min(self._choices(node), key=lambda choice: choice.rank(self.late))
         if choice.moved is None and node.op == _RESHAPE and not is_identity(choice.perm):
             self._carry_gathered(node)
         elif choice.moved is None:
