@@ -33,9 +33,12 @@ from sgs.ir import Graph  # noqa: E402
 from sgs.sim import read_sim  # noqa: E402
 
 FOLDER = ROOT / "build" / "torch_networks"
-CONVOLUTIONAL = frozenset(
-    "resnet18 mobilenet_v3_small efficientnet_b0 regnet_y_400mf shufflenet_v2_x1_0 densenet121 unet yolo_like".split()
-)
+# fmt: off
+CONVOLUTIONAL = frozenset((
+    "resnet18", "mobilenet_v3_small", "efficientnet_b0", "regnet_y_400mf", "shufflenet_v2_x1_0", "densenet121",
+    "unet", "yolo_like",
+))
+# fmt: on
 LIMIT_SECONDS, LIMIT_ERROR = 3.0, 1e-3
 
 

@@ -34,7 +34,7 @@ from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.passes.pipeline import optimise
 from sgs.sim import read_sim, write_sim
 
-KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
+KINDS = ("node", "light", "simple", "pytorch-converted", "pytorch-operator")
 PASSED, UNSUPPORTED, WRONG = "passed", "unsupported", "wrong"
 _HALF = {"float16": 1e-3, "bfloat16": 8e-3}  # half a unit in the last place of these types, generously
 
@@ -48,8 +48,39 @@ class Outcome:
     baked: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class LightCase:
+    """One of the whole networks without weights of their own: a ramp of a picture, and the result that is kept."""
+
+    path: Path
+    rtol: float = 1e-3
+    atol: float = 1e-5
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def model(self) -> ModelProto:
+        return onnx.load(self.path)
+
+    @property
+    def data_sets(self) -> list[tuple[list[Any], list[Any]]]:
+        graph = self.model.graph
+        with_value = {tensor.name for tensor in graph.initializer}
+        (fed,) = (value for value in graph.input if value.name not in with_value)
+        shape = tuple(dim.dim_value for dim in fed.type.tensor_type.shape.dim)
+        count = int(np.prod(shape))
+        picture = (np.arange(count).reshape(shape) / count).astype(np.float32)
+        kept = self.path.with_name(f"{self.path.stem}_output_0.pb").read_bytes()
+        return [([picture], [numpy_helper.to_array(onnx.TensorProto.FromString(kept))])]
+
+
 def load_cases(kind: str) -> list[Any]:
     """The package's tests of one kind, by name."""
+    if kind == "light":
+        folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+        return [LightCase(path) for path in sorted(folder.glob("*.onnx"))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = loader.load_model_tests(kind=kind)

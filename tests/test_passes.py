@@ -488,3 +488,11 @@ def test_large_graphs_take_linear_time() -> None:
     optimise(graph)
     assert "TRANSPOSE" not in ops(graph)
     assert time.perf_counter() - start < 3, "1,600 nodes should take well under a second"
+
+
+def test_products_of_scalars_are_let_be() -> None:
+    build = GraphBuilder()
+    total = build("SUM", build.input("x", (3, 5)), axes=(0, 1), keep_dims=False)
+    graph = build.output(build("MUL", total, np.asarray(2, np.float32), activation="NONE"))
+    optimise(graph)
+    assert [node.op for node in graph.nodes] == ["SUM", "MUL"]

@@ -10,7 +10,7 @@ from onnx import AttributeProto, NodeProto, OperatorSetIdProto, helper, numpy_he
 
 from sgs.numeric.quantise import Array
 
-LARGEST_RESULT = 64 << 20  # bytes; a larger result is folded only when it is no larger than the operands
+LARGEST_RESULT = 512 << 20  # bytes; a larger result is folded only when it is no larger than the operands
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
@@ -75,7 +75,7 @@ def _is_large(node: NodeProto, operands: Mapping[str, Array]) -> bool:
     if node.op_type == "Range":
         start, limit, delta = (float(operands[n].reshape(-1)[0]) for n in node.input)
         return delta != 0 and abs((limit - start) / delta) * 4 > LARGEST_RESULT
-    return bool(counts) and float(np.prod(counts[-1])) * (data if node.op_type == "Tile" else 1) > LARGEST_RESULT
+    return bool(counts) and float(np.prod(counts[-1])) * (data if node.op_type == "Tile" else 1) * 4 > LARGEST_RESULT
 
 
 def _opset(version: int) -> OperatorSetIdProto:

@@ -157,6 +157,7 @@ class _Walk:
         self.unknown: set[str] = set()  # constants that depend on the shape of a lost activation
         self.lost: set[str] = set()  # results of nodes that were refused
         self.problems: list[UserError] = []
+        self.wanted_values = _wanted_values(source.proto.graph)
 
     def run(self) -> list[UserError]:
         """Import everything; returns the problems, of which the graph is free only when there are none."""
@@ -336,7 +337,7 @@ class _Walk:
 
     def _bind(self, node: NodeProto, results: Sequence[Tensor]) -> None:
         for index, name in enumerate(node.output):
-            if not name:
+            if not name or (index >= len(results) and name not in self.wanted_values):
                 continue
             if index >= len(results):
                 self._report(f"its result {index} ('{name}') is not supported", node)
@@ -376,6 +377,17 @@ class _Walk:
 def _key(node: NodeProto) -> str:
     """The operator's name in the import table: operators of other domains are `domain.Operator`."""
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _wanted_values(graph: GraphProto) -> set[str]:
+    """Names that some node, of a branch or body too, or an output of the model reads."""
+    names = {value.name for value in graph.output}
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                names |= _wanted_values(body)
+    return names
 
 
 def _aligned(node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:

@@ -130,9 +130,14 @@ def _reduce(low: Lowering, onnx_op: str, value: str, axes: Sequence[int], keep: 
 
 @FLOAT.row(MEAN, SUM)
 def lower_float(low: Lowering, node: Node) -> None:
+    """The mean of each channel by GlobalAveragePool, whose result does not depend on where in memory the channel lies,
+    so that equal channels have equal means."""
     inner, outer = _layouts(low, node)
-    value = low.real(node.inputs[0] or "", inner)
-    value = _reduce(low, _ONNX[node.op], value, _axes(node, inner), node.attrs["keep_dims"])
+    value, axes = low.real(node.inputs[0] or "", inner), _axes(node, inner)
+    if node.op == MEAN and inner == "first" and axes == [2, 3] and node.attrs["keep_dims"]:
+        value = low.op("GlobalAveragePool", [value])
+    else:
+        value = _reduce(low, _ONNX[node.op], value, axes, node.attrs["keep_dims"])
     low.put_real(node.outputs[0], value, outer)
 
 

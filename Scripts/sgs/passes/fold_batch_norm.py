@@ -32,7 +32,7 @@ def _per_channel(graph: Graph, node: Node) -> tuple[int, Vector] | None:
     """(which operand is computed, the other one as a vector [C]); None unless the other varies on the last axis
     alone."""
     result = graph[node.outputs[0]]
-    for index, other in ((0, 1), (1, 0)):
+    for index, other in ((0, 1), (1, 0)) if result.shape else ():
         x, constant = graph.operands(node)[index], graph.operands(node)[other]
         if x is None or constant is None or constant.data is None or x.is_constant or x.shape != result.shape:
             continue
