@@ -28,6 +28,7 @@ from sgs.cli import (
     show_sdk_info,
     simulator_tool,
 )
+from sgs.errors import Problems, UserError
 from shipped import CHIP, INI, MODEL, SCRIPT, TEST, converted
 
 Main = Callable[[Sequence[str]], int]
@@ -285,7 +286,7 @@ CASES = [
         "parameters of another network",
         C,
         lambda: convert(quant_file=entries({"name": "logit"}, {"min": [0.0] * 3, "max": [1.0] * 3}, {"bit": 4})),
-        *("3 problems", "q.json: 'logit'", "did you mean logits?", "3 values; expected 1 value or 10", "bit 4 is for"),
+        *("3 problems", "  - 'logit'", "did you mean logits?", "3 values; expected 1 value or 10", "bit 4 is for"),
     ),
     case("plan with samples", K, lambda: calibrate(plan="p.json"), "--plan", "--image, --preprocess, --quant_level"),
     case("neither plan nor samples", K, planned, "-i/--image, -n/--preprocess", "--plan"),
@@ -413,3 +414,17 @@ def test_pictures_are_checked_at_the_very_end_too(tmp_path: Path, monkeypatch: p
     listed = text("l.txt", f"{PICTURE}\n{Path(not_a_picture()).resolve()}\n")
     assert K([word for name, value in calibrate(image=listed).items() for word in (f"--{name}", value)]) == 2
     assert np.all([not path.name.endswith(".sim") for path in tmp_path.iterdir()])
+
+
+def test_many_problems_that_differ_in_the_node_alone_are_one_line() -> None:
+    def problem(node: str, reason: str = "is not supported") -> UserError:
+        return UserError(reason, stage="convert", file="net.onnx", node=node, remedy="see docs")
+
+    few = Problems([problem("a"), problem("b", "is odd")], stage="convert", file="net.onnx")
+    assert str(few).splitlines() == [
+        "convert: net.onnx: 2 problems",
+        "  - a: is not supported (see docs)",
+        "  - b: is odd (see docs)",
+    ]
+    many = Problems([problem(node) for node in "abcdefa"], stage="convert", file="net.onnx")
+    assert str(many).splitlines()[1:] == ["  - a, b, c, d and 2 more: is not supported (see docs)"]

@@ -6,7 +6,9 @@ what to do) and renders as one line. Anything else that escapes is a defect of o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+
+NODES_NAMED = 4  # of those with the same problem
 
 
 class SgsError(Exception):
@@ -46,9 +48,28 @@ class UserError(SgsError):
 
     def render(self) -> str:
         """The facts as one line: `stage: file: node: reason (remedy)`."""
-        where = [part for part in (self.stage, self.file, self.node) if part]
-        tail = f" ({self.remedy})" if self.remedy else ""
-        return ": ".join([*where, self.reason]) + tail
+        return _line((self.stage, self.file, self.node), self.reason, self.remedy)
+
+
+def _line(where: Iterable[str | None], reason: str, remedy: str | None) -> str:
+    tail = f" ({remedy})" if remedy else ""
+    return ": ".join([*filter(None, where), reason]) + tail
+
+
+def _items(problems: Iterable[UserError], stage: str | None, file: str | None) -> Iterator[str]:
+    """A line per problem, one for many that differ in the node alone; stage and file only where they are not the ones
+    given."""
+    alike: dict[tuple[str | None, ...], list[str | None]] = {}
+    for problem in problems:
+        nodes = alike.setdefault((problem.stage, problem.file, problem.reason, problem.remedy), [])
+        if problem.node not in nodes:
+            nodes.append(problem.node)
+    for (its_stage, its_file, reason, remedy), nodes in alike.items():
+        where = () if (its_stage, its_file) == (stage, file) else (its_stage, its_file)
+        if len(nodes) > NODES_NAMED:
+            more = f" and {len(nodes) - NODES_NAMED} more"
+            nodes = [", ".join(node or "?" for node in nodes[:NODES_NAMED]) + more]
+        yield from ("  - " + _line((*where, node), reason or "", remedy) for node in nodes)
 
 
 class Problems(UserError):
@@ -60,7 +81,8 @@ class Problems(UserError):
             raise ValueError("Problems needs at least one problem")
         count = len(self.problems)
         head = f"{count} problems" if count > 1 else "1 problem"
-        super().__init__(f"{head}\n" + "\n".join(f"  - {p.render()}" for p in self.problems), stage=stage, file=file)
+        known = None if file is None else str(file)
+        super().__init__("\n".join([head, *_items(self.problems, stage, known)]), stage=stage, file=file)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.problems,), self.__dict__
