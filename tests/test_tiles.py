@@ -31,7 +31,7 @@ CUTTABLE = {
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), {0, 1, 2, 3}),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
-    "BATCH_MATMUL": {0, 1, 2, 3},
+    **dict.fromkeys(("BATCH_MATMUL", "NORMALISE"), {0, 1, 2, 3}),
     "NORMALISE_IMAGE": {1, 2, 3},
 }
 

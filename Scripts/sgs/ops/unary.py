@@ -124,6 +124,8 @@ add_unary("RELU_N1_TO_1", "Clip", lambda node, x: np.clip(x, -1, 1), bounds=(-1,
 add_unary("RELU_0_TO_1", "Clip", lambda node, x: np.clip(x, 0, 1), bounds=(0, 1))
 add_unary("LOGISTIC", "Sigmoid", lambda node, x: _logistic(x))
 add_unary("TANH", "Tanh", lambda node, x: np.tanh(x))
+add_unary("SQRT", "Sqrt", lambda node, x: np.sqrt(np.maximum(x, 0)))
+add_unary("ABS", "Abs", lambda node, x: np.abs(x))
 add_unary("HARD_SWISH", "HardSwish", lambda node, x: _hard_swish(x))
 add_unary(
     "LEAKY_RELU",
