@@ -299,6 +299,10 @@ RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 # against every value and may saturate; None where the result has a range of its own
 RANGE_FROM: RuleTable[Callable[[Node], int | None]] = RuleTable("range source")
 
+# (lowering, node, operand 0 as a session value, layout) → operand 0 with values that make no difference to the result
+# brought as near to the others as they can be
+RELEVANT: RuleTable[Callable[[Lowering, Node, str, Layout], str]] = RuleTable("relevant values")
+
 
 # -- compiler
 # --------------------------------------------------------------------------------------------------------------

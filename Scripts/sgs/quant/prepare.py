@@ -16,6 +16,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.quant.masks import bound_constants
 from sgs.quant.normalisation import with_normalisations
 from sgs.registry import QUANTISE, RANGE_FROM, REAL
 
@@ -81,6 +82,7 @@ def prepare(float_graph: Graph) -> Graph:
     nothing else joins it and its operand is not single-valued.
     """
     graph = float_graph.copy()
+    bound_constants(graph)
     with_normalisations(graph)
     roots: dict[str, str] = {}
     steps: dict[str, tuple[Node, ...]] = {}
