@@ -62,7 +62,8 @@ def as_uint8(graph: Graph) -> Graph:
     fixed = graph.copy()
     params = activation_params(-1.5, 3.0, DType.UINT8)
     for tensor in fixed.activations():
-        tensor.dtype, tensor.quant = DType.UINT8, params
+        if tensor.dtype.is_float:  # not integers of the network's own
+            tensor.dtype, tensor.quant = DType.UINT8, params
     for node in fixed.nodes:
         for name in moved_operands(node):
             data = fixed[name].data

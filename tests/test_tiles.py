@@ -32,6 +32,7 @@ CUTTABLE = {
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
     "NORMALISE_IMAGE": {1, 2, 3},
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "TOPK_SMALLEST"), {0, 1, 2}),
 }
 
 
@@ -41,7 +42,7 @@ def variants(op: str) -> Iterator[tuple[str, Graph]]:
     for label, graph in fixed_variants(op):
         yield label, graph
         kind = QUANTISE[op].kind if op in QUANTISE else ""
-        if kind in ("mac", "real") and graph.nodes[-1].op == op:
+        if kind in ("mac", "real") and graph.nodes[-1].op == op and graph[graph.outputs[0]].quant is not None:
             yield f"{label}-narrow", narrowed(graph, graph.outputs)
         if kind == "real" and len(graph.nodes) == 1:
             yield f"{label}-bytes", narrowed(graph, [*graph.inputs, *graph.outputs])

@@ -249,7 +249,8 @@ class QuantRule:
     kind:
       "mac"    operand 0 is UINT8 or INT16 by the plan, operand `weight` symmetric per channel, operand `bias` exact
       integer.
-      "move"   moves or selects values: results share type and parameters with the operands in `moved`.
+      "move"   moves or selects values: results share type and parameters with the operands in `moved`, but for those in
+               `apart`, which are plain integers, such as indices.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
       "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
     `channel_axis` is the axis of the weight that holds output channels.
@@ -260,6 +261,7 @@ class QuantRule:
     bias: int = 2
     channel_axis: int = 0
     moved: Callable[[Node], Sequence[int]] | None = None
+    apart: tuple[int, ...] = ()
 
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")

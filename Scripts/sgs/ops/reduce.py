@@ -15,7 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._layout import remap_axis
+from sgs.ops._layout import perm_without, remap_axis
 from sgs.ops._move import add_move, all_rank_4, axis_in
 from sgs.ops._sum import centred_codes, requantised, sum_multiplier, terms_in_binary32
 from sgs.registry import (
@@ -70,9 +70,7 @@ def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved:
     attrs = {**node.attrs, "axes": tuple(sorted(remap_axis(a, perm) for a in axes))}
     if node.attrs["keep_dims"]:
         return Moved(attrs, (tuple(perm),))
-    left = [perm[a] for a in range(len(perm)) if a not in axes]  # axes of x, in the order of the old result
-    order = sorted(left)
-    return Moved(attrs, (tuple(order.index(a) for a in left),))
+    return Moved(attrs, (perm_without(perm, axes),))
 
 
 for _op in OPS:
