@@ -25,7 +25,7 @@ CUTTABLE = {
     **dict.fromkeys(("TABLE", "QUANTIZE", "DEQUANTIZE"), {1, 2, 3}),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), {0, 1, 2, 3}),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), {0, 1, 2, 3}),
-    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), {0, 1, 2, 3}),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), {0, 1, 2, 3}),
     **dict.fromkeys(("SOFTMAX_SHIFT", "SOFTMAX_NORM"), {0, 1, 2}),
     **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), {0, 1, 2}),
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), {0, 1, 2, 3}),
