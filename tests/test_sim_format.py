@@ -25,7 +25,7 @@ from sgs.sim.write import stored
 CASES = [(op, index) for op in EXAMPLES for index in range(len(EXAMPLES[op]()))]
 FLOAT_CASES = [(op, index) for op, index in CASES if OPERATOR[op].stage != "fixed"]
 LITERT_CASES = [
-    (op, index) for op, index in FLOAT_CASES if not any(SIM[n.op].custom for n in EXAMPLES[op]()[index].nodes)
+    (op, index) for op, index in FLOAT_CASES if not any(SIM[node.op].custom for node in EXAMPLES[op]()[index].nodes)
 ]
 
 

@@ -21,7 +21,7 @@ from sgs.registry import CONSTRAINTS, INFER, MOVE, QUANTISE, REFERENCE, TILE, Bo
 
 # along each of these axes some example of the operator is cut: what a compiler relies on
 CUTTABLE = {
-    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "PRELU"), {1, 2, 3}),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PRELU"), {1, 2, 3}),
     **dict.fromkeys(("TABLE", "QUANTIZE", "DEQUANTIZE"), {1, 2, 3}),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), {0, 1, 2, 3}),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), {0, 1, 2, 3}),

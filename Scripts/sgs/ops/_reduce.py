@@ -103,17 +103,14 @@ def example(op: str, shape: Shape, axes: tuple[int, ...], keep_dims: bool, dtype
     return build.output(build(op, build.input("x", shape, dtype), output="y", axes=axes, keep_dims=keep_dims))
 
 
-def add_examples(op: str) -> None:
-    """Pictures, matrices and volumes of real numbers, over one axis or several."""
-    EXAMPLES.add(
-        op,
-        lambda: [
-            example(op, (1, 5, 7, 6), (1, 2), True),
-            example(op, (1, 5, 7, 6), (1, 2), False),
-            example(op, (2, 5, 7, 6), (3,), True),
-            example(op, (2, 5, 7, 6), (1,), False),
-            example(op, (1, 37, 29, 3), (1, 2), True),  # too many terms for a sum in binary32
-            example(op, (3, 601), (1,), False),
-            example(op, (3, 7, 2), (0, 2), False),
-        ],
-    )
+def add_examples(op: str, *, many: bool = True) -> None:
+    """Pictures, matrices and volumes of real numbers, over one axis or several, also of `many` entries."""
+    few = [
+        ((1, 5, 7, 6), (1, 2), True),
+        ((1, 5, 7, 6), (1, 2), False),
+        ((2, 5, 7, 6), (3,), True),
+        ((2, 5, 7, 6), (1,), False),
+        ((3, 7, 2), (0, 2), False),
+    ]
+    long = [((1, 37, 29, 3), (1, 2), True), ((3, 601), (1,), False)]  # too many terms for a sum in binary32
+    EXAMPLES.add(op, lambda: [example(op, *arguments) for arguments in (few + long if many else few)])

@@ -1,7 +1,7 @@
-"""Binary elementwise operators with broadcasting: ADD SUB MUL DIV MAXIMUM MINIMUM, and PRELU.
+"""Binary elementwise operators with broadcasting: ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE, and PRELU.
 
-Fixed: operands are dequantised (eq. 1), the operation is one IEEE binary32 step, the result is quantised (eq. 4). Attr
-`activation` (ADD SUB MUL DIV only) clamps the result.
+Fixed: operands are dequantised (eq. 1), the operation is one IEEE binary32 step (SQUARED_DIFFERENCE: two), the result
+is quantised (eq. 4). Attr `activation` (ADD SUB MUL DIV only) clamps the result.
 """
 
 from __future__ import annotations
@@ -55,6 +55,14 @@ def prelu(x: Array, slope: Array) -> Array:
     return np.where(x >= 0, x, x * slope)
 
 
+def squared_difference(a: Array, b: Array) -> Array:
+    return np.asarray(np.square(np.subtract(a, b)))
+
+
+def _square(low: Lowering, value: str) -> str:
+    return str(low.op("Mul", [value, value]))
+
+
 def _lower(onnx_op: str, fixed: bool) -> Callable[[Lowering, Node], None]:
     def lower(low: Lowering, node: Node) -> None:
         layout = low.prefer(node.inputs)
@@ -62,6 +70,7 @@ def _lower(onnx_op: str, fixed: bool) -> Callable[[Lowering, Node], None]:
         if fixed and node.op == "DIV":
             operands[1] = _never_zero(low, operands[1], low.graph[node.inputs[1] or ""])
         y = low.op(onnx_op, operands)
+        y = _square(low, y) if node.op == "SQUARED_DIFFERENCE" else y
         result = low.graph[node.outputs[0]]
         if "activation" in node.attrs and node.attrs["activation"] != "NONE":
             y = _clamp(low, node, y, result) if fixed else activation_float(low, node, y)
@@ -179,6 +188,7 @@ _FAMILY: dict[
     "DIV": ("Div", "DivOptions", np.divide),
     "MAXIMUM": ("Max", "MaximumMinimumOptions", np.maximum),
     "MINIMUM": ("Min", "MaximumMinimumOptions", np.minimum),
+    "SQUARED_DIFFERENCE": ("Sub", "SquaredDifferenceOptions", squared_difference),
 }
 
 for _op, (_onnx, _options, _function) in _FAMILY.items():
@@ -194,8 +204,9 @@ for _op, (_onnx, _options, _function) in _FAMILY.items():
     COST.add(_op, cost)
     TILE.add(_op, ELEMENTWISE)
     CONSTRAINTS.add(_op, ())
-    IMPORT_ONNX.add(_onnx, _import(_op))
-    ONNX_EXAMPLES.add(_onnx, _cases(_onnx))
+    if _onnx not in IMPORT_ONNX:
+        IMPORT_ONNX.add(_onnx, _import(_op))
+        ONNX_EXAMPLES.add(_onnx, _cases(_onnx))
     EXAMPLES.add(
         _op,
         lambda op=_op: [  # type: ignore[misc]

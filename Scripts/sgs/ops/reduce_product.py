@@ -34,7 +34,7 @@ QUANTISE.add(OP, QuantRule("real"))
 COST.add(OP, cost)
 TILE.add(OP, REDUCTION)
 add_reduction(OP)
-add_examples(OP)
+add_examples(OP, many=False)
 
 
 @FLOAT.row(OP)
