@@ -32,6 +32,7 @@ CUTTABLE = {
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
     "NORMALISE_IMAGE": {1, 2, 3},
+    "CUMSUM": {0, 1, 2, 3},
     **dict.fromkeys(("REDUCE_ANY", "REDUCE_ALL"), {2}),
     **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "TOPK_SMALLEST"), {0, 1, 2}),
 }

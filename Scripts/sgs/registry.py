@@ -120,7 +120,8 @@ class SimRow:
     `encode`/`decode` handle whatever is left: encode(node, operands, results) →
     extra option fields; decode(options as dict, operands, results) → extra attrs. `custom` True: custom operator,
     attrs go to a flexbuffer map. `order` permutes operands: file position k, constants of the file not counted, holds
-    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`.
+    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`. `version` is the first
+    of the operator that runtimes know.
     """
 
     options: str = ""
@@ -133,6 +134,7 @@ class SimRow:
     order: tuple[int, ...] = ()
     window: SimWindow | None = None
     custom: bool = False
+    version: int = 1
 
 
 SIM: RuleTable[SimRow] = RuleTable("spelling in .sim")
