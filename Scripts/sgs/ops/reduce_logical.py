@@ -35,5 +35,6 @@ for _op, _summary in ((ANY, "whether some value along axes holds"), (ALL, "wheth
         lambda op=_op: [  # type: ignore[misc]
             example(op, (1, 5, 7, 6), (1, 3), True, DType.BOOL),
             example(op, (3, 11), (1,), False, DType.BOOL),
+            example(op, (2, 37, 29, 3), (2, 3), False, DType.BOOL),
         ],
     )
