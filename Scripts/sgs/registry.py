@@ -120,7 +120,8 @@ class SimRow:
     `encode`/`decode` handle whatever is left: encode(node, operands, results) →
     extra option fields; decode(options as dict, operands, results) → extra attrs. `custom` True: custom operator,
     attrs go to a flexbuffer map. `order` permutes operands: file position k, constants of the file not counted, holds
-    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`.
+    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`. `version` is the first
+    of the operator that runtimes know.
     """
 
     options: str = ""
@@ -133,6 +134,7 @@ class SimRow:
     order: tuple[int, ...] = ()
     window: SimWindow | None = None
     custom: bool = False
+    version: int = 1
 
 
 SIM: RuleTable[SimRow] = RuleTable("spelling in .sim")
@@ -249,7 +251,8 @@ class QuantRule:
     kind:
       "mac"    operand 0 is UINT8 or INT16 by the plan, operand `weight` symmetric per channel, operand `bias` exact
       integer.
-      "move"   moves or selects values: results share type and parameters with the operands in `moved`.
+      "move"   moves or selects values: results share type and parameters with the operands in `moved`, but for those in
+               `apart`, which are plain integers, such as indices.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
       "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
     `channel_axis` is the axis of the weight that holds output channels.
@@ -260,6 +263,7 @@ class QuantRule:
     bias: int = 2
     channel_axis: int = 0
     moved: Callable[[Node], Sequence[int]] | None = None
+    apart: tuple[int, ...] = ()
 
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")

@@ -65,8 +65,10 @@ def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved:
 # -- meaning ---------------------------------------------------------------------------------------------------------
 def fill_of(node: Node, result: Tensor) -> Array:
     """The padded value, a scalar in the result's element type."""
-    real = np.asarray(node.attrs.get("value", 0.0), np.float32)
-    return real.astype(result.dtype.numpy) if result.quant is None else quantise(real, result.quant, result.dtype)
+    real = np.asarray(node.attrs.get("value", 0.0))
+    if result.quant is None:
+        return real.astype(result.dtype.numpy)
+    return quantise(real.astype(np.float32), result.quant, result.dtype)
 
 
 def _lower(low: Lowering, node: Node, values: list[str], layout: Layout) -> list[str]:
