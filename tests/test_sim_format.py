@@ -122,7 +122,7 @@ def test_litert_agrees(op: str, index: int) -> None:
     ours, theirs = FloatEngine(graph).run(feeds), litert_results(sim_bytes(graph, "float"), feeds)
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
-        span = float(np.ptp(expected)) if expected.size else 1.0
+        span = float(np.ptp(expected.astype(np.float64))) if expected.size else 1.0
         np.testing.assert_allclose(ours[name], expected, rtol=1e-4, atol=1e-5 * span, err_msg=name)
 
 
