@@ -83,16 +83,14 @@ def _whole(size: int) -> _Axis:
 _Pool = Callable[[ImportContext, Tensor, Sequence[_Axis]], Tensor]  # over rows and columns of NHWC pictures
 
 
-def _pooled(ctx: ImportContext, pool: _Pool) -> list[Tensor]:
-    """The operand pooled by `pool` over all its spatial axes."""
-    x = ctx.inputs[0]
-    assert x is not None
+def pooled(ctx: ImportContext, x: Tensor, pool: _Pool) -> Tensor:
+    """x [N, C, *S] pooled by `pool` over all its spatial axes, by the window of the node's attributes."""
     rank = spatial_rank(ctx, x, "pooling")
     if len(ctx.attrs["kernel_shape"]) != rank:
         raise ctx.refuse(f"a window over {len(ctx.attrs['kernel_shape'])} axes of a tensor of shape {x.shape}")
     axes = [_onnx_axis(ctx, i, x.shape[i + 2]) for i in range(rank)]
     if rank < 3:
-        return [from_picture(ctx, pool(ctx, to_picture(ctx, x), [_whole(1), *axes][-2:]), rank)]
+        return from_picture(ctx, pool(ctx, to_picture(ctx, x), [_whole(1), *axes][-2:]), rank)
     volume = to_volume(ctx, x)
     batch, depth, height, width, channels = volume.shape
     y = ctx.emit("RESHAPE", volume, shape=(batch * depth, height, width, channels))
@@ -100,7 +98,12 @@ def _pooled(ctx: ImportContext, pool: _Pool) -> list[Tensor]:
     pixels = y.shape[1] * y.shape[2]
     shape = (batch, axes[0].result, *y.shape[1:])
     y = pool(ctx, ctx.emit("RESHAPE", y, shape=(batch, depth, pixels, channels)), [axes[0], _whole(pixels)])
-    return [from_volume(ctx, ctx.emit("RESHAPE", y, shape=shape))]
+    return from_volume(ctx, ctx.emit("RESHAPE", y, shape=shape))
+
+
+def _pads(axes: Sequence[_Axis]) -> tuple[int, int, int, int]:
+    """What the windows read beyond the picture: (top, left, bottom, right)."""
+    return axes[0].before, axes[1].before, axes[0].overhang, axes[1].overhang
 
 
 def _emit(ctx: ImportContext, op: str, x: Tensor, axes: Sequence[_Axis], pads: tuple[int, int, int, int]) -> Tensor:
@@ -123,7 +126,8 @@ def import_max_pool(ctx: ImportContext) -> list[Tensor]:
     """Taps over padding take no part; where windows are dilated they repeat another tap of theirs instead."""
     if ctx.output_count > 1:
         raise ctx.refuse("the indices of the maxima are asked for", "remove the second output")
-    return _pooled(ctx, _max_pool)
+    assert ctx.inputs[0] is not None
+    return [pooled(ctx, ctx.inputs[0], _max_pool)]
 
 
 def _max_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:
@@ -131,7 +135,7 @@ def _max_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:
         raise ctx.refuse("a window lies wholly over padding", "reduce the pads")
     if any(a.dilation > 1 for a in axes):
         return _spread(ctx, MAX, x, axes, [_nearest_inside(a) for a in axes])
-    return _emit(ctx, MAX, x, axes, (axes[0].before, axes[1].before, axes[0].overhang, axes[1].overhang))
+    return _emit(ctx, MAX, x, axes, _pads(axes))
 
 
 def _nearest_inside(axis: _Axis) -> Array:
@@ -147,7 +151,8 @@ def _nearest_inside(axis: _Axis) -> Array:
 @IMPORT_ONNX.row("AveragePool")
 def import_average_pool(ctx: ImportContext) -> list[Tensor]:
     """TFLite's VALID or SAME where they mean the same, else zeros in front; a constant factor where counts differ."""
-    return _pooled(ctx, _average_pool)
+    assert ctx.inputs[0] is not None
+    return [pooled(ctx, ctx.inputs[0], _average_pool)]
 
 
 def _average_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:
@@ -156,21 +161,21 @@ def _average_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tenso
     plain = np.multiply.outer(*(a.counts(with_pads=False) for a in axes))
     if not counts.all():
         raise ctx.refuse("a window lies wholly over padding", "reduce the pads")
-    pads = (axes[0].before, axes[1].before, axes[0].overhang, axes[1].overhang)
+    pads = _pads(axes)
     kernel, strides = tuple(a.kernel for a in axes), tuple(a.stride for a in axes)
     same = all(a.dilation == 1 for a in axes) and pads == same_pads(x.shape, kernel, strides, (1, 1))
     if same and np.array_equal(counts, plain):
         return _emit(ctx, AVERAGE, x, axes, pads)
-    y, area = _mean_with_zeros(ctx, x, axes, pads), kernel[0] * kernel[1]
+    y, area = mean_with_zeros(ctx, x, axes), kernel[0] * kernel[1]
     if (counts == area).all():
         return y
     factor = (area / counts).astype(np.float32).reshape(1, *counts.shape, 1)
     return ctx.emit("MUL", y, factor, activation="NONE")
 
 
-def _mean_with_zeros(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis], pads: tuple[int, int, int, int]) -> Tensor:
+def mean_with_zeros(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:
     """The mean of every window, all its taps over padding counting as zeros."""
-    top, left, bottom, right = pads
+    pads = top, left, bottom, right = _pads(axes)
     if any(pads):
         x = ctx.emit("PAD", x, paddings=((0, 0), (top, bottom), (left, right), (0, 0)))
     if any(a.dilation > 1 for a in axes):
