@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN beyond their examples: what is refused, and integers that follow the real numbers for many steps."""
+"""LSTM, GRU and RNN beyond their examples: what is refused, and integers that follow the real numbers."""
 
 from __future__ import annotations
 
