@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from onnx import ModelProto
+
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
 from sgs.config.input_config import (
@@ -26,8 +28,8 @@ from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_import import Layouts, import_model
-from sgs.frontends.onnx_model import check_file, load_model
-from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery
+from sgs.frontends.onnx_model import Shape, assumed_shapes, check_file, complete_model, load_model
+from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.img import Image
 from sgs.ir import Graph
 from sgs.passes.explain_layout import explain_layout
@@ -111,6 +113,49 @@ def convert_onnx(
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
     return imported, graph
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What stands in the way of an ONNX model: `refusal` is what convert would refuse, `not_fixed` what calibrate would
+    of the float graph. `assumed`: the shapes of the inputs that the model leaves open."""
+
+    assumed: Mapping[str, Shape]
+    refusal: UserError | None
+    not_fixed: UserError | None = None
+
+
+def examine_onnx(
+    proto: ModelProto,
+    digest: str,
+    path: Path,
+    *,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    skip_simplify: bool = False,
+    surgery: Surgery = NO_SURGERY,
+) -> Examined:
+    """Try a model that was read from `path` (see `read_message`), with shapes assumed where neither it nor the caller
+    says any. Raises UserError for shapes and dimensions that are not those of the model.
+    """
+    try:
+        source = complete_model(proto, digest, path)
+    except UserError as error:
+        return Examined({}, error)
+    assumed: dict[str, Shape] = {}
+    if input_shapes is None:
+        ports = operate(source, surgery).inputs
+        shapes = assumed_shapes(ports)
+        assumed = {port.name: shapes[port.name] for port in ports if port.shape is None}
+    try:
+        graph = import_model(source, input_shapes=input_shapes or assumed, skip_simplify=skip_simplify, surgery=surgery)
+    except UserError as error:
+        return Examined(assumed, error)
+    optimise(graph)
+    try:
+        check_operators(graph)
+    except UserError as error:
+        return Examined(assumed, None, error)
+    return Examined(assumed, None)
 
 
 def import_parameters(graph: Graph, path: Path) -> None:

@@ -47,7 +47,7 @@ def take_external(proto: ModelProto, path: Path, *, inline_limit: int = INLINE_L
     files = _DataFiles(path.parent)
     values: dict[str, Array] = {}
     faults: dict[tuple[str, str], list[str]] = {}  # (reason, remedy) → the tensors
-    for what, tensor in _tensors(proto):
+    for what, tensor in tensors_of(proto):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         try:
@@ -92,8 +92,8 @@ def without_external(proto: ModelProto) -> ModelProto:
     return plain
 
 
-def _file_bytes(tensor: TensorProto) -> int:
-    """Bytes that the values of a tensor of this type and shape take in a file."""
+def bytes_in_file(tensor: TensorProto) -> int:
+    """Bytes that the values of a tensor of this type and shape take in a file. Raises ValueError."""
     if any(extent < 0 for extent in tensor.dims):
         raise _Fault(f"its shape {list(tensor.dims)} is not one")
     bits = _packed_bits(tensor)
@@ -126,7 +126,7 @@ def _put_in(tensor: TensorProto, raw: Array) -> None:
 
 
 # -- where tensors are -------------------------------------------------------------------------------------------------
-def _tensors(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+def tensors_of(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:
     """(what it is, tensor) of every tensor of a model, in bodies of control flow and functions as well."""
     yield from ((_NAMED, tensor) for tensor in proto.graph.initializer)
     graphs: list[GraphProto] = []
@@ -158,7 +158,7 @@ class _DataFiles:
         """The bytes that an external tensor points to, uint8 [n]."""
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
-        wanted = _file_bytes(tensor)
+        wanted = bytes_in_file(tensor)
         offset = _number(entries, "offset", 0)
         length = _number(entries, "length", wanted)
         if length != wanted:

@@ -84,12 +84,23 @@ def load_model(path: Path) -> SourceModel:
     Raises UserError for a file that is missing, empty, not ONNX, truncated, or whose operator set cannot be read; and
     for external data that are not where they should be.
     """
+    return complete_model(*read_message(path), path)
+
+
+def read_message(path: Path) -> tuple[ModelProto, str]:
+    """(what an ONNX file holds, its SHA-256); external data are not looked at. Raises UserError."""
     content = _map(path)
     try:
         proto = ModelProto.FromString(memoryview(content))
     except (DecodeError, ValueError) as error:
         raise refused(path, "is not an ONNX model, or is truncated", _AGAIN) from error
-    digest = hashlib.sha256(content).hexdigest()
+    if not (proto.graph.node or proto.graph.output):
+        raise refused(path, "holds no graph with outputs", _AGAIN)
+    return proto, hashlib.sha256(content).hexdigest()
+
+
+def complete_model(proto: ModelProto, digest: str, path: Path) -> SourceModel:
+    """The model of a message that was read from a file, with its external data. Raises UserError."""
     if not proto.graph.output:
         raise refused(path, "holds no graph with outputs", _AGAIN)
     return normalised(proto, path, digest, take_external(proto, path))

@@ -114,7 +114,7 @@ def _check_free_dims(source: SourceModel, surgery: Surgery) -> None:
     symbols = sorted({dim.dim_param for _, dim in dims if dim.dim_param})
     denotations = sorted({dim.denotation for _, dim in dims if dim.denotation})
     problems = [
-        _fault(source, f"{option}: no input has a dimension with the {kind} '{name}'", did_you_mean(name, known))
+        _fault(source, f"{option}: no input has a dimension with the {kind} '{name}'", f"there are: {listing(known)}")
         for option, kind, named, known in (
             ("--free_dim_param", "symbol", surgery.free_dim_param, symbols),
             ("--free_dim_denotation", "denotation", surgery.free_dim_denotation, denotations),
