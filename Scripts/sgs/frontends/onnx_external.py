@@ -9,21 +9,21 @@ from __future__ import annotations
 import mmap
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from sgs.config.nearest import listing
 from sgs.errors import UserError, raise_all
+from sgs.frontends.onnx_walk import NAMED, tensors_of
 from sgs.numeric.quantise import Array
 
 INLINE_LIMIT = 64 << 10  # bytes up to which values go into the message, where ONNX's shape inference sees them
 LARGEST_MESSAGE = (1 << 31) - 1  # bytes of a protobuf message
 _PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # element types below a byte, in bits
-_NAMED = "initializer"
 _BESIDE = "keep the data file beside the model, as the exporter wrote it"
 _AGAIN = "export or download the model again"
 
@@ -55,7 +55,7 @@ def take_external(proto: ModelProto, path: Path, *, inline_limit: int = INLINE_L
         except _Fault as fault:
             faults.setdefault((fault.reason, fault.remedy), []).append(f"{what} '{tensor.name}'")
             continue
-        if what == _NAMED and raw.size > inline_limit and _packed_bits(tensor) is None:
+        if what == NAMED and raw.size > inline_limit and _packed_bits(tensor) is None:
             values[tensor.name] = _viewed(raw, tensor)
         else:
             _put_in(tensor, raw)
@@ -123,27 +123,6 @@ def _put_in(tensor: TensorProto, raw: Array) -> None:
     tensor.raw_data = raw.tobytes()
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
-
-
-# -- where tensors are -------------------------------------------------------------------------------------------------
-def tensors_of(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:
-    """(what it is, tensor) of every tensor of a model, in bodies of control flow and functions as well."""
-    yield from ((_NAMED, tensor) for tensor in proto.graph.initializer)
-    graphs: list[GraphProto] = []
-    nodes: list[NodeProto] = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    while graphs or nodes:
-        if graphs:
-            graph = graphs.pop()
-            yield from (("constant", tensor) for tensor in graph.initializer)
-            nodes.extend(graph.node)
-            continue
-        for attribute in nodes.pop().attribute:
-            if attribute.type == AttributeProto.TENSOR:
-                yield "constant", attribute.t
-            yield from (("constant", tensor) for tensor in attribute.tensors)
-            if attribute.type == AttributeProto.GRAPH:
-                graphs.append(attribute.g)
-            graphs.extend(attribute.graphs)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

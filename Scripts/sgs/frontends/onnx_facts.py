@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from sgs.frontends.onnx_external import bytes_in_file, tensors_of
+from sgs.frontends.onnx_external import bytes_in_file
 from sgs.frontends.onnx_model import port_of
+from sgs.frontends.onnx_walk import inner_graphs, nodes_of, tensors_of
 
 
 def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
     """The facts as JSON-like values; `path` is the file that the message was read from."""
     weights = {tensor.name for tensor in proto.graph.initializer}
-    nodes, bodies = _nodes(proto)
     return {
         "kind": "ONNX model",
         "file": str(path),
@@ -30,8 +29,8 @@ def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
         "outputs": [_port(value) for value in proto.graph.output],
         "parameters": _parameters(proto),
         "external_files": _external_files(proto, path.parent),
-        "operators": dict(Counter(_kind(node) for node in nodes).most_common()),
-        "subgraphs": bodies,
+        "operators": dict(Counter(_kind(node) for node in nodes_of(proto)).most_common()),
+        "subgraphs": sum(1 for _ in inner_graphs(proto)),
         "functions": len(proto.functions),
     }
 
@@ -47,24 +46,6 @@ def _port(value: ValueInfoProto) -> dict[str, Any]:
 
 def _kind(node: NodeProto) -> str:
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-
-
-def _nodes(proto: ModelProto) -> tuple[list[NodeProto], int]:
-    """(all nodes, those in bodies of control flow and of functions included; how many bodies of control flow)."""
-    nodes: list[NodeProto] = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
-    bodies = 0
-    for node in nodes:  # which grows
-        for body in _bodies(node):
-            bodies += 1
-            nodes.extend(body.node)
-    return nodes, bodies
-
-
-def _bodies(node: NodeProto) -> Iterator[GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _parameters(proto: ModelProto) -> dict[str, int]:

@@ -293,17 +293,18 @@ class _Walk:
         queue = deque(self.source.proto.graph.node)
         while queue:
             node = queue.popleft()
-            state = self._state(node)
+            if not any(node.output):  # nobody can read it
+                continue
+            state, first = self._state(node), next(iter(node.input), "")
             if state == "undefined":
                 self._lose(node)
-            elif node.op_type == "If" and node.input[0] in self.values:
+            elif node.op_type == "If" and first in self.values:
                 queue.extendleft(reversed(self._branch(node)))
             elif state == "constant" and foldable(node) and self._fold(node):
                 pass
-            elif node.op_type in _SHAPE_OF and node.input[0] in self.tensors:
-                shape = self.tensors[node.input[0]].shape
-                attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-                self.values[node.output[0]] = _SHAPE_OF[node.op_type](shape, attrs)
+            elif node.op_type in _SHAPE_OF and first in self.tensors:
+                attrs = {a.name: a.i for a in node.attribute}
+                self.values[node.output[0]] = _SHAPE_OF[node.op_type](self.tensors[first].shape, attrs)
             elif state == "lost":
                 self._pass_over(node)
             else:
@@ -327,8 +328,13 @@ class _Walk:
 
     def _branch(self, node: NodeProto) -> list[NodeProto]:
         """The nodes of the branch that an If with a constant condition takes, and copies to the If's own names."""
-        taken = "then_branch" if bool(self.values[node.input[0]].reshape(-1)[0]) else "else_branch"
-        body = next(a.g for a in node.attribute if a.name == taken)
+        condition = self.values[node.input[0]].reshape(-1)
+        taken = "then_branch" if condition.size and bool(condition[0]) else "else_branch"
+        body = next((a.g for a in node.attribute if a.name == taken), None)
+        if body is None or condition.size != 1 or len(body.output) != len(node.output):
+            self._report("its branches do not fit it", node, "export the model again")
+            self._lose(node)
+            return []
         self._bind_constants(body)
         pairs = zip(body.output, node.output, strict=True)
         copies = [helper.make_node("Identity", [inner.name], [outer]) for inner, outer in pairs]
@@ -339,7 +345,7 @@ class _Walk:
         try:
             results = evaluate(node, self.values, self.source.opset)
         except Exception as error:
-            _log.debug("%s '%s' is not folded: %s", node.op_type, node.name or node.output[0], error)
+            _log.debug("%s '%s' is not folded: %s", node.op_type, node.name or next(iter(node.output)), error)
             return False
         if results is None:
             return False

@@ -20,6 +20,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, in
 
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
+from sgs.frontends.onnx_walk import texts_of
 from sgs.numeric.quantise import Array
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -94,6 +95,8 @@ def read_message(path: Path) -> tuple[ModelProto, str]:
         proto = ModelProto.FromString(memoryview(content))
     except (DecodeError, ValueError) as error:
         raise refused(path, "is not an ONNX model, or is truncated", _AGAIN) from error
+    if any(isinstance(text, bytes) for text in texts_of(proto)):
+        raise refused(path, "is damaged: a name in it is not UTF-8", _AGAIN)
     if not (proto.graph.node or proto.graph.output):
         raise refused(path, "holds no graph with outputs", _AGAIN)
     return proto, hashlib.sha256(content).hexdigest()

@@ -11,13 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper
 from onnx.shape_inference import infer_shapes
 
 from sgs.config.nearest import did_you_mean, listing
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import without_external
 from sgs.frontends.onnx_model import Port, Shape, SourceModel, first_line, port_of
+from sgs.frontends.onnx_walk import bodies_of
 
 _log = logging.getLogger(__name__)
 _REBUILT = ("node", "initializer", "input", "output", "value_info")  # fields of a graph that a part has its own of
@@ -220,8 +221,7 @@ def _reads(node: NodeProto) -> Iterator[str]:
             pending.extend(item.node)
             continue
         yield from (name for name in item.input if name)
-        for attribute in item.attribute:
-            pending.extend([attribute.g] if attribute.type == AttributeProto.GRAPH else attribute.graphs)
+        pending.extend(bodies_of(item))
 
 
 def _hull(proto: ModelProto) -> ModelProto:

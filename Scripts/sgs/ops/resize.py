@@ -497,6 +497,8 @@ def _import(ctx: ImportContext, axes: dict[int, _Axis], coordinate: str, roundin
     if coordinate not in _MODES:
         reason = f"coordinate_transformation_mode {coordinate} is not supported"
         raise ctx.refuse(reason, f"use one of {', '.join(_MODES)}")
+    if mode == "nearest" and rounding not in _ROUNDINGS:
+        raise ctx.refuse(f"nearest_mode {rounding} is not known", f"use one of {', '.join(_ROUNDINGS)}")
     if mode == "linear" and ctx.attrs.get("antialias", 0) and any(a.scale < 1 for a in changed.values()):
         raise ctx.refuse("downsampling with antialias is not supported", "export it without antialias")
     if any(a.result <= 0 for a in changed.values()):
