@@ -20,28 +20,16 @@ traceback. The exit code is 1 when there was anything.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import faulthandler
-import json
 import math
-import os
 import random
-import resource
-import signal
-import subprocess
 import sys
-import time
-import traceback
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,6 +38,7 @@ sys.path[:0] = [str(ROOT / "Scripts"), str(ROOT / "tests")]
 import numpy as np  # noqa: E402
 
 from fixed_examples import fixed_variants  # noqa: E402
+from fuzzing import Finding, Fuzz, Unmistakable, flip  # noqa: E402
 from sgs.compile import compile_graph  # noqa: E402
 from sgs.config.chips import load_chip  # noqa: E402
 from sgs.errors import UserError  # noqa: E402
@@ -77,26 +66,14 @@ from test_compile import BY_HAND, smaller  # noqa: E402
 
 KINDS = ("cut", "flip", "sealed", "objects", "sealed", "objects", "flip", "chunks", "objects", "sealed")
 DAMAGED = ("cut", "flip")  # kinds whose header does not fit them
-SLICE = 250  # files that one process tries
-SECONDS = 20  # for one file
-MEMORY = 2 << 30  # address space that a process may take beyond what it has when it begins
-GROWTH = 256 << 20  # of the memory in use, by one file
 GUARD = 4096  # bytes around every memory of the machine that have to stay as they are
 LARGEST_RUN = 1 << 24, 64  # bytes of inputs and outputs, and frames, up to which an image is run
 NO_MEMORY = ("allocate", "bad_alloc", "bad allocation", "MemoryError")  # an operator that needs more than its operands
 FIXED_OPS = [op for op in OPERATOR if OPERATOR[op].stage != "float"]
 
 
-class TakesTooLong(BaseException):
-    """Not an Exception, so that nobody takes it for his own."""
-
-
-class Finding(Exception):
-    """What must not be."""
-
-
-class Overwritten(BaseException):
-    """Not an Exception either: it is raised inside the machine."""
+class Overwritten(Unmistakable):
+    """Raised inside the machine."""
 
 
 # -- originals ---------------------------------------------------------------------------------------------------------
@@ -146,27 +123,6 @@ def cut(data: bytes, rng: random.Random) -> bytes:
         + [rng.randrange(size), rng.randrange(size), rng.randrange(max(0, size - 64), size), size - 1]
     )
     return data + rng.randbytes(rng.choice([1, 4, 64])) if rng.random() < 0.1 else data[:length]
-
-
-def flip(data: bytes, rng: random.Random) -> bytes:
-    """A bit, two or many, one of the first bytes, a run of bytes, a block of zeros, or two runs that change places."""
-    found, size = bytearray(data), len(data)
-    how = rng.randrange(7)
-    if how < 3:
-        for _ in range((1, 2, rng.randrange(3, 65))[how]):
-            found[rng.randrange(size)] ^= 1 << rng.randrange(8)
-    elif how == 3:
-        found[rng.randrange(min(size, 96))] ^= 1 << rng.randrange(8)
-    elif how == 4:
-        start = rng.randrange(size)
-        found[start : start + 8] = rng.randbytes(len(found[start : start + 8]))
-    elif how == 5:
-        start = rng.randrange(size)
-        found[start : start + 512] = bytes(len(found[start : start + 512]))
-    else:
-        one, other = (rng.randrange(max(1, size - 16)) for _ in range(2))
-        found[one : one + 16], found[other : other + 16] = data[other : other + 16], data[one : one + 16]
-    return bytes(found[:size])
 
 
 def reworded(payload: bytes, rng: random.Random) -> bytes:
@@ -722,119 +678,20 @@ def random_feeds(image: Image, seed: int) -> dict[str, Array]:
 
 
 # -- many files --------------------------------------------------------------------------------------------------------
-def work(seed: int, start: int, stop: int) -> None:
-    """Try files start to stop in this process; a line of JSON before and after each."""
-    original(random.Random(0))  # whatever is loaded once
-    _limit_memory()
-    signal.signal(signal.SIGALRM, _give_up)
-    for index in range(start, stop):
-        say(start=index)
-        case = make_case(seed, index)
-        used, begin = _peak_memory(), time.perf_counter()
-        faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # where the alarm is not heard, in compiled code
-        signal.alarm(SECONDS)
-        try:
-            outcome, what = judge(case), ""
-        except (Exception, TakesTooLong, Overwritten) as error:
-            outcome, what = "found", f"{type(error).__name__}: {error} at {_where(error)}"
-        signal.alarm(0)
-        faulthandler.cancel_dump_traceback_later()
-        grown = _peak_memory() - used
-        if grown > GROWTH and outcome != "found":
-            outcome, what = "found", f"{outcome}, but took {grown >> 20} MiB"
-        say(index=index, kind=case.kind, outcome=outcome, what=what, seconds=round(time.perf_counter() - begin, 2))
+def try_one(seed: int, index: int) -> str:
+    """What became of file number `index`."""
+    return judge(make_case(seed, index))
 
 
-def say(**facts: Any) -> None:
-    print(json.dumps(facts), flush=True)
-
-
-def _limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-    limit = pages * os.sysconf("SC_PAGE_SIZE") + MEMORY
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-
-def _peak_memory() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _give_up(signum: int, frame: FrameType | None) -> None:
-    raise TakesTooLong(f"more than {SECONDS} s")
-
-
-def _where(error: BaseException) -> str:
-    """The innermost place of ours."""
-    places = [f for f in traceback.extract_tb(error.__traceback__) if "Scripts" in f.filename] or [None]
-    place = places[-1]
-    return "?" if place is None else f"{Path(place.filename).name}:{place.lineno}"
-
-
-def attempt(seed: int, start: int, stop: int) -> Iterator[dict[str, Any]]:
-    """Results of the files, by processes of their own; one that kills its process is a result as well."""
-    while start < stop:
-        command = [sys.executable, __file__, "--seed", str(seed), "--slice", str(start), str(stop)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        lines = [json.loads(line) for line in done.stdout.splitlines()]
-        yield from (line for line in lines if "outcome" in line)
-        if done.returncode == 0:
-            return
-        begun = [line["start"] for line in lines if "start" in line]
-        if not begun:
-            raise RuntimeError(f"no file was tried: {done.stderr[-2000:]}")
-        what = f"the process ended with {done.returncode}: {done.stderr.strip()[-1500:]}"
-        yield {
-            "index": begun[-1],
-            "kind": KINDS[begun[-1] % len(KINDS)],
-            "outcome": "found",
-            "what": what,
-            "seconds": 0,
-        }
-        start = begun[-1] + 1
-
-
-def campaign(seed: int, files: int, jobs: int) -> list[dict[str, Any]]:
-    """Results of all files, in order."""
-    size = max(1, min(SLICE, -(-files // jobs)))
-    slices = [(start, min(start + size, files)) for start in range(0, files, size)]
-    with ThreadPoolExecutor(jobs) as pool:
-        parts = pool.map(lambda ends: list(attempt(seed, *ends)), slices)
-        return [result for part in parts for result in part]
-
-
-def report(results: list[dict[str, Any]]) -> int:
-    """Print a table of what became of the files, and what was found; returns how much was."""
-    outcomes = Counter((result["kind"], result["outcome"]) for result in results)
-    columns = ("refused", "stopped", "read", "executed", "unchanged", "found")
-    print(f"{'':10}" + "".join(f"{name:>11}" for name in columns))
-    for kind in dict.fromkeys(KINDS):
-        print(f"{kind:10}" + "".join(f"{outcomes[kind, name]:>11}" for name in columns))
-    found = [result for result in results if result["outcome"] == "found"]
-    for result in found:
-        print(f"file {result['index']} ({result['kind']}): {result['what']}")
-    slowest = max(results, key=lambda result: float(result["seconds"]))
-    print(f"{len(results)} files, {len(found)} findings; the slowest was {slowest['index']}, {slowest['seconds']} s")
-    return len(found)
-
-
-def main() -> int:
-    """Run a campaign, a slice of one, or one file; 1 when something was found."""
-    parser = argparse.ArgumentParser(description="Damaged .img files against reader and offline simulator.")
-    parser.add_argument("--files", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="try this file alone")
-    parser.add_argument("--slice", type=int, nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.only is not None:
-        case = make_case(options.seed, options.only)
-        print(case.kind, judge(case))
-        return 0
-    if options.slice:
-        work(options.seed, *options.slice)
-        return 0
-    return 1 if report(campaign(options.seed, options.files, options.jobs)) else 0
-
+FUZZ = Fuzz(
+    script=__file__,
+    kinds=KINDS,
+    outcomes=("refused", "stopped", "read", "executed", "unchanged"),
+    prepare=lambda: original(random.Random(0)),
+    try_one=try_one,
+    memory=2 << 30,
+    growth=256 << 20,
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(FUZZ.main("Damaged .img files against reader and offline simulator."))

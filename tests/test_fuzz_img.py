@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 import fuzz_img
-from fuzz_img import Case, Finding, hand_made, judge, make_case, sealed
+import fuzzing
+from fuzz_img import Case, hand_made, judge, make_case, sealed
+from fuzzing import Finding
 from sgs.errors import UserError
 from sgs.img import Dma, Image, OfflineEngine, Place, Space, TensorRef, image_bytes, parse_image, simulate
 from sgs.img.check import ITEM_SIZES, _collisions
@@ -25,7 +27,7 @@ FILES = 150
 
 
 def test_damaged_files_end_in_an_error_or_run_safely() -> None:
-    results = fuzz_img.campaign(seed=1, files=FILES, jobs=1)
+    results = fuzz_img.FUZZ.campaign(seed=1, files=FILES, jobs=1)
     assert [result for result in results if result["outcome"] == "found"] == []
     outcomes = Counter((result["kind"] in fuzz_img.DAMAGED, result["outcome"]) for result in results)
     assert len(results) == FILES and outcomes[True, "refused"] == 3 * FILES // 10
@@ -89,8 +91,8 @@ def test_a_killed_process_is_found_and_the_rest_is_tried(monkeypatch: pytest.Mon
             Done(-11, '{"start": 5}\n{"index": 5, "outcome": "refused"}\n{"start": 6}\n'),
         ][::-1]
     )
-    monkeypatch.setattr(fuzz_img.subprocess, "run", lambda *args, **options: next(ended))
-    results = list(fuzz_img.attempt(0, 5, 8))
+    monkeypatch.setattr(fuzzing.subprocess, "run", lambda *args, **options: next(ended))
+    results = list(fuzz_img.FUZZ.attempt(0, 5, 8))
     assert [(result["index"], result["outcome"]) for result in results] == [
         (5, "refused"),
         (6, "found"),

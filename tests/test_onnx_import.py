@@ -16,7 +16,7 @@ import sgs.ops  # noqa: F401  (fills the tables)
 from onnx_compare import assert_same, save
 from onnx_snippets import Net, conv_chain, from_tensorflow
 from sgs.errors import UserError
-from sgs.frontends import onnx_import, onnx_model
+from sgs.frontends import onnx_import, onnx_model, onnx_simplify
 from sgs.frontends.onnx_import import import_onnx
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.passes.pipeline import optimise
@@ -140,7 +140,9 @@ def test_external_data_is_read(tmp_path: Path) -> None:
     onnx.save_model(conv_chain(), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
     assert_same(import_onnx(path), conv_chain())
     (tmp_path / "weights.bin").unlink()
-    with pytest.raises(UserError, match="external data cannot be read"):
+    with pytest.raises(
+        UserError, match="initializer 'c0', .* and 3 more: its external data 'weights.bin' cannot be read"
+    ):
         import_onnx(path)
 
 
@@ -317,7 +319,7 @@ def test_simplification_keeps_the_meaning(tmp_path: Path) -> None:
     model = from_tensorflow()
     source = onnx_model.load_model(save(model, tmp_path))
     ports = onnx_model.input_ports(source, None, ["x"])
-    simpler = onnx_model.simplified(source, ports)
+    simpler = onnx_simplify.simplified(source, ports)
     assert simpler is not None
     assert_same(onnx_import.import_model(simpler), model)
 
@@ -337,7 +339,7 @@ def test_a_failing_simplifier_is_a_warning(
     (tmp_path / "onnxsim.py").write_text(program)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with caplog.at_level(logging.WARNING):
-        assert onnx_model.simplified(source, ports, time_limit=limit) is None
+        assert onnx_simplify.simplified(source, ports, time_limit=limit) is None
     assert message in caplog.text
 
 

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from onnx import ModelProto
+
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
 from sgs.config.input_config import (
@@ -25,9 +27,12 @@ from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, raise_all
-from sgs.frontends.onnx_import import Layouts, import_onnx
+from sgs.frontends.onnx_import import Layouts, import_model
+from sgs.frontends.onnx_model import Shape, assumed_shapes, check_file, complete_model, load_model
+from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.img import Image
 from sgs.ir import Graph
+from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
 from sgs.quant.edit import build_fixed
@@ -72,27 +77,85 @@ def convert_onnx(
     config: InputConfig,
     *,
     input_shapes: Sequence[Sequence[int]] | None = None,
+    source_layouts: Layouts | None = None,
     skip_simplify: bool = False,
+    force_simplify: bool = False,
+    checker: bool = False,
+    surgery: Surgery = NO_SURGERY,
 ) -> tuple[Graph, Graph]:
-    """(untouched import, optimised float graph) of an ONNX file, inputs and outputs in the order of the ini.
+    """(untouched import, optimised float graph) of an ONNX file, or of the part of it that `surgery` means, inputs and
+    outputs in the order of the ini. The log says why Transposes are left.
 
     Raises UserError for a model or an ini that cannot be used, or for names of the ini that the model does not have.
     """
     refuse_unsupported_formats(config)
-    imported = import_onnx(
-        model,
+    source = load_model(model)
+    if checker:
+        check_file(model)
+    transposes = [node for node in source.proto.graph.node if node.op_type == "Transpose"]
+    written = {node.name or next(iter(node.output), "") for node in transposes}
+    imported = import_model(
+        source,
         input_shapes=input_shapes,
         input_names=[spec.name for spec in config.inputs],
         output_names=[spec.name for spec in config.outputs],
         input_layouts=cast(Layouts, {spec.name: spec.layout for spec in config.inputs}),
         output_layouts=cast(Layouts, {spec.name: spec.layout for spec in config.outputs}),
+        source_layouts=source_layouts,
         skip_simplify=skip_simplify,
+        force_simplify=force_simplify,
+        surgery=surgery,
     )
     check_names(imported, config)
     imported.metadata["config"] = config.text
     graph = imported.copy()
     optimise(graph)
+    for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
+        _log.info("%s", line)
     return imported, graph
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What stands in the way of an ONNX model: `refusal` is what convert would refuse, `not_fixed` what calibrate would
+    of the float graph. `assumed`: the shapes of the inputs that the model leaves open."""
+
+    assumed: Mapping[str, Shape]
+    refusal: UserError | None
+    not_fixed: UserError | None = None
+
+
+def examine_onnx(
+    proto: ModelProto,
+    digest: str,
+    path: Path,
+    *,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    skip_simplify: bool = False,
+    surgery: Surgery = NO_SURGERY,
+) -> Examined:
+    """Try a model that was read from `path` (see `read_message`), with shapes assumed where neither it nor the caller
+    says any. Raises UserError for shapes and dimensions that are not those of the model.
+    """
+    try:
+        source = complete_model(proto, digest, path)
+    except UserError as error:
+        return Examined({}, error)
+    assumed: dict[str, Shape] = {}
+    if input_shapes is None:
+        ports = operate(source, surgery).inputs
+        shapes = assumed_shapes(ports)
+        assumed = {port.name: shapes[port.name] for port in ports if port.shape is None}
+    try:
+        graph = import_model(source, input_shapes=input_shapes or assumed, skip_simplify=skip_simplify, surgery=surgery)
+    except UserError as error:
+        return Examined(assumed, error)
+    optimise(graph)
+    try:
+        check_operators(graph)
+    except UserError as error:
+        return Examined(assumed, None, error)
+    return Examined(assumed, None)
 
 
 def import_parameters(graph: Graph, path: Path) -> None:

@@ -77,7 +77,7 @@ def _body(argv: list[str]) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     check_plan_options(options, parser.given(argv))
-    start_log(options.show_log)
+    start_log(options)
     load_chip(options.soc_version)
     target = fixed_path(Path(options.model), options.output)
     outputs, statistics = [target], StatisticsFiles.of(options, target)

@@ -37,7 +37,7 @@ def _parser() -> Parser:
 
 def _body(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    start_log(options.show_log)
+    start_log(options)
     chip = load_chip(options.soc_version)
     target = image_path(Path(options.model), options.output)
     reports = compile_report_paths(target, options.report)

@@ -8,7 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgs.cli.names import check_outputs, debug_path, float_path
-from sgs.cli.options import LATER_PLATFORMS, add_common, add_source, check_arrays, check_platform, start_log
+from sgs.cli.options import (
+    LATER_PLATFORMS,
+    add_common,
+    add_source,
+    check_arrays,
+    check_platform,
+    start_log,
+    surgery_of,
+)
 from sgs.cli.program import Parser, run
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
@@ -42,7 +50,7 @@ def _body(argv: list[str]) -> int:
     add_common(onnx)
     check_platform(parser.prog, argv)
     options = parser.parse_args(argv)
-    start_log(options.show_log)
+    start_log(options)
     load_chip(options.soc_version)
     target = float_path(options.output_file)
     debug = debug_path(target)
@@ -63,10 +71,21 @@ def inputs(options: argparse.Namespace) -> list[str]:
 def convert(options: argparse.Namespace) -> tuple[InputConfig, Graph, Graph]:
     """(configuration, untouched import, float graph) that the source options ask for."""
     config = load_config(Path(options.input_config))
-    check_arrays(config, options.input_arrays, "input")
-    check_arrays(config, options.output_arrays, "output")
+    surgery = surgery_of(options)
+    for side, ends in (("input", surgery.inputs), ("output", surgery.outputs)):
+        arrays = getattr(options, f"{side}_arrays")
+        named = [] if arrays is None else [name.strip() for name in arrays.split(",")]
+        check_arrays(config, named, side, f"--{side}_arrays")
+        check_arrays(config, [end.name for end in ends], side, f"--{side}s")
     imported, graph = convert_onnx(
-        Path(options.model_file), config, input_shapes=options.input_shapes, skip_simplify=options.skip_simplify
+        Path(options.model_file),
+        config,
+        input_shapes=options.input_shapes,
+        source_layouts=options.source_layouts,
+        skip_simplify=options.skip_simplify,
+        force_simplify=options.onnxsim,
+        checker=options.checker,
+        surgery=surgery,
     )
     if options.quant_file is not None:
         import_parameters(graph, Path(options.quant_file))

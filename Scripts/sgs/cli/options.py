@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from sgs.cli.program import Parser
 from sgs.config.input_config import InputConfig
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
+from sgs.frontends.onnx_surgery import Endpoint, Surgery
 from sgs.img.image import CATEGORIES
 from sgs.quant.levels import LEVELS
 
@@ -29,6 +31,42 @@ def shapes(text: str) -> list[list[int]]:
     if any(extent < 1 for shape in result for extent in shape):
         raise argparse.ArgumentTypeError(f"'{text}' has an extent below 1")
     return result
+
+
+def endpoints(text: str) -> tuple[Endpoint, ...]:
+    """`a[1,3,416,416],b` → the tensor a with a shape, and the tensor b."""
+    found = []
+    for part in re.split(r",(?![^\[]*\])", text):
+        match = re.fullmatch(r"(.+?)(?:\[([\d,\s]*)\])?", part.strip())
+        if match is None:
+            raise argparse.ArgumentTypeError(f"'{text}' is not like name,name or name[1,3,224,224],name[1,10]")
+        name, extents = match.groups()
+        shape = None if extents is None else tuple(shapes(extents)[0]) if extents.strip() else ()
+        found.append(Endpoint(name, shape))
+    names = [end.name for end in found]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise argparse.ArgumentTypeError(f"'{twice[0]}' is named twice")
+    return tuple(found)
+
+
+def extent_of(text: str) -> tuple[str, int]:
+    """`name:4` → ("name", 4)."""
+    name, _, extent = text.rpartition(":")
+    if not (name and extent.isascii() and extent.isdigit() and int(extent) > 0):
+        raise argparse.ArgumentTypeError(f"'{text}' is not like name:4, with a number above 0")
+    return name, int(extent)
+
+
+def layouts(text: str) -> dict[str, str]:
+    """`a:NHWC,b:NCHW` → {"a": "NHWC", "b": "NCHW"}."""
+    found = {}
+    for part in text.split(","):
+        name, _, layout = part.strip().rpartition(":")
+        if not name or layout.upper() not in ("NHWC", "NCHW"):
+            raise argparse.ArgumentTypeError(f"'{part}' is not like name:NHWC or name:NCHW")
+        found[name] = layout.upper()
+    return found
 
 
 def batches(text: str) -> tuple[int, ...]:
@@ -98,10 +136,12 @@ def add_later(parser: Parser, *names: str) -> None:
 
 
 def add_common(parser: Parser, *, chip_required: bool = True) -> None:
-    """--soc_version and --show_log."""
+    """--soc_version, --show_log and -v."""
     text = "chip to work for; DumpDebug/show_sdk_info.py lists them"
     parser.add_argument("--soc_version", metavar="CHIP", required=chip_required, help=text)
     parser.add_argument("--show_log", action="store_true", help="tell on stderr what is being done")
+    text = "as --show_log; twice, or beside it: every detail"
+    parser.add_argument("-v", "--verbose", action="count", default=0, help=text)
 
 
 def add_source(parser: Parser) -> None:
@@ -112,12 +152,57 @@ def add_source(parser: Parser) -> None:
         "shapes of the inputs, in the order of the ini and the model's layout, like 1,3,224,224:1,10; for dynamic ones"
     )
     parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
-    parser.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
+    add_surgery(parser)
+    simplify = parser.add_mutually_exclusive_group()
+    text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
+    simplify.add_argument("--onnxsim", action="store_true", help=text)
+    simplify.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
+    parser.add_argument("--checker", action="store_true", help="have the file checked by onnx.checker first")
+    text = "layout of rank-4 inputs and outputs of the model, like images:NHWC,y:NCHW (default: as its operators say)"
+    parser.add_argument("--source_layouts", metavar="NAME:LAYOUT,...", type=layouts, default={}, help=text)
     for side in ("input", "output"):
         text = f"names of the {side}s, which must be those of the ini; may be left out"
         parser.add_argument(f"--{side}_arrays", metavar="NAMES", help=text)
     add_quant_file(parser)
     add_later(parser, "--postprocess", "--postprocess_input_config")
+
+
+def add_surgery(parser: Parser) -> None:
+    """--inputs, --outputs, -f and -F."""
+    text = "where the network begins: its inputs or inner tensors, with shapes or without, like a[1,3,416,416],b[1,2]"
+    parser.add_argument("--inputs", metavar="NAME[SHAPE],...", type=endpoints, default=(), help=text)
+    text = "where the network ends: its outputs or inner tensors, like x,y; shapes are checked"
+    parser.add_argument("--outputs", metavar="NAME[SHAPE],...", type=endpoints, default=(), help=text)
+    add_free_dims(parser)
+
+
+def add_free_dims(parser: Parser) -> None:
+    """-f and -F."""
+    for short, kind, what in (("-f", "param", "symbol"), ("-F", "denotation", "denotation")):
+        text = f"extents of the inputs' dimensions that have none, by their {what}"
+        parser.add_argument(
+            short,
+            f"--free_dim_{kind}",
+            metavar="NAME:N",
+            type=extent_of,
+            nargs="+",
+            action="extend",
+            default=[],
+            help=text,
+        )
+
+
+def surgery_of(options: argparse.Namespace) -> Surgery:
+    """What the options of `add_surgery` ask for. Raises UserError for a dimension that is named twice."""
+    dims: list[dict[str, int]] = []
+    for kind in ("param", "denotation"):
+        pairs = getattr(options, f"free_dim_{kind}")
+        found = dict(pairs)
+        for name, extent in pairs:
+            if found[name] != extent:
+                raise UserError(f"--free_dim_{kind} gives '{name}' both {extent} and {found[name]}", stage="arguments")
+        dims.append(found)
+    return Surgery(getattr(options, "inputs", ()), getattr(options, "outputs", ()), *dims)
 
 
 def add_quant_file(parser: Parser) -> None:
@@ -188,22 +273,23 @@ def check_category(category: str, outputs: Sequence[str], *, file: object) -> st
 
 
 # -- behaviour that goes with them -------------------------------------------------------------------------------------
-def start_log(show: bool) -> None:
-    """Log to stderr: warnings, and with `show` what is being done as well."""
-    logging.basicConfig(
-        level=logging.INFO if show else logging.WARNING, stream=sys.stderr, format="%(message)s", force=True
-    )
-    for level in (logging.WARNING, logging.INFO):
+def start_log(options: argparse.Namespace) -> None:
+    """Log to stderr: warnings, with --show_log or -v what is being done, with both or -vv every detail of that."""
+    amount = options.show_log + options.verbose
+    level = logging.INFO if amount else logging.WARNING
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(message)s", force=True)
+    logging.getLogger("sgs").setLevel(logging.DEBUG if amount > 1 else logging.NOTSET)
+    for level in (logging.WARNING, logging.INFO, logging.DEBUG):
         logging.addLevelName(level, logging.getLevelName(level).lower())
     logging.getLogger().handlers[0].setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
 
 
-def check_arrays(config: InputConfig, given: str | None, side: str) -> None:
-    """Raise UserError where --input_arrays or --output_arrays (`side`) names other tensors than the ini."""
-    names = [spec.name for spec in (config.inputs if side == "input" else config.outputs)]
-    if given is not None and {name.strip() for name in given.split(",")} != set(names):
-        reason = f"--{side}_arrays names {given}, [{side.upper()}_CONFIG] {side}s names {','.join(names)}"
-        remedy = f"names come from the ini: correct one of the two, or leave --{side}_arrays out"
+def check_arrays(config: InputConfig, names: Sequence[str], side: str, option: str) -> None:
+    """Raise UserError where an option names other inputs or outputs (`side`) than the ini."""
+    listed = [spec.name for spec in (config.inputs if side == "input" else config.outputs)]
+    if names and set(names) != set(listed):
+        reason = f"{option} names {','.join(names)}, [{side.upper()}_CONFIG] {side}s names {','.join(listed)}"
+        remedy = f"names come from the ini: correct one of the two, or leave {option} out"
         raise UserError(reason, stage="input_config", file=config.path, remedy=remedy)
 
 

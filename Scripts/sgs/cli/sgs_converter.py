@@ -61,7 +61,7 @@ def _body(argv: list[str]) -> int:
     parser = _parser()
     check_platform(parser.prog, argv)
     options = parser.parse_args(argv)
-    start_log(options.show_log)
+    start_log(options)
     chip = load_chip(options.soc_version)
     target = single_image_path(options.output_file)
     exported = exported_paths(target) if options.export_models else ()

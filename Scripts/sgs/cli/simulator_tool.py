@@ -89,7 +89,7 @@ def _shard(job: _Job, named: Sequence[Named], threads: int) -> list[Ranked]:
 
 def _body(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
-    start_log(options.show_log)
+    start_log(options)
     if options.category == "Detection":
         reason = "-c Detection is not available in this version"
         raise UserError(reason, stage="simulator.py", remedy="use -c Unknown, which writes every output value")

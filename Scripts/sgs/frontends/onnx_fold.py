@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
-from onnx import AttributeProto, NodeProto, OperatorSetIdProto, helper, numpy_helper
+from onnx import (
+    AttributeProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TypeProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 from sgs.numeric.quantise import Array
 
@@ -14,7 +23,7 @@ LARGEST_RESULT = 512 << 20  # bytes; a larger result is folded only when it is n
 _RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 )
-_GROWING = frozenset({"ConstantOfShape", "EyeLike", "Expand", "Range", "Tile"})  # results larger than their operands
+_TOLD = 1024  # elements up to which an operand may say extents: shapes, pads, repeats ...
 
 
 def foldable(node: NodeProto) -> bool:
@@ -31,11 +40,12 @@ def evaluate(node: NodeProto, operands: Mapping[str, Array], opset: int) -> list
     plain = _literal(node, operands)
     if plain is not None:
         return [plain]
-    if node.op_type in _GROWING and _is_large(node, operands):
+    names = list(dict.fromkeys(name for name in node.input if name))
+    operand_bytes = sum(operands[name].nbytes for name in names)
+    if _largest_result(node, operands, opset) > max(LARGEST_RESULT, operand_bytes):
         return None
     from onnx.reference import ReferenceEvaluator  # imports every operator: paid only where something folds
 
-    names = list(dict.fromkeys(name for name in node.input if name))
     graph = helper.make_graph(
         [node],
         "one_node",
@@ -45,7 +55,7 @@ def evaluate(node: NodeProto, operands: Mapping[str, Array], opset: int) -> list
     model = helper.make_model(graph, opset_imports=[_opset(opset), *_other_domains(node)])
     with np.errstate(all="ignore"):
         values = list(ReferenceEvaluator(model).run(None, {name: operands[name] for name in names}))
-    return _arrays(node, values, sum(operands[name].nbytes for name in names))
+    return _arrays(node, values, operand_bytes)
 
 
 def _arrays(node: NodeProto, values: Sequence[Any], operand_bytes: int) -> list[Array] | None:
@@ -68,14 +78,32 @@ def _literal(node: NodeProto, operands: Mapping[str, Array]) -> Array | None:
     return None
 
 
-def _is_large(node: NodeProto, operands: Mapping[str, Array]) -> bool:
-    """A bound on the elements of a growing node's result, from the operands that hold extents or counts."""
-    counts = [np.abs(operands[n].astype(np.float64)) for n in node.input if n and operands[n].dtype.kind in "iu"]
-    data = max((operands[n].size for n in node.input if n), default=1)
-    if node.op_type == "Range":
-        start, limit, delta = (float(operands[n].reshape(-1)[0]) for n in node.input)
-        return delta != 0 and abs((limit - start) / delta) * 4 > LARGEST_RESULT
-    return bool(counts) and float(np.prod(counts[-1])) * (data if node.op_type == "Tile" else 1) * 4 > LARGEST_RESULT
+def _largest_result(node: NodeProto, operands: Mapping[str, Array], opset: int) -> int:
+    """Bytes of the largest result as far as ONNX's shape inference knows, without computing anything.
+
+    Errors of shape inference (operands that do not fit the operator) reach the caller.
+    """
+    names = list(dict.fromkeys(name for name in node.input if name))
+    told = [name for name in names if operands[name].size <= _TOLD and operands[name].dtype.kind in "iuf"]
+    kinds = {name: helper.np_dtype_to_tensor_dtype(operands[name].dtype) for name in names}
+    graph = helper.make_graph(
+        [node],
+        "one_node",
+        [helper.make_tensor_value_info(n, kinds[n], operands[n].shape) for n in names if n not in told],
+        [helper.make_empty_tensor_value_info(name) for name in node.output if name],
+        [numpy_helper.from_array(operands[name], name) for name in told],
+    )
+    model = helper.make_model(graph, opset_imports=[_opset(opset), *_other_domains(node)])
+    inferred = shape_inference.infer_shapes(model, data_prop=True)
+    return max((_nbytes(value.type.tensor_type) for value in inferred.graph.output), default=0)
+
+
+def _nbytes(kind: TypeProto.Tensor) -> int:
+    """Of a tensor whose extents are all known, else 0."""
+    extents = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
+    if not kind.elem_type or len(extents) < len(kind.shape.dim):
+        return 0
+    return int(prod(extents) * helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
 
 
 def _opset(version: int) -> OperatorSetIdProto:

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
+from sgs.config.nearest import did_you_mean
 from sgs.errors import OPERATOR_LIST, UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_context import NodeContext, as_graph_data
 from sgs.frontends.onnx_fold import evaluate, foldable
@@ -34,8 +35,9 @@ from sgs.frontends.onnx_model import (
     invalid_because,
     load_model,
     normalised,
-    simplified,
 )
+from sgs.frontends.onnx_simplify import simplified
+from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, check_shapes, operate
 from sgs.ir.graph import Graph, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ir.verify import verify
@@ -63,6 +65,8 @@ def import_onnx(
     output_layouts: Layouts | None = None,
     source_layouts: Layouts | None = None,
     skip_simplify: bool = False,
+    force_simplify: bool = False,
+    surgery: Surgery = NO_SURGERY,
 ) -> Graph:
     """Import an ONNX file. The graph is not yet optimised.
 
@@ -72,6 +76,8 @@ def import_onnx(
         input_layouts, output_layouts: layout of the graph's own rank-4 inputs and outputs, by name; default "NHWC".
         source_layouts: layout of rank-4 inputs and outputs in the model, where `onnx_layout`'s rule would be wrong.
         skip_simplify: do not try onnxsim. It is tried only on models that cannot be imported without it.
+        force_simplify: try onnxsim first, and the model itself only if that does not help.
+        surgery: the part of the model that is meant, and extents of its free dimensions.
 
     Raises:
         UserError: for anything wrong with the file or the arguments; Problems when there are several.
@@ -85,6 +91,8 @@ def import_onnx(
         output_layouts=output_layouts,
         source_layouts=source_layouts,
         skip_simplify=skip_simplify,
+        force_simplify=force_simplify,
+        surgery=surgery,
     )
 
 
@@ -98,27 +106,53 @@ def import_model(
     output_layouts: Layouts | None = None,
     source_layouts: Layouts | None = None,
     skip_simplify: bool = False,
+    force_simplify: bool = False,
+    surgery: Surgery = NO_SURGERY,
 ) -> Graph:
     """Import a model that is in memory; see `import_onnx`."""
+    whole, source = source, operate(source, surgery)
+    _check_source_layouts(source, source_layouts or {})
     inputs = _ordered(source, "input", [port.name for port in source.inputs], input_names)
     outputs = _ordered(source, "output", [port.name for port in source.outputs], output_names)
-    ports = input_ports(source, input_shapes, inputs)
+    ports = input_ports(source, input_shapes, inputs, surgery.input_shapes)
+    check_shapes(whole, surgery, ports)
     wanted = {**(input_layouts or {}), **(output_layouts or {})}
-    first = _Walk(source, ports, outputs, wanted, source_layouts or {})
-    problems = first.run()
-    if not problems:
-        return first.graph
-    if not skip_simplify and any(isinstance(problem, UnsupportedOperator) for problem in problems):
-        _log.info("%d problems; trying again after onnxsim", len(problems))
-        simpler = simplified(source, ports)
-        if simpler is not None:
-            second = _Walk(simpler, ports, outputs, wanted, source_layouts or {})
-            fewer = second.run()
-            if not fewer:
-                return second.graph
-            problems = min(problems, fewer, key=len)
-    raise_all(problems, stage="convert", file=source.path)
+
+    def walk(model: SourceModel) -> _Walk:
+        return _Walk(model, ports, outputs, wanted, source_layouts or {}, surgery.output_shapes)
+
+    problems: list[UserError] | None = None
+    for simplify in (True, False) if force_simplify else (False,) if skip_simplify else (False, True):
+        if simplify and problems is not None:
+            if not any(isinstance(problem, UnsupportedOperator) for problem in problems):
+                break
+            _log.info("%d problems; trying again after onnxsim", len(problems))
+        model = simplified(source, ports) if simplify else source
+        if model is None:
+            continue
+        attempt = walk(model)
+        found = attempt.run()
+        if not found:
+            return attempt.graph
+        problems = found if problems is None else min(problems, found, key=len)
+    raise_all(problems or [], stage="convert", file=source.path)
     raise AssertionError("unreachable")
+
+
+def import_problems(source: SourceModel, ports: Sequence[Port]) -> list[UserError]:
+    """All that keeps a model from being imported at the ports' shapes; nothing is simplified."""
+    return _Walk(source, ports, [port.name for port in source.outputs], {}, {}, {}).run()
+
+
+def _check_source_layouts(source: SourceModel, layouts: Layouts) -> None:
+    """Raise UserError for names that are neither inputs nor outputs."""
+    known = [port.name for port in (*source.inputs, *source.outputs)]
+    problems = []
+    for name in layouts:
+        if name not in known:
+            reason, remedy = f"'{name}' has a source layout, but is no input or output", did_you_mean(name, known)
+            problems.append(UserError(reason, stage="convert", file=source.path, remedy=remedy))
+    raise_all(problems, stage="convert", file=source.path)
 
 
 def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequence[str] | None) -> list[str]:
@@ -126,12 +160,18 @@ def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequenc
     if wanted is None:
         return present
     told = f"{what}s of the model: {', '.join(present)}"
-    problems = [f"'{name}' is not an {what} of the model" for name in wanted if name not in present]
-    problems += [f"{what} '{name}' is named twice" for name in dict.fromkeys(wanted) if list(wanted).count(name) > 1]
+    inner = {name for node in source.proto.graph.node for name in node.output}
+    problems = []
+    for name in wanted:
+        if name not in present:
+            cut = f"; --{what}s {','.join(wanted)} cuts the model at its inner tensors" if name in inner else ""
+            problems.append((f"'{name}' is not an {what} of the model", told + cut))
+    twice = [name for name in dict.fromkeys(wanted) if list(wanted).count(name) > 1]
+    problems += [(f"{what} '{name}' is named twice", told) for name in twice]
     if what == "input":
-        problems += [f"input '{name}' is missing" for name in present if name not in wanted]
+        problems += [(f"input '{name}' is missing", told) for name in present if name not in wanted]
     raise_all(
-        [UserError(p, stage="convert", file=source.path, remedy=told) for p in problems],
+        [UserError(reason, stage="convert", file=source.path, remedy=remedy) for reason, remedy in problems],
         stage="convert",
         file=source.path,
     )
@@ -142,13 +182,20 @@ class _Walk:
     """One import: what is known of each source value, and the graph that grows."""
 
     def __init__(
-        self, source: SourceModel, ports: Sequence[Port], outputs: Sequence[str], wanted: Layouts, overrides: Layouts
+        self,
+        source: SourceModel,
+        ports: Sequence[Port],
+        outputs: Sequence[str],
+        wanted: Layouts,
+        overrides: Layouts,
+        output_shapes: Mapping[str, Sequence[int]],
     ) -> None:
         source = _with_known_operators(source)
         self.source = source
         self.ports = ports
         self.output_names = outputs
         self.wanted = wanted
+        self.output_shapes = output_shapes
         self.layouts = SourceLayouts(source.proto, overrides)
         self.graph = Graph(source.path.stem)
         self.builder = GraphBuilder(self.graph)
@@ -156,6 +203,7 @@ class _Walk:
         self.tensors: dict[str, Tensor] = {}  # activations, in the source's layout
         self.unknown: set[str] = set()  # constants that depend on the shape of a lost activation
         self.lost: set[str] = set()  # results of nodes that were refused
+        self.defined = {name for node in source.proto.graph.node for name in node.output}
         self.problems: list[UserError] = []
         self.wanted_values = _wanted_values(source.proto.graph)
 
@@ -167,12 +215,23 @@ class _Walk:
         for name in self.output_names:
             if not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
                 self._report(f"output '{name}' is computed by no node", remedy="export the model again")
+            self._check_output_shape(name)
         if not self.problems:
             self._add_outputs()
             self.graph.prune()
             self.graph.metadata["source"] = self._record()
             verify(self.graph, "ONNX import")
         return self.problems
+
+    def _check_output_shape(self, name: str) -> None:
+        """Compare what the caller says of an output, if anything, with what it is."""
+        known: Tensor | Array | None = self.tensors.get(name, self.values.get(name))
+        wanted = self.output_shapes.get(name)
+        if wanted is not None and known is not None and tuple(wanted) != tuple(known.shape):
+            told, is_ = (",".join(map(str, shape)) for shape in (wanted, known.shape))
+            self._report(
+                f"output '{name}' has the shape [{is_}], not [{told}]", remedy="--outputs takes names alone too"
+            )
 
     def _record(self) -> dict[str, Any]:
         proto = self.source.proto
@@ -225,7 +284,7 @@ class _Walk:
     def _bind_constants(self, graph: GraphProto) -> None:
         for tensor in graph.initializer:
             try:
-                self.values[tensor.name] = numpy_helper.to_array(tensor)
+                self.values[tensor.name] = self.source.value_of(tensor)
             except (LookupError, TypeError, ValueError) as error:
                 remedy = "export or download the model again"
                 self._report(f"initializer '{tensor.name}' is damaged: {error}", remedy=remedy).__cause__ = error
@@ -235,17 +294,18 @@ class _Walk:
         queue = deque(self.source.proto.graph.node)
         while queue:
             node = queue.popleft()
-            state = self._state(node)
+            if not any(node.output):  # nobody can read it
+                continue
+            state, first = self._state(node), next(iter(node.input), "")
             if state == "undefined":
                 self._lose(node)
-            elif node.op_type == "If" and node.input[0] in self.values:
+            elif node.op_type == "If" and first in self.values:
                 queue.extendleft(reversed(self._branch(node)))
             elif state == "constant" and foldable(node) and self._fold(node):
                 pass
-            elif node.op_type in _SHAPE_OF and node.input[0] in self.tensors:
-                shape = self.tensors[node.input[0]].shape
-                attrs = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-                self.values[node.output[0]] = _SHAPE_OF[node.op_type](shape, attrs)
+            elif node.op_type in _SHAPE_OF and first in self.tensors:
+                attrs = {a.name: a.i for a in node.attribute}
+                self.values[node.output[0]] = _SHAPE_OF[node.op_type](self.tensors[first].shape, attrs)
             elif state == "lost":
                 self._pass_over(node)
             else:
@@ -259,15 +319,23 @@ class _Walk:
         known = (self.values, self.tensors, self.unknown, self.lost)
         missing = [name for name in names if not any(name in group for group in known)]
         for name in missing:
-            self._report(f"reads '{name}', which nothing before it defines", node, "export the model again")
+            later = name in self.defined
+            reason = "only a later node defines: the graph has a cycle or is out of order"
+            reason = reason if later else "nothing before it defines"
+            self._report(f"reads '{name}', which {reason}", node, "export the model again")
         if missing:
             return "undefined"
         return "lost" if any(name in self.lost or name in self.unknown for name in names) else "active"
 
     def _branch(self, node: NodeProto) -> list[NodeProto]:
         """The nodes of the branch that an If with a constant condition takes, and copies to the If's own names."""
-        taken = "then_branch" if bool(self.values[node.input[0]].reshape(-1)[0]) else "else_branch"
-        body = next(a.g for a in node.attribute if a.name == taken)
+        condition = self.values[node.input[0]].reshape(-1)
+        taken = "then_branch" if condition.size and bool(condition[0]) else "else_branch"
+        body = next((a.g for a in node.attribute if a.name == taken), None)
+        if body is None or condition.size != 1 or len(body.output) != len(node.output):
+            self._report("its branches do not fit it", node, "export the model again")
+            self._lose(node)
+            return []
         self._bind_constants(body)
         pairs = zip(body.output, node.output, strict=True)
         copies = [helper.make_node("Identity", [inner.name], [outer]) for inner, outer in pairs]
@@ -278,7 +346,7 @@ class _Walk:
         try:
             results = evaluate(node, self.values, self.source.opset)
         except Exception as error:
-            _log.debug("%s '%s' is not folded: %s", node.op_type, node.name or node.output[0], error)
+            _log.debug("%s '%s' is not folded: %s", node.op_type, node.name or next(iter(node.output)), error)
             return False
         if results is None:
             return False
@@ -427,7 +495,7 @@ def _with_known_operators(source: SourceModel) -> SourceModel:
                 _log.debug("%s is not replaced by its body: %s", op, error)
                 continue
             proto = expanded if _strange(expanded) < _strange(proto) else proto
-    return source if proto is source.proto else normalised(proto, source.path, source.digest)
+    return source if proto is source.proto else normalised(proto, source.path, source.digest, source.external)
 
 
 def _strange(proto: ModelProto) -> set[str]:

@@ -1,32 +1,30 @@
 """Read an ONNX file and bring it into the form that the importer walks.
 
-Form: no model-local functions, no initializer among the inputs, external data in memory.
+Form: no model-local functions, no initializer among the inputs, every name defined once, small external data in memory
+and large ones mapped.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import subprocess
-import sys
-import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from os import environ, pathsep
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx
 import onnx.checker
 import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, inliner
-from onnx.external_data_helper import load_external_data_for_model
+from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
 
-from sgs.errors import UserError
+from sgs.errors import UserError, raise_all
+from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
+from sgs.frontends.onnx_walk import texts_of
+from sgs.numeric.quantise import Array
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")
-_SCRIPTS = Path(__file__).resolve().parents[2]  # the folder that holds the package
-_log = logging.getLogger(__name__)
+_AGAIN = "export or download the model again"
 
 Shape = tuple[int, ...]
 
@@ -43,24 +41,34 @@ class Port:
 
 @dataclass(frozen=True)
 class SourceModel:
-    """An ONNX model ready for import. `path` is for messages; `digest` the SHA-256 of the file."""
+    """An ONNX model ready for import. `path` is for messages, `digest` the SHA-256 of the file, `external` holds the
+    values of the initializers that the message itself lacks."""
 
     proto: ModelProto
     path: Path
     digest: str
     opset: int
+    external: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[Port]:
         """The inputs that a user feeds: those that no initializer gives a value."""
-        return [_port(value) for value in self.proto.graph.input]
+        return [port_of(value) for value in self.proto.graph.input]
 
     @property
     def outputs(self) -> list[Port]:
-        return [_port(value) for value in self.proto.graph.output]
+        return [port_of(value) for value in self.proto.graph.output]
+
+    def value_of(self, tensor: TensorProto) -> Array:
+        """The values of an initializer. Raises ValueError, LookupError or TypeError for a damaged one."""
+        if tensor.name in self.external and tensor.data_location == TensorProto.EXTERNAL:
+            return self.external[tensor.name]
+        if any(extent < 0 for extent in tensor.dims):
+            raise ValueError(f"its shape {list(tensor.dims)} is not one")
+        return numpy_helper.to_array(tensor)
 
 
-def _port(value: ValueInfoProto) -> Port:
+def port_of(value: ValueInfoProto) -> Port:
     tensor = value.type.tensor_type
     dims = tuple(d.dim_value if d.HasField("dim_value") else (d.dim_param or "?") for d in tensor.shape.dim)
     static = tensor.HasField("shape") and all(isinstance(d, int) and d > 0 for d in dims)
@@ -74,56 +82,98 @@ def _port(value: ValueInfoProto) -> Port:
 def load_model(path: Path) -> SourceModel:
     """Read and normalise an ONNX file.
 
-    Raises UserError for a file that is missing, empty, not ONNX, truncated, or whose operator set cannot be read.
+    Raises UserError for a file that is missing, empty, not ONNX, truncated, or whose operator set cannot be read; and
+    for external data that are not where they should be.
     """
-    content = _read(path)
+    return complete_model(*read_message(path), path)
+
+
+def read_message(path: Path) -> tuple[ModelProto, str]:
+    """(what an ONNX file holds, its SHA-256); external data are not looked at. Raises UserError."""
+    content = _map(path)
     try:
-        proto = onnx.load_model_from_string(content)
+        proto = ModelProto.FromString(memoryview(content))
     except (DecodeError, ValueError) as error:
-        raise _refused(path, "is not an ONNX model, or is truncated", "export or download the model again") from error
+        raise refused(path, "is not an ONNX model, or is truncated", _AGAIN) from error
+    if any(isinstance(text, bytes) for text in texts_of(proto)):
+        raise refused(path, "is damaged: a name in it is not UTF-8", _AGAIN)
+    if not (proto.graph.node or proto.graph.output):
+        raise refused(path, "holds no graph with outputs", _AGAIN)
+    return proto, hashlib.sha256(content).hexdigest()
+
+
+def complete_model(proto: ModelProto, digest: str, path: Path) -> SourceModel:
+    """The model of a message that was read from a file, with its external data. Raises UserError."""
     if not proto.graph.output:
-        raise _refused(path, "holds no graph with outputs", "export or download the model again")
-    try:
-        load_external_data_for_model(proto, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        remedy = "keep the data file beside the model"
-        raise _refused(path, f"its external data cannot be read: {_first_line(error)}", remedy) from error
-    return normalised(proto, path, hashlib.sha256(content).hexdigest())
+        raise refused(path, "holds no graph with outputs", _AGAIN)
+    return normalised(proto, path, digest, take_external(proto, path))
 
 
-def normalised(proto: ModelProto, path: Path, digest: str = "") -> SourceModel:
+def normalised(
+    proto: ModelProto, path: Path, digest: str = "", external: Mapping[str, Array] | None = None
+) -> SourceModel:
     """The model of a proto in memory, as `load_model` gives it; other frontends that speak ONNX start here."""
     opset = _default_opset(proto, path)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
     if proto.graph.sparse_initializer:
-        raise _refused(path, "holds sparse initializers", "export it with dense weights")
+        raise refused(path, "holds sparse initializers", "export it with dense weights")
     with_value = {tensor.name for tensor in proto.graph.initializer}
     fed = [value for value in proto.graph.input if value.name not in with_value]
     del proto.graph.input[:]
     proto.graph.input.extend(fed)
-    return SourceModel(proto, path, digest, opset)
+    _check_names(proto.graph, path)
+    return SourceModel(proto, path, digest, opset, external or {})
 
 
-def _read(path: Path) -> bytes:
+def _check_names(graph: GraphProto, path: Path) -> None:
+    """Raise UserError for every name that several things of the graph define."""
+    makers: dict[str, list[str]] = {}
+    for name, maker in _definitions(graph):
+        makers.setdefault(name, []).append(maker)
+    raise_all(
+        [
+            refused(path, f"'{name}' is defined {len(made_by)} times: by {', '.join(made_by[:5])}", _AGAIN)
+            for name, made_by in makers.items()
+            if len(made_by) > 1
+        ],
+        stage="convert",
+        file=path,
+    )
+
+
+def _definitions(graph: GraphProto) -> Iterator[tuple[str, str]]:
+    """(name, what defines it) of every value of a graph."""
+    yield from ((value.name, "an input") for value in graph.input)
+    yield from ((tensor.name, "an initializer") for tensor in graph.initializer)
+    for node in graph.node:
+        yield from ((name, f"{node.op_type} '{node.name or name}'") for name in node.output if name)
+
+
+def _map(path: Path) -> mmap.mmap:
+    """The bytes of the file, mapped, after a look at what kind of file it is."""
     if not path.is_file():
-        raise _refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of an .onnx file")
+        raise refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of an .onnx file")
     if path.suffix.lower() != ".onnx":
-        raise _refused(path, f"has the extension '{path.suffix}'", "the onnx platform takes .onnx files")
+        raise refused(path, f"has the extension '{path.suffix}'", "the onnx platform takes .onnx files")
     try:
-        content = path.read_bytes()
+        size = path.stat().st_size
+        if size > LARGEST_MESSAGE:
+            remedy = "export it again with its weights as external data"
+            raise refused(path, "is larger than the 2 GiB that an ONNX file may have", remedy)
+        if size == 0:
+            raise refused(path, "is empty", _AGAIN)
+        with path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
-    if not content:
-        raise _refused(path, "is empty", "export or download the model again")
-    return content
+        raise refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
 
 
-def _refused(path: Path, reason: str, remedy: str) -> UserError:
+def refused(path: Path, reason: str, remedy: str) -> UserError:
     return UserError(reason, stage="convert", file=path, remedy=remedy)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -131,24 +181,33 @@ def _default_opset(proto: ModelProto, path: Path) -> int:
     versions = [entry.version for entry in proto.opset_import if entry.domain in _DEFAULT_DOMAINS]
     newest = onnx.defs.onnx_opset_version()
     if not versions and proto.ir_version >= 3:
-        raise _refused(path, "names no operator set", "export or download the model again")
+        raise refused(path, "names no operator set", _AGAIN)
     opset = max(versions, default=1)
     if opset > newest:
-        raise _refused(path, f"uses operator set {opset}, newer than {newest}", "update the onnx package")
+        raise refused(path, f"uses operator set {opset}, newer than {newest}", "update the onnx package")
     return int(opset)
 
 
 # -- shapes ----------------------------------------------------------------------------------------------------
 def input_ports(
-    source: SourceModel, shapes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None, order: Sequence[str]
+    source: SourceModel,
+    shapes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None,
+    order: Sequence[str],
+    cut: Mapping[str, Shape] | None = None,
 ) -> list[Port]:
     """The model's inputs with static shapes, in `order` (their names).
 
-    `shapes` overrides what the file says, by name or one per input in `order`. Raises UserError for an input whose
-    shape is neither static nor given, and for shapes that do not match the inputs.
+    `shapes` overrides what the file says, by name or one per input in `order`; so does `cut`, the shapes that --inputs
+    gives. Raises UserError for an input whose shape is neither static nor given, and for shapes that do not match the
+    inputs or each other.
     """
     by_name = {port.name: port for port in source.inputs}
     given = _shapes_by_name(source, shapes, order)
+    for name, shape in (cut or {}).items():
+        if given.setdefault(name, shape) != shape:
+            told = ",".join(map(str, given[name]))
+            reason = f"--input_shapes gives '{name}' the shape {told}, --inputs {','.join(map(str, shape))}"
+            raise refused(source.path, reason, "give it once")
     ports, dynamic = [], []
     for name in order:
         port = by_name[name]
@@ -159,16 +218,22 @@ def input_ports(
         ports.append(port)
     if dynamic:
         told = ", ".join(f"'{p.name}' [{','.join(map(str, p.declared))}]" for p in dynamic)
-        example = ":".join(",".join(map(str, _example_dims(port))) for port in ports)
+        assumed = assumed_shapes(ports)
+        example = ":".join(",".join(map(str, port.shape or assumed[port.name])) for port in ports)
         remedy = f"give every input's shape with --input_shapes, for example --input_shapes {example}"
-        raise _refused(source.path, f"the shape of input {told} is not static", remedy)
+        raise refused(source.path, f"the shape of input {told} is not static", remedy)
     return ports
 
 
-def _example_dims(port: Port) -> list[int]:
-    """A shape that the declaration allows: a free first dimension (the batch) is 1, free others are 224."""
-    dims = port.shape if port.shape is not None else port.declared
-    return [dim if isinstance(dim, int) and dim > 0 else 224 if axis else 1 for axis, dim in enumerate(dims)]
+def assumed_shapes(ports: Sequence[Port]) -> dict[str, Shape]:
+    """Shapes that the declarations allow: a first dimension that is free (the batch) is 1, other free ones are 224; the
+    same symbol is the same number everywhere."""
+    batches = {port.declared[0] for port in ports if port.declared} - {"?"}
+
+    def extent(dim: int | str, axis: int) -> int:
+        return dim if isinstance(dim, int) and dim > 0 else 1 if axis == 0 or dim in batches else 224
+
+    return {port.name: tuple(extent(dim, axis) for axis, dim in enumerate(port.declared)) for port in ports}
 
 
 def _shapes_by_name(
@@ -180,12 +245,12 @@ def _shapes_by_name(
         if len(shapes) != len(order):
             names = ", ".join(order)
             reason = f"{len(shapes)} input shapes for {len(order)} inputs ({names})"
-            raise _refused(source.path, reason, "--input_shapes takes one shape per input, with ':' between them")
+            raise refused(source.path, reason, "--input_shapes takes one shape per input, with ':' between them")
         shapes = dict(zip(order, shapes, strict=True))
     for name in shapes:
         if name not in order:
             reason = f"a shape is given for '{name}', which is not an input"
-            raise _refused(source.path, reason, f"inputs: {', '.join(order)}")
+            raise refused(source.path, reason, f"inputs: {', '.join(order)}")
     return {name: tuple(int(d) for d in shape) for name, shape in shapes.items()}
 
 
@@ -193,7 +258,7 @@ def _with_shape(source: SourceModel, port: Port, shape: Shape) -> Port:
     if any(d <= 0 for d in shape) or (port.declared and len(port.declared) != len(shape)):
         told = f"[{','.join(map(str, port.declared))}]"
         reason = f"shape {','.join(map(str, shape))} does not fit input '{port.name}' {told}"
-        raise _refused(source.path, reason, "give as many positive extents as the input has dimensions")
+        raise refused(source.path, reason, "give as many positive extents as the input has dimensions")
     return replace(port, shape=shape)
 
 
@@ -203,7 +268,8 @@ def fix_shapes(proto: ModelProto, ports: Sequence[Port]) -> ModelProto:
     fixed.CopyFrom(proto)
     shapes = {port.name: port.shape for port in ports}
     for value in fixed.graph.input:
-        _declare(value, shapes[value.name] or ())
+        if value.name in shapes:
+            declare(value, shapes[value.name] or ())
     del fixed.graph.value_info[:]
     for value in fixed.graph.output:
         for dim in value.type.tensor_type.shape.dim:
@@ -211,41 +277,28 @@ def fix_shapes(proto: ModelProto, ports: Sequence[Port]) -> ModelProto:
     return fixed
 
 
-def _declare(value: ValueInfoProto, shape: Shape) -> None:
+def declare(value: ValueInfoProto, shape: Shape) -> None:
     kind = value.type.tensor_type.elem_type or TensorProto.FLOAT
     value.type.tensor_type.CopyFrom(helper.make_tensor_type_proto(kind, shape).tensor_type)
 
 
+def check_file(path: Path) -> None:
+    """Raise UserError with what onnx.checker has against a file. It is given the path, not the model: files whose data
+    lie outside are checked as well."""
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, DecodeError, OSError, ValueError, RuntimeError) as error:
+        raise refused(
+            path, f"onnx.checker: {first_line(error)}", "run without --checker to try it all the same"
+        ) from error
+
+
 def invalid_because(source: SourceModel, ports: Sequence[Port]) -> str | None:
     """Why ONNX itself finds the model invalid at these input shapes, None when it does not."""
-    fixed = fix_shapes(source.proto, ports)
+    fixed = fix_shapes(without_external(source.proto), ports)
     try:
         onnx.checker.check_model(fixed)
         onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
-        return _first_line(error)
+        return first_line(error)
     return None
-
-
-# -- simplification --------------------------------------------------------------------------------------------
-def simplified(source: SourceModel, ports: Sequence[Port], time_limit: float = 120.0) -> SourceModel | None:
-    """The model after onnxsim at the ports' shapes; None, with a warning in the log, when onnxsim fails.
-
-    onnxsim is native code that has been seen to crash and to hang: it runs in a process of its own with a time limit.
-    """
-    with tempfile.TemporaryDirectory(prefix="sgs_simplify_") as folder:
-        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save_model(fix_shapes(source.proto, ports), before)
-        command = [sys.executable, "-m", "sgs.frontends.onnx_simplify", str(before), str(after)]
-        paths = [str(_SCRIPTS), *filter(None, [environ.get("PYTHONPATH")])]
-        variables = {**environ, "PYTHONPATH": pathsep.join(paths)}
-        try:
-            done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=time_limit)
-        except subprocess.TimeoutExpired:
-            _log.warning("onnxsim took longer than %.0f s; the model is imported as it is", time_limit)
-            return None
-        if done.returncode or not after.is_file():
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            _log.warning("onnxsim ended with code %d (%s); the model is imported as it is", done.returncode, last)
-            return None
-        return normalised(onnx.load_model(after), source.path, source.digest)

@@ -197,6 +197,8 @@ def _import(ctx: ImportContext, axes: dict[int, Axis], coordinate: str, rounding
         return [x]
     fill = float(ctx.attrs.get("extrapolation_value", 0.0))
     if mode == "nearest":
+        if rounding not in ROUNDINGS:
+            raise ctx.refuse(f"nearest_mode {rounding} is not known", f"use one of {', '.join(ROUNDINGS)}")
         simple = ctx.op == "Resize" and ctx.opset < 11  # rounds up where it makes smaller
         roundings = {i: "ceil" if simple and a.scale < 1 else rounding for i, a in changed.items()}
         nearest = {i: _plan_nearest(a, coordinate, roundings[i], fill) for i, a in changed.items()}
