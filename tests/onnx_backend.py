@@ -103,6 +103,11 @@ def model_and_data(case: Any) -> tuple[ModelProto, list[tuple[list[Any], list[An
     return model, data
 
 
+def _array(value: Any) -> Any:
+    """Tensors of ONNX as arrays; anything else as it is."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+
+
 def _read_value(file: Path, value: onnx.ValueInfoProto) -> Any:
     if not value.type.HasField("tensor_type"):
         return None
@@ -123,7 +128,7 @@ def run_model(
     names = [value.name for value in model.graph.input]
     with_value = {tensor.name for tensor in model.graph.initializer}
     names = [name for name in names if name not in with_value] if len(inputs) < len(names) else names
-    feeds = dict(zip(names, inputs, strict=True))
+    feeds = {name: _array(value) for name, value in zip(names, inputs, strict=True)}
     try:
         graph, baked = imported(model, feeds)
         optimise(graph)
@@ -137,7 +142,7 @@ def run_model(
     except Exception:
         return Outcome(WRONG, traceback.format_exc().strip().splitlines()[-1], baked)
     for value, truth in zip(values, outputs, strict=True):
-        reason = difference(value, truth, rtol, atol)
+        reason = difference(value, _array(truth), rtol, atol)
         if reason:
             return Outcome(WRONG, reason, baked)
     return Outcome(PASSED, baked=baked)
@@ -145,12 +150,13 @@ def run_model(
 
 def imported(model: ModelProto, feeds: dict[str, Any]) -> tuple[Graph, tuple[str, ...]]:
     """(imported graph, inputs that had to be baked). Raises UserError."""
-    baked = [name for name, value in feeds.items() if isinstance(value, np.ndarray) and not value.size]  # nothing to feed
+    arrays = {name: value for name, value in feeds.items() if isinstance(value, np.ndarray)}
+    baked = [name for name, value in arrays.items() if not value.size]  # nothing to feed
     while True:
         fixed = _baked(model, feeds, baked)
-        shapes = {n: np.shape(v) for n, v in feeds.items() if n not in baked and isinstance(v, np.ndarray)}
+        shapes = {name: value.shape for name, value in arrays.items() if name not in baked}
         try:
-            layouts: Any = {value.name: "NCHW" for value in [*model.graph.input, *model.graph.output]}
+            layouts: Any = dict.fromkeys([*shapes, *(value.name for value in model.graph.output)], "NCHW")
             graph = import_model(
                 normalised(fixed, Path("case.onnx")), input_shapes=shapes, source_layouts=layouts, skip_simplify=True
             )
@@ -211,10 +217,11 @@ def difference(value: Any, truth: Any, rtol: float, atol: float) -> str:
         wrong = int(np.sum(value != truth))
         return f"{wrong} of {truth.size} differ" if wrong else ""
     wide = truth.astype(np.float64)
-    rtol = max(rtol, _HALF.get(name, 0))
+    rtol = max(rtol, _HALF.get(name, 0))  # what is between operands and result has been rounded to that type as well
+    atol = max(atol, 1e-6, _HALF.get(name, 0) * float(np.abs(wide[np.isfinite(wide)]).max(initial=0)))
     # values that a double holds and a float does not count as infinite
     wide = np.where(np.abs(wide) > np.finfo(np.float32).max, np.copysign(np.inf, wide), wide)
-    close = np.isclose(value, wide, rtol=rtol, atol=max(atol, 1e-6), equal_nan=True)
+    close = np.isclose(value, wide, rtol=rtol, atol=atol, equal_nan=True)
     return "" if close.all() else f"{int(np.sum(~close))} of {truth.size} differ"
 
 

@@ -213,9 +213,7 @@ class _Walk:
         self._bind_constants(self.source.proto.graph)
         self._walk()
         for name in self.output_names:
-            if not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
-                self._report(f"output '{name}' is computed by no node", remedy="export the model again")
-            self._check_output_shape(name)
+            self._check_output(name)
         if not self.problems:
             self._add_outputs()
             self.graph.prune()
@@ -232,6 +230,15 @@ class _Walk:
             self._report(
                 f"output '{name}' has the shape [{is_}], not [{told}]", remedy="--outputs takes names alone too"
             )
+
+    def _check_output(self, name: str) -> None:
+        if not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
+            self._report(f"output '{name}' is computed by no node", remedy="export the model again")
+        elif name in self.values and name not in self.tensors:
+            try:
+                as_graph_data(self.values[name])
+            except ValueError as error:
+                self._report(f"output '{name}' is a constant of a type that no graph holds").__cause__ = error
 
     def _record(self) -> dict[str, Any]:
         proto = self.source.proto
