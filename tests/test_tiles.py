@@ -23,6 +23,9 @@ from sgs.registry import CONSTRAINTS, INFER, MOVE, QUANTISE, REFERENCE, TILE, Bo
 CUTTABLE = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PRELU"), {1, 2, 3}),
     **dict.fromkeys(("FLOOR_DIV", "FLOOR_MOD", "CAST"), {1, 2, 3}),
+    **dict.fromkeys(("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"), {1, 2, 3}),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "SELECT_V2"), {1, 2, 3}),
+    **dict.fromkeys(("BITWISE_AND", "BITWISE_OR", "BITWISE_XOR", "LEFT_SHIFT", "RIGHT_SHIFT"), {0, 1, 2}),
     **dict.fromkeys(("TABLE", "QUANTIZE", "DEQUANTIZE"), {1, 2, 3}),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), {0, 1, 2, 3}),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), {0, 1, 2, 3}),

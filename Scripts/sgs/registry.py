@@ -299,9 +299,9 @@ FIXED_EXPAND: RuleTable[Callable[[Graph, Node], None]] = RuleTable("fixed expans
 # (low, high) of the real result of operators whose range is known without measuring
 RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 
-# (node) → the operand whose range the result's parameters come from, because what the node adds to it only has to lose
-# against every value and may saturate; None where the result has a range of its own
-RANGE_FROM: RuleTable[Callable[[Node], int | None]] = RuleTable("range source")
+# (node, operands) → the operand whose range the result's parameters come from, because what the node adds to it only
+# has to lose against every value and may saturate; None where the result has a range of its own
+RANGE_FROM: RuleTable[Callable[[Node, Sequence[Tensor | None]], int | None]] = RuleTable("range source")
 
 
 # -- compiler
@@ -448,8 +448,9 @@ IMPORT_ONNX: RuleTable[Callable[[ImportContext], Sequence[Tensor]]] = RuleTable(
 
 @dataclass(frozen=True)
 class OnnxCase:
-    """One ONNX node as test example: `inputs` name → shape of float inputs, `constants` name → array, in operand order
-    by `order` (default: inputs, then constants; "" is an absent operand)."""
+    """One ONNX node as test example: `inputs` name → shape, `constants` name → array, in operand order by `order`
+    (default: inputs, then constants; "" is an absent operand). Inputs are float32 but for those in `types`, name →
+    numpy's name of a type."""
 
     op: str
     inputs: dict[str, Shape]
@@ -460,6 +461,7 @@ class OnnxCase:
     opset: int = 17
     low: float = -1.0
     high: float = 1.0
+    types: dict[str, str] = field(default_factory=dict)
 
 
 ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")

@@ -32,10 +32,10 @@ Domain = Callable[[GraphBuilder, Tensor], Tensor]  # brings any real numbers to 
 
 
 def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-    """Raises ValueError for an operand of other than real numbers."""
+    """Raises ValueError for an operand that holds no real numbers."""
     x = operands[0]
     assert x is not None
-    if not x.dtype.is_float:
+    if not x.dtype.is_float and x.quant is None:
         raise ValueError(f"{node.op} takes real numbers, not {x.dtype.name}")
     return [(x.shape, x.dtype)]
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
-from sgs.ops._unary import same, unary_cases
+from sgs.numeric.types import DType
+from sgs.ops._integers import in_integers, present
+from sgs.ops._unary import unary_cases
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
+
+_NO_BOUND = 3e38  # a Clip to beyond it is none
 
 
 def _number(value: float) -> Array:
@@ -41,6 +47,12 @@ class _Formula:
     def negative_part(self, x: Tensor) -> Tensor:
         return self._binary("MINIMUM", x, 0.0)
 
+    def exceeds(self, x: Tensor, limit: float) -> Tensor:
+        return self._binary("GREATER", x, limit)
+
+    def select(self, condition: Tensor, x: Tensor, other: Tensor | float) -> Tensor:
+        return self.ctx.emit("SELECT_V2", condition, x, _number(other) if isinstance(other, float) else other)
+
     def softplus(self, x: Tensor) -> Tensor:
         """max(x, 0) + log(1 + exp(-|x|)): no exponential overflows."""
         power = self.ctx.emit("EXP", self.ctx.emit("NEG", self.ctx.emit("ABS", x)))
@@ -58,12 +70,42 @@ def _operand(ctx: ImportContext) -> tuple[Tensor, _Formula]:
     return x, _Formula(ctx)
 
 
-IMPORT_ONNX.add("Abs", same("ABS"))
-IMPORT_ONNX.add("Neg", same("NEG"))
-IMPORT_ONNX.add("Sign", same("SIGN"))
-IMPORT_ONNX.add("Relu", same("RELU"))
-for _op in ("Abs", "Neg", "Sign", "Relu"):
-    ONNX_EXAMPLES.add(_op, unary_cases(_op))
+_ZERO, _ONE = np.array([0], np.int32), np.array([1], np.int32)
+
+
+def _negated(ctx: ImportContext, x: Tensor) -> Tensor:
+    return ctx.emit("SUB", _ZERO, x, activation="NONE")
+
+
+def _sign(ctx: ImportContext, x: Tensor) -> Tensor:
+    return ctx.emit("MINIMUM", ctx.emit("MAXIMUM", x, -_ONE), _ONE)
+
+
+_WITH_INTEGERS: dict[str, tuple[str, Callable[[ImportContext, Tensor], Tensor]]] = {  # of reals, of INT32
+    "Abs": ("ABS", lambda ctx, x: ctx.emit("MAXIMUM", x, _negated(ctx, x))),
+    "Neg": ("NEG", _negated),
+    "Sign": ("SIGN", _sign),
+    "Relu": ("RELU", lambda ctx, x: ctx.emit("MAXIMUM", x, _ZERO)),
+}
+
+
+def _import(op: str, of_integers: Callable[[ImportContext, Tensor], Tensor]) -> Callable[[ImportContext], list[Tensor]]:
+    def convert(ctx: ImportContext) -> list[Tensor]:
+        (x,) = present(ctx)
+        return [ctx.emit(op, x) if x.dtype.is_float else in_integers(ctx, lambda value: of_integers(ctx, value), [x])]
+
+    return convert
+
+
+for _onnx, _row in _WITH_INTEGERS.items():
+    IMPORT_ONNX.add(_onnx, _import(*_row))
+    ONNX_EXAMPLES.add(
+        _onnx,
+        [
+            *unary_cases(_onnx),
+            *(OnnxCase(_onnx, {"x": (3, 7)}, low=-99, high=99, types={"x": kind}) for kind in ("int8", "int32")),
+        ],
+    )
 
 
 @IMPORT_ONNX.row("Reciprocal")
@@ -137,6 +179,26 @@ def import_celu(ctx: ImportContext) -> list[Tensor]:
     return [write.add(write.positive_part(x), write.mul(below, alpha))]
 
 
+@IMPORT_ONNX.row("ThresholdedRelu")
+def import_thresholded_relu(ctx: ImportContext) -> list[Tensor]:
+    """x where it exceeds alpha, else 0."""
+    x, write = _operand(ctx)
+    return [write.select(write.exceeds(x, float(ctx.attrs.get("alpha", 1.0))), x, 0.0)]
+
+
+@IMPORT_ONNX.row("Shrink")
+def import_shrink(ctx: ImportContext) -> list[Tensor]:
+    """x + bias below -lambd, x − bias above lambd, 0 between."""
+    x, write = _operand(ctx)
+    if not x.dtype.is_float:
+        raise ctx.refuse("integers that shrink", "real numbers are supported")
+    lambd, bias = float(ctx.attrs.get("lambd", 0.5)), float(ctx.attrs.get("bias", 0.0))
+    above = write.select(write.exceeds(x, lambd), write.add(x, -bias), 0.0)
+    return [write.select(ctx.emit("LESS", x, _number(-lambd)), write.add(x, bias), above)]
+
+
+ONNX_EXAMPLES.add("ThresholdedRelu", unary_cases("ThresholdedRelu", alpha=1.7))
+ONNX_EXAMPLES.add("Shrink", [*unary_cases("Shrink"), *unary_cases("Shrink", lambd=1.4, bias=1.1)])
 ONNX_EXAMPLES.add("Softplus", unary_cases("Softplus", -30, 30))
 ONNX_EXAMPLES.add("Softsign", unary_cases("Softsign"))
 ONNX_EXAMPLES.add("Mish", unary_cases("Mish", -30, 30, opset=18))
@@ -155,26 +217,43 @@ _CLIPS: dict[tuple[float | None, float | None], str] = {
 
 @IMPORT_ONNX.row("Clip")
 def import_clip(ctx: ImportContext) -> list[Tensor]:
-    """The bounds that TFLite has a builtin for, else MAXIMUM and MINIMUM with constants."""
-    low: Any = ctx.attrs.get("min")
-    high: Any = ctx.attrs.get("max")
-    if len(ctx.inputs) > 1 and ctx.inputs[1] is not None:
-        low = ctx.constant(1, "min")
-    if len(ctx.inputs) > 2 and ctx.inputs[2] is not None:
-        high = ctx.constant(2, "max")
-    floor = None if low is None or float(low) < -3e38 else float(low)
-    ceiling = None if high is None or float(high) > 3e38 else float(high)
-    x = ctx.inputs[0]
-    if (floor, ceiling) in _CLIPS:
-        return [ctx.emit(_CLIPS[(floor, ceiling)], x)]
-    if floor is not None:
-        x = ctx.emit("MAXIMUM", x, np.array([floor], np.float32))
-    if ceiling is not None:
-        x = ctx.emit("MINIMUM", x, np.array([ceiling], np.float32))
+    """The bounds that TFLite has a builtin for, else MAXIMUM and MINIMUM."""
+    x, *bounds = (*ctx.inputs, None, None)[:3]
     assert x is not None
-    return [x]
+    if "min" in ctx.attrs or "max" in ctx.attrs:  # before operator set 11
+        bounds = [_bound(ctx.attrs.get(name)) for name in ("min", "max")]
+    known = tuple(_real_bound(bound) for bound in bounds)
+    if x.dtype.is_float and known in _CLIPS:
+        return [ctx.emit(_CLIPS[known], x)]
+    steps = [
+        (op, bound)
+        for op, bound, value in zip(("MAXIMUM", "MINIMUM"), bounds, known, strict=True)
+        if bound is not None and value is not None
+    ]
+
+    def clipped(value: Tensor, *ends: Tensor) -> Tensor:
+        for (op, _), end in zip(steps, ends, strict=True):
+            value = ctx.emit(op, value, end)
+        return value
+
+    return [in_integers(ctx, clipped, [x, *(bound for _, bound in steps)])]
 
 
+def _bound(value: float | None) -> Tensor | None:
+    return None if value is None else Tensor("bound", (), DType.FLOAT32, np.array(value, np.float32))
+
+
+def _real_bound(bound: Tensor | None) -> float | None:
+    """The value of a constant bound, NaN for a computed one, None for one that lets everything pass."""
+    if bound is None:
+        return None
+    if bound.data is None:
+        return math.nan
+    value = float(bound.data.reshape(-1)[0])
+    return None if bound.dtype.is_float and abs(value) > _NO_BOUND else value
+
+
+_BYTES = dict.fromkeys(("x", "lo", "hi"), "int8")
 ONNX_EXAMPLES.add(
     "Clip",
     [
@@ -189,5 +268,8 @@ ONNX_EXAMPLES.add(
             for a, b in ((0, 6), (-1, 1), (0, 1), (-2.5, 3.25))
         ),
         OnnxCase("Clip", {"x": (1, 5, 7, 6)}, {"lo": np.asarray(0, np.float32)}, low=-8, high=8),
+        OnnxCase("Clip", {"x": (1, 5, 7, 6)}, attrs={"min": -2.0, "max": 3.0}, low=-8, high=8, opset=10),
+        OnnxCase("Clip", {"x": (3, 7), "hi": ()}, order=("x", "", "hi")),
+        OnnxCase("Clip", {"x": (3, 7), "lo": (), "hi": ()}, low=-99, high=99, types=_BYTES),
     ],
 )

@@ -6,18 +6,19 @@ real result.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from sgs.builder import GraphBuilder
-from sgs.ir.graph import Graph, Tensor
+from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._elementwise import Meaning, add_elementwise, onnx
+from sgs.ops._elementwise import Meaning, add_elementwise, carrier_of, numbers, onnx
 from sgs.ops._integers import in_integers, present
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, Lowering, OnnxCase, SimRow
+from sgs.ops.pad import is_marker
+from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, ImportContext, Lowering, OnnxCase, SimRow
 
 _FUSING = ("ADD", "SUB", "MUL", "DIV")
 
@@ -156,6 +157,21 @@ def _add(op: str) -> None:
 
 for _op in _OPTIONS:
     _add(_op)
+
+
+@RANGE_FROM.row("ADD")
+def range_from(node: Node, operands: Sequence[Tensor | None]) -> int | None:
+    """The other operand where one is a constant mask: 0, or a marker."""
+    marked = [index for index in (0, 1) if _is_mask(operands[index])]
+    return 1 - marked[0] if len(marked) == 1 else None
+
+
+def _is_mask(tensor: Tensor | None) -> bool:
+    if tensor is None or tensor.data is None or carrier_of(tensor) != "real":
+        return False
+    values = numbers(tensor, tensor.data)
+    marked = is_marker(values)
+    return bool(marked.any() and ((values == 0) | marked).all())
 
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@ from sgs.quant.prepare import FUNCTION, kind_of, range_source
 from sgs.registry import FIXED_EXPAND, OPERATOR, QUANTISE
 
 WEIGHT_TYPE = {4: DType.INT4, 8: DType.INT8, 16: DType.INT16}  # of a sum of products, by its precision
+_FAR = 1e38  # what infinities among constants become: codes of it stand for binary32 numbers
 _SUM_LIMIT = 2.0**30  # widening keeps the products of a sum on UINT8 operands below this
 _BIAS_LIMIT = {DType.UINT8: 2.0**30, DType.INT16: 2.0**51}  # and the bias below this, by type of the operand
 _EXACT = {DType.UINT8: 2.0**31, DType.INT16: 2.0**53}  # sums in int32 and in binary64 are exact below this
@@ -200,7 +201,7 @@ class FixedBuilder:
         self._movers = {name: node for node in moving for name in moved_results(node)}
         self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
         self._range_sources = {
-            name: source for node in prepared.nodes if (source := range_source(node)) for name in node.outputs
+            name: source for node in prepared.nodes if (source := range_source(prepared, node)) for name in node.outputs
         }
 
     # -- storage -------------------------------------------------------------------------------------------------------
@@ -372,8 +373,9 @@ class FixedBuilder:
         key = (constant.name, DType.INT16)
         if key not in self._casts:
             assert constant.data is not None
-            params = symmetric_params(np.abs(constant.data).max(initial=0.0), DType.INT16)
-            codes = quantise(constant.data, params, DType.INT16)
+            data = np.clip(constant.data, -_FAR, _FAR)
+            params = symmetric_params(np.abs(data).max(initial=0.0), DType.INT16)
+            codes = quantise(data, params, DType.INT16)
             self._casts[key] = self.graph.add_constant(f"{constant.name}/codes", codes, quant=params).name
         return self._casts[key]
 

@@ -36,7 +36,7 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
         if node.op in ("QUANTIZE", "NORMALISE_IMAGE"):
             source = node.inputs[0] or ""
             names[node.outputs[0]] = names.get(source, source)
-        if range_source(node) is not None:
+        if range_source(fixed, node) is not None:
             marked.update(node.outputs)
     codes = [t for t in fixed.activations() if t.quant is not None and t.dtype in (DType.UINT8, DType.INT16)]
     return [(names.get(t.name, t.name), t) for t in codes if t.name not in marked]

@@ -176,7 +176,7 @@ class _Comparison:
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
         self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
-        marked = {name for node in core.nodes if range_source(node) is not None for name in node.outputs}
+        marked = {name for node in core.nodes if range_source(core, node) is not None for name in node.outputs}
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
         self._segments = _split(graph)
         self._place()

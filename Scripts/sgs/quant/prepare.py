@@ -105,10 +105,10 @@ def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) 
     return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
 
 
-def range_source(node: Node) -> str | None:
+def range_source(graph: Graph, node: Node) -> str | None:
     """The operand that gives a prepared node's results their range; None where they have a range of their own."""
     row = RANGE_FROM.get(node.op)
-    index = None if row is None else row(node)
+    index = None if row is None else row(node, graph.operands(node))
     return None if index is None else node.inputs[index]
 
 

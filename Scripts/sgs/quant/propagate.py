@@ -33,7 +33,7 @@ _PROBES = np.unique(np.concatenate([-_REACH, [0.0], _REACH, np.linspace(-20, 20,
 # -- activations -------------------------------------------------------------------------------------------------------
 def marked_tensors(graph: Graph) -> set[str]:
     """Results that hold fill values which only mark a place; their range is that of the operand they come from."""
-    return {name for node in graph.nodes if range_source(node) is not None for name in node.outputs}
+    return {name for node in graph.nodes if range_source(graph, node) is not None for name in node.outputs}
 
 
 def observed_tensors(graph: Graph) -> list[str]:
