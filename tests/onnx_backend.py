@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test import loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Scripts"))
@@ -90,7 +90,7 @@ def load_cases(kind: str) -> list[Any]:
 def model_and_data(case: Any) -> tuple[ModelProto, list[tuple[list[Any], list[Any]]]]:
     """The model of a test and its (inputs, outputs), in memory or read from the test's folder."""
     if case.model is not None:
-        return case.model, case.data_sets
+        return case.model, [tuple([_array(v) for v in side] for side in pair) for pair in case.data_sets]
     folder = Path(case.model_dir)
     model = onnx.load(folder / "model.onnx")
     data = []
@@ -105,13 +105,13 @@ def model_and_data(case: Any) -> tuple[ModelProto, list[tuple[list[Any], list[An
 
 def _array(value: Any) -> Any:
     """Tensors of ONNX as arrays; anything else as it is."""
-    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
 
 
 def _read_value(file: Path, value: onnx.ValueInfoProto) -> Any:
     if not value.type.HasField("tensor_type"):
         return None
-    return numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes()))
+    return numpy_helper.to_array(TensorProto.FromString(file.read_bytes()))
 
 
 def run_case(case: Any, folder: Path) -> Outcome:
@@ -128,7 +128,7 @@ def run_model(
     names = [value.name for value in model.graph.input]
     with_value = {tensor.name for tensor in model.graph.initializer}
     names = [name for name in names if name not in with_value] if len(inputs) < len(names) else names
-    feeds = {name: _array(value) for name, value in zip(names, inputs, strict=True)}
+    feeds = dict(zip(names, inputs, strict=True))
     try:
         graph, baked = imported(model, feeds)
         optimise(graph)
@@ -142,7 +142,7 @@ def run_model(
     except Exception:
         return Outcome(WRONG, traceback.format_exc().strip().splitlines()[-1], baked)
     for value, truth in zip(values, outputs, strict=True):
-        reason = difference(value, _array(truth), rtol, atol)
+        reason = difference(value, truth, rtol, atol)
         if reason:
             return Outcome(WRONG, reason, baked)
     return Outcome(PASSED, baked=baked)

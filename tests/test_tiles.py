@@ -37,6 +37,8 @@ CUTTABLE = {
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
     **dict.fromkeys(("BATCH_MATMUL", "NORMALISE"), {0, 1, 2, 3}),
     "NORMALISE_IMAGE": {1, 2, 3},
+    "ONE_HOT": {0, 1, 2},
+    "REVERSE_SEQUENCE": {0, 1, 2, 3},
     **dict.fromkeys(("SCATTER_ND_UPDATE", "SCATTER_ND_ADD", "SCATTER_ND_MUL"), {1, 2, 3}),
     **dict.fromkeys(("SCATTER_ND_MAX", "SCATTER_ND_MIN"), {1, 2, 3}),
     "GATHER_ND": {0, 1, 2, 3},

@@ -81,9 +81,11 @@ SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"})
 
 @IMPORT_ONNX.row("Concat")
 def import_concat(ctx: ImportContext) -> list[Tensor]:
-    first = ctx.inputs[0]
-    assert first is not None
-    return [ctx.emit("CONCATENATION", *ctx.inputs, axis=ctx.attrs["axis"] % len(first.shape))]
+    """Operands without elements, such as an empty list that grew, add nothing."""
+    operands = [x for x in ctx.inputs if x is not None and x.elements]
+    if len(operands) == 1:
+        return operands
+    return [ctx.emit("CONCATENATION", *operands, axis=int(ctx.attrs.get("axis", 1)) % len(operands[0].shape))]
 
 
 ONNX_EXAMPLES.add(
