@@ -157,6 +157,7 @@ class _Walk:
         self.unknown: set[str] = set()  # constants that depend on the shape of a lost activation
         self.lost: set[str] = set()  # results of nodes that were refused
         self.problems: list[UserError] = []
+        self.readers = {**dict.fromkeys(outputs, False), **dict.fromkeys(_all_reads(source.proto.graph), True)}
 
     def run(self) -> list[UserError]:
         """Import everything; returns the problems, of which the graph is free only when there are none."""
@@ -303,7 +304,13 @@ class _Walk:
         try:
             operands = _aligned(node, [self._operand(name) for name in node.input])
             context = NodeContext(
-                self.builder, node, operands, self.values, opset=self.source.opset, path=self.source.path
+                self.builder,
+                node,
+                operands,
+                self.values,
+                opset=self.source.opset,
+                path=self.source.path,
+                readers=self.readers,
             )
             mark = len(self.graph.nodes)
             results = row(context)
@@ -338,7 +345,9 @@ class _Walk:
         for index, name in enumerate(node.output):
             if not name:
                 continue
-            if index >= len(results):
+            if index >= len(results) and name not in self.readers:
+                self.lost.add(name)
+            elif index >= len(results):
                 self._report(f"its result {index} ('{name}') is not supported", node)
                 self.lost.add(name)
             elif results[index].data is not None:
@@ -376,6 +385,20 @@ class _Walk:
 def _key(node: NodeProto) -> str:
     """The operator's name in the import table: operators of other domains are `domain.Operator`."""
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _all_reads(graph: GraphProto) -> set[str]:
+    """Names of all values that some node reads, in the branches of an If as well."""
+    found: set[str] = set()
+    pending = [graph]
+    while pending:
+        part = pending.pop()
+        for node in part.node:
+            found.update(node.input)
+            pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+        if part is not graph:
+            found.update(value.name for value in part.output)
+    return found
 
 
 def _aligned(node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:
