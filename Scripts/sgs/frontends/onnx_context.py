@@ -64,7 +64,7 @@ class NodeContext:
 
     def reader_of(self, index: int) -> Literal["", "output", "node"]:
         name = self._node.output[index] if index < len(self._node.output) else ""
-        if name not in self._readers:
+        if not name or name not in self._readers:
             return ""
         return "node" if self._readers[name] else "output"
 

@@ -394,7 +394,7 @@ def _all_reads(graph: GraphProto) -> set[str]:
     while pending:
         part = pending.pop()
         for node in part.node:
-            found.update(node.input)
+            found.update(filter(None, node.input))
             pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
         if part is not graph:
             found.update(value.name for value in part.output)
