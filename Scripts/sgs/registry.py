@@ -432,6 +432,9 @@ class ImportContext(Protocol):
     def needs_constant(self, index: int, what: str) -> Exception:
         """The error to raise for an operand that is computed and would have to be constant."""
 
+    def reader_of(self, index: int) -> Literal["", "output", "node"]:
+        """Whether another node reads a result, or else it is an output of the network, or nothing wants it."""
+
     def refuse(self, reason: str, remedy: str = "") -> Exception:
         """The error to raise for a form that has no meaning here; names node, operator and file."""
 

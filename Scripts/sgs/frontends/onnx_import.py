@@ -205,7 +205,7 @@ class _Walk:
         self.lost: set[str] = set()  # results of nodes that were refused
         self.defined = {name for node in source.proto.graph.node for name in node.output}
         self.problems: list[UserError] = []
-        self.wanted_values = _wanted_values(source.proto.graph)
+        self.readers = {**dict.fromkeys(outputs, False), **dict.fromkeys(_all_reads(source.proto.graph), True)}
 
     def run(self) -> list[UserError]:
         """Import everything; returns the problems, of which the graph is free only when there are none."""
@@ -379,7 +379,13 @@ class _Walk:
         try:
             operands = _aligned(node, [self._operand(name) for name in node.input])
             context = NodeContext(
-                self.builder, node, operands, self.values, opset=self.source.opset, path=self.source.path
+                self.builder,
+                node,
+                operands,
+                self.values,
+                opset=self.source.opset,
+                path=self.source.path,
+                readers=self.readers,
             )
             mark = len(self.graph.nodes)
             results = row(context)
@@ -412,9 +418,11 @@ class _Walk:
 
     def _bind(self, node: NodeProto, results: Sequence[Tensor]) -> None:
         for index, name in enumerate(node.output):
-            if not name or (index >= len(results) and name not in self.wanted_values):
+            if not name:
                 continue
-            if index >= len(results):
+            if index >= len(results) and name not in self.readers:
+                self.lost.add(name)
+            elif index >= len(results):
                 self._report(f"its result {index} ('{name}') is not supported", node)
                 self.lost.add(name)
             elif results[index].data is not None:
@@ -454,15 +462,18 @@ def _key(node: NodeProto) -> str:
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
-def _wanted_values(graph: GraphProto) -> set[str]:
-    """Names that some node, of a branch or body too, or an output of the model reads."""
-    names = {value.name for value in graph.output}
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                names |= _wanted_values(body)
-    return names
+def _all_reads(graph: GraphProto) -> set[str]:
+    """Names of all values that some node reads, in the branches of an If as well."""
+    found: set[str] = set()
+    pending = [graph]
+    while pending:
+        part = pending.pop()
+        for node in part.node:
+            found.update(filter(None, node.input))
+            pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+        if part is not graph:
+            found.update(value.name for value in part.output)
+    return found
 
 
 def _aligned(node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:

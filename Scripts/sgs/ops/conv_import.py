@@ -33,14 +33,20 @@ def import_conv(ctx: ImportContext) -> Sequence[Tensor]:
     x, weight = ctx.inputs[0], ctx.constant(1, "weight")
     bias = ctx.constant(2, "bias") if len(ctx.inputs) > 2 else None
     assert x is not None and weight is not None
-    rank = spatial_rank(ctx, x, "convolution")
+    spatial_rank(ctx, x, "convolution")
     groups = int(ctx.attrs.get("group", 1))
     window = onnx_window(ctx, weight.shape[2:], x.shape[2:])
     bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
+    return [convolved(ctx, x, weight, bias, window, groups)]
+
+
+def convolved(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, window: OnnxWindow, groups: int) -> Tensor:
+    """x [N, C, *S], weight [O, C/groups, *K], bias [O] → [N, O, *S']."""
+    rank = len(x.shape) - 2
     if rank == 3:
-        return [from_volume(ctx, _volume(ctx, to_volume(ctx, x), weight, bias, window, groups))]
+        return from_volume(ctx, _volume(ctx, to_volume(ctx, x), weight, bias, window, groups))
     kernel = weight.reshape(*weight.shape[:2], *(1, *weight.shape[2:])[-2:])
-    return [from_picture(ctx, _plane(ctx, to_picture(ctx, x), kernel, bias, window, groups), rank)]
+    return from_picture(ctx, _plane(ctx, to_picture(ctx, x), kernel, bias, window, groups), rank)
 
 
 def _plane(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, window: OnnxWindow, groups: int) -> Tensor:

@@ -61,7 +61,11 @@ def _onnx_axis(ctx: ImportContext, index: int, size: int) -> _Axis:
     mode = ctx.attrs.get("auto_pad") or "NOTSET"
     if mode.startswith("SAME"):
         result = -(-size // stride)
-        total = max((result - 1) * stride + span - size, 0)
+        total = (result - 1) * stride + span - size
+        if total < -1:  # TensorFlow starts at 0 there, the ONNX specification has negative pads
+            reason = f"auto_pad {mode} with windows of {span} every {stride} of {size}, which has two meanings"
+            raise ctx.refuse(reason, "give pads instead")
+        total = max(total, 0)
         before = total // 2 if mode == "SAME_UPPER" else total - total // 2
         return _Axis(size, kernel, stride, dilation, before, total - before, result)
     if mode == "VALID":
@@ -124,10 +128,24 @@ def _spread(ctx: ImportContext, op: str, x: Tensor, axes: Sequence[_Axis], taps:
 @IMPORT_ONNX.row("MaxPool")
 def import_max_pool(ctx: ImportContext) -> list[Tensor]:
     """Taps over padding take no part; where windows are dilated they repeat another tap of theirs instead."""
-    if ctx.output_count > 1:
-        raise ctx.refuse("the indices of the maxima are asked for", "remove the second output")
     assert ctx.inputs[0] is not None
+    if ctx.reader_of(1):
+        return _max_pool_with_places(ctx, ctx.inputs[0])
     return [pooled(ctx, ctx.inputs[0], _max_pool)]
+
+
+def _max_pool_with_places(ctx: ImportContext, x: Tensor) -> list[Tensor]:
+    """The maxima and where they are in x [N, C, *S], in the source's layout."""
+    axes = [_onnx_axis(ctx, i, d) for i, d in enumerate(x.shape[2:])]
+    return ctx.emit_many(
+        "MAX_POOL_WITH_ARGMAX",
+        [x],
+        kernel=tuple(a.kernel for a in axes),
+        strides=tuple(a.stride for a in axes),
+        dilations=tuple(a.dilation for a in axes),
+        pads=(*(a.before for a in axes), *(a.overhang for a in axes)),
+        column_major=bool(ctx.attrs.get("storage_order", 0)),
+    )
 
 
 def _max_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:
@@ -208,6 +226,7 @@ _VOLUMES: list[dict[str, Any]] = [
     {"kernel_shape": [2, 2, 3], "strides": [2, 2, 3], "ceil_mode": 1},
 ]
 _DILATED = {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [2, 1, 2, 1], "strides": [1, 2]}
+_WITH_PLACES = {"kernel_shape": [3, 2], "strides": [2, 3], "pads": [1, 0, 0, 1], "ceil_mode": 1}
 _DILATED_VOLUME = {"kernel_shape": [2, 1, 2], "dilations": [3, 1, 2], "strides": [1, 2, 2], "pads": [1, 0, 0, 1, 0, 1]}
 _WITH_PADS: list[dict[str, Any]] = [
     {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
@@ -215,7 +234,11 @@ _WITH_PADS: list[dict[str, Any]] = [
 ]
 ONNX_EXAMPLES.add(
     "MaxPool",
-    [*_cases("MaxPool", _DILATED), OnnxCase("MaxPool", {"x": (1, 3, 6, 7, 9)}, attrs=_DILATED_VOLUME)],
+    [
+        *_cases("MaxPool", _DILATED),
+        OnnxCase("MaxPool", {"x": (1, 2, 7, 9)}, attrs=_WITH_PLACES, outputs=2),
+        OnnxCase("MaxPool", {"x": (1, 3, 6, 7, 9)}, attrs=_DILATED_VOLUME),
+    ],
 )
 ONNX_EXAMPLES.add(
     "AveragePool",

@@ -15,6 +15,7 @@ import numpy as np
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 from sgs.ops._resize_taps import MODES, ROUNDINGS, Axis, Kernel, cubic, triangle
+from sgs.ops._weighed import along, weighed_sum
 from sgs.ops.resize import BILINEAR, NEAREST, coordinates, nearest_taps
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
@@ -29,13 +30,6 @@ class _Plan:
     result: int
     choices: tuple[int, ...]
     gather: Callable[[ImportContext, Tensor, int], Tensor]
-
-
-def _along(values: Array, axis: int, rank: int) -> Array:
-    """Values for each entry of an axis, in a shape that broadcasts."""
-    shape = [1] * rank
-    shape[axis] = values.size
-    return values.astype(np.float32).reshape(shape)
 
 
 def _plan_nearest(axis: Axis, mode: str, rounding: str, fill: float) -> _Plan:
@@ -67,24 +61,12 @@ def _plan_weighed(axis: Axis, mode: str, kernel: Kernel, fill: float) -> _Plan:
             same[i] = bool(np.abs(theirs - places).max() <= near)
 
     def gather(ctx: ImportContext, x: Tensor, position: int) -> Tensor:
-        y = _weighed_sum(ctx, x, position, taps, weights)
+        y = weighed_sum(ctx, x, position, taps, weights)
         if fill and outside.any():
-            y = ctx.emit("ADD", y, _along(outside * fill, position, len(x.shape)), activation="NONE")
+            y = ctx.emit("ADD", y, along(outside * fill, position, len(x.shape)), activation="NONE")
         return y
 
     return _Plan(axis.result, tuple(np.flatnonzero(same)), gather)
-
-
-def _weighed_sum(ctx: ImportContext, x: Tensor, position: int, taps: Array, weights: Array) -> Tensor:
-    """An axis of x with sum over t of weights[o, t] · entry taps[o, t] for entry o; taps and weights [result, T]."""
-    count, rank = taps.shape[1], len(x.shape)
-    y = ctx.emit("GATHER", x, taps.reshape(-1).astype(np.int32), axis=position)
-    if not (weights == 1).all():
-        y = ctx.emit("MUL", y, _along(weights.reshape(-1), position, rank), activation="NONE")
-    if count == 1:
-        return y
-    split = (*x.shape[:position], len(taps), count, *x.shape[position + 1 :])
-    return ctx.emit("SUM", ctx.emit("RESHAPE", y, shape=split), axes=(position + 1,), keep_dims=False)
 
 
 # -- ONNX import: nodes ------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ _SMALL_WEIGHT = 1 << 20  # values of a block-diagonal weight up to which it is t
 _FEW_GROUPS = 16  # more parts than these cost more than the zeros
 
 
-def _dilated(weight: Array, dilations: Sequence[int]) -> Array:
+def dilated(weight: Array, dilations: Sequence[int]) -> Array:
     """[C, M, *K] with dilation - 1 zeros between the taps."""
     extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
     wide = np.zeros((*weight.shape[:2], *extents), weight.dtype)
@@ -148,13 +148,19 @@ def import_conv_transpose(ctx: ImportContext) -> list[Tensor]:
     assert x is not None and weight is not None
     rank = spatial_rank(ctx, x, "transposed convolution")
     groups = int(ctx.attrs.get("group", 1))
-    weight = _dilated(weight, ctx.attrs.get("dilations") or (1,) * rank)
+    weight = dilated(weight, ctx.attrs.get("dilations") or (1,) * rank)
     place = _placement(ctx, x.shape[2:], weight.shape[2:])
     bias = np.zeros(weight.shape[1] * groups, np.float32) if bias is None else bias.astype(np.float32)
+    return [transposed(ctx, x, weight, bias, place, groups)]
+
+
+def transposed(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, place: Placement, groups: int) -> Tensor:
+    """x [N, C, *S], weight [C, M/groups, *K], bias [M] → [N, M, *size]."""
+    rank = len(x.shape) - 2
     if rank == 3:
-        return [from_volume(ctx, _volume(ctx, to_volume(ctx, x), _block_diagonal(weight, groups), bias, place))]
+        return from_volume(ctx, _volume(ctx, to_volume(ctx, x), _block_diagonal(weight, groups), bias, place))
     weight = weight.reshape(*weight.shape[:2], *(1, *weight.shape[2:])[-2:])
-    return [from_picture(ctx, _plane(ctx, to_picture(ctx, x), weight, bias, place.picture(), groups), rank)]
+    return from_picture(ctx, _plane(ctx, to_picture(ctx, x), weight, bias, place.picture(), groups), rank)
 
 
 def _plane(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, place: Placement, groups: int) -> Tensor:
