@@ -13,11 +13,14 @@ from onnx import ModelProto, TensorProto, helper
 
 from onnx_compare import assert_same, save
 from onnx_snippets import Net
+from sgs.cli import convert_tool
 from sgs.cli.options import endpoints, extent_of, layouts
 from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_onnx
 from sgs.frontends.onnx_model import normalised
 from sgs.frontends.onnx_surgery import Endpoint, Surgery, operate
+from sgs.sim import read_sim
+from shipped import SOURCE
 
 
 def two_heads() -> ModelProto:
@@ -201,3 +204,13 @@ def test_other_words() -> None:
 def test_words_that_are_none(read: Any, text: str) -> None:
     with pytest.raises(Exception, match="'"):
         read(text)
+
+
+# -- through the program -----------------------------------------------------------------------------------------------
+def test_the_program_cuts_checks_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--inputs", "images[1,3,96,96]", "--outputs", "logits[1,10]", "--source_layouts", "images:NCHW"]
+    code = convert_tool.main(["onnx", *SOURCE, "--output_file", str(tmp_path), *options, "--checker", "-v"])
+    told = capsys.readouterr()
+    assert code == 0, told.err
+    assert "info: Transposes: 0 in the model, " in told.err
+    assert read_sim(tmp_path / "Converted_Net_float.sim").graph["images"].shape == (1, 96, 96, 3)
