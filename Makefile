@@ -2,8 +2,9 @@
 # make test    set up .venv, check style and types, run the tests
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
-# make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), then
-#              1,000 random graphs through the compiler (SEEDS="5000 9000")
+# make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
+#              damaged ONNX files against ConvertTool (FUZZ_ONNX_ARGS), then 1,000 random graphs through the compiler
+#              (SEEDS="5000 9000")
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -17,6 +18,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
+FUZZ_ONNX_ARGS ?=
 SEEDS ?= 0 1000
 SOC ?= pcupid
 
@@ -69,6 +71,7 @@ docs: $(VENV)/.core
 
 fuzz: $(VENV)/.test
 	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)
+	$(PY) tests/fuzz_onnx.py --jobs $(JOBS) $(FUZZ_ONNX_ARGS)
 	$(PY) tests/random_graphs.py $(SEEDS)
 
 bench: $(VENV)/.core

@@ -128,6 +128,67 @@ def dynamic() -> str:
     return network([helper.make_node("Relu", ["images"], ["logits"])], ("N", 3, "H", 64))
 
 
+def chain(change: Callable[[onnx.ModelProto], None]) -> str:
+    """Three operators in a row and a constant, with one thing wrong."""
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1, 3, 1, 1], [1.0, 2.0, 3.0])
+    nodes = [
+        helper.make_node("Mul", ["images", "w"], ["a"], name="scale"),
+        helper.make_node("Relu", ["a"], ["b"], name="fine"),
+        helper.make_node("Sigmoid", ["b"], ["logits"], name="turn"),
+    ]
+    model = onnx.load_model(network(nodes))
+    model.graph.initializer.append(weight)
+    change(model)
+    Path("net.onnx").write_bytes(model.SerializeToString())
+    return "net.onnx"
+
+
+def rewired(node: int, **names: str) -> Callable[[onnx.ModelProto], None]:
+    """A change: another first operand or result of a node."""
+
+    def change(model: onnx.ModelProto) -> None:
+        for side, name in names.items():
+            getattr(model.graph.node[node], side)[0] = name
+
+    return change
+
+
+def with_weight(**fields: object) -> Callable[[onnx.ModelProto], None]:
+    """A change: another shape, type or value of the constant."""
+
+    def change(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        for name, value in fields.items():
+            if name == "dims":
+                del tensor.dims[:]
+                tensor.dims.extend(value)  # type: ignore[arg-type]
+            else:
+                setattr(tensor, name, value)
+
+    return change
+
+
+def outside(location: str) -> Callable[[onnx.ModelProto], None]:
+    """A change: the constant lies in another file."""
+
+    def change(model: onnx.ModelProto) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.ClearField("float_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=location)
+
+    return change
+
+
+def grown() -> str:
+    """A constant of 2⁵⁰ elements, and an activation of as many."""
+    constants = {"s": [1, 1 << 20, 1 << 20, 1 << 10], "p": [0, 0, 1 << 20, 1 << 20, 0, 0, 0, 0]}
+    values = [helper.make_tensor(name, TensorProto.INT64, [len(v)], v) for name, v in constants.items()]
+    nodes = [helper.make_node("Constant", [], [value.name], value=value) for value in values]
+    nodes += [helper.make_node("ConstantOfShape", ["s"], ["big"]), helper.make_node("Pad", ["images", "p"], ["wide"])]
+    return network([*nodes, helper.make_node("Add", ["big", "wide"], ["logits"])])
+
+
 def script(body: str) -> str:
     """A preprocess script."""
     return text("pre.py", f"import numpy as np\n\ndef image_preprocess(path, norm=True):\n    {body}\n")
@@ -196,6 +257,41 @@ CASES = [
     case("too many shapes", C, lambda: convert(input_shapes="1,3,64,64:1,10"), "2 input shapes for 1 input"),
     case("shapes that are none", C, lambda: convert(input_shapes="1,3,big"), "--input_shapes", "1,3,big"),
     case("other input arrays", C, lambda: convert(input_arrays="data"), "--input_arrays names data", "images"),
+    case("cyclic graph", C, lambda: convert(model_file=chain(rewired(0, input="b"))), "Mul 'scale'", "'b'", "a cycle"),
+    case("value defined twice", C, lambda: convert(model_file=chain(rewired(1, output="a"))), "'a' is defined 2 times"),
+    case("constant defined twice", C, lambda: convert(model_file=chain(rewired(1, output="w"))), "an initializer"),
+    case("constant of other size", C, lambda: convert(model_file=chain(with_weight(dims=[1, 4]))), "'w' is damaged"),
+    case(
+        "constant of absurd size", C, lambda: convert(model_file=chain(with_weight(dims=[1 << 50]))), "'w' is damaged"
+    ),
+    case("constant of negative size", C, lambda: convert(model_file=chain(with_weight(dims=[-1]))), "'w' is damaged"),
+    case("constant of no type", C, lambda: convert(model_file=chain(with_weight(data_type=77))), "'w' is damaged"),
+    case("missing external data", C, lambda: convert(model_file=chain(outside("w.bin"))), "initializer 'w'", "w.bin"),
+    case(
+        "external data elsewhere", C, lambda: convert(model_file=chain(outside("../w"))), "'w'", "outside the model's"
+    ),
+    case(
+        "shapes without end", C, lambda: convert(model_file=grown(), skip_simplify=""), "Constant", "Pad", "too large"
+    ),
+    case(
+        "absurd input shape", C, lambda: convert(model_file=dynamic(), input_shapes="1,3,99999,64999"), "is too large"
+    ),
+    case("empty graph", C, lambda: convert(model_file=network([])), "output 'logits' is computed by no node"),
+    case("nothing but a header", C, lambda: convert(model_file=text("h.onnx", "\x08\x08")), "h.onnx", "no graph"),
+    case(
+        "what the checker finds",
+        C,
+        lambda: {**convert(model_file=chain(rewired(1, input="x"))), "checker": ""},
+        "onnx.checker",
+        "x",
+    ),
+    case("cut at no tensor", C, lambda: convert(outputs="logit"), "--outputs names logit", "names logits"),
+    case("cut beside the ini", C, lambda: convert(inputs="image[1,3,64,64]"), "--inputs names image,", "names images"),
+    case("unknown symbol", C, lambda: convert(model_file=dynamic(), free_dim_param="X:1"), "'X'", "there are: H, N"),
+    case("extent that is none", C, lambda: convert(free_dim_param="N:x"), "--free_dim_param", "'N:x'"),
+    case("layout of nothing", C, lambda: convert(source_layouts="image:NCHW"), "'image'", "did you mean images?"),
+    case("layout that is none", C, lambda: convert(source_layouts="images:CHWN"), "images:CHWN"),
+    case("both and neither", C, lambda: {**convert(skip_simplify=""), "onnxsim": ""}, "not allowed with"),
     # input_config.ini
     case("missing ini", C, lambda: convert(input_config="no.ini"), "no.ini"),
     case("empty ini", C, lambda: convert(input_config=text("e.ini", "")), "e.ini", "inputs", "is missing"),
@@ -370,7 +466,7 @@ def test_bad_input(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    arguments = [word for name, value in case.make().items() for word in (f"--{name}", value)]
+    arguments = [word for name, value in case.make().items() for word in (f"--{name}", value) if word]
     platform = ["onnx"] if case.program in (C, R) else []
     before = sorted(os.listdir())
     capsys.readouterr()

@@ -344,6 +344,14 @@ def test_simplification_keeps_the_meaning(tmp_path: Path) -> None:
     [
         ("import os; os.abort()", 60.0, "onnxsim ended with code -6"),
         ("import time; time.sleep(60)", 0.5, "onnxsim took longer than"),
+        ("bytearray(1 << 35)", 60.0, "onnxsim ended with code 1 (MemoryError"),
+        ("def simplify(model, check_n): return model.graph, True", 60.0, "onnxsim ended with code 1"),
+        (
+            "def simplify(model, check_n): model.graph.ClearField('output'); return model, True",
+            60.0,
+            "changed the inputs",
+        ),
+        ("import sys; open(sys.argv[2], 'w').write('x' * 99); sys.exit(0)", 60.0, "onnxsim wrote no model"),
     ],
 )
 def test_a_failing_simplifier_is_a_warning(
@@ -356,6 +364,46 @@ def test_a_failing_simplifier_is_a_warning(
     with caplog.at_level(logging.WARNING):
         assert onnx_simplify.simplified(source, ports, time_limit=limit) is None
     assert message in caplog.text
+
+
+def test_without_onnxsim_there_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr(onnx_simplify.importlib.util, "find_spec", lambda name: None)
+    source = onnx_model.load_model(save(conv_chain(), tmp_path))
+    assert onnx_simplify.simplified(source, onnx_model.input_ports(source, None, ["x"])) is None
+    assert "onnxsim is not installed; the model is imported as it is" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "tries"),
+    [
+        (conv_chain, {}, [False]),
+        (conv_chain, {"force_simplify": True}, [True, False]),
+        (with_unsupported, {}, [False, True]),
+        (with_unsupported, {"skip_simplify": True}, [False]),
+        (damaged, {}, [False]),
+    ],
+)
+def test_when_onnxsim_is_tried(
+    make: Callable[[], ModelProto], options: Any, tries: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[bool] = []
+    plain = onnx_import._Walk.run
+
+    def failing(source: Any, ports: Any) -> None:
+        done.append(True)
+
+    def watched(walk: Any) -> Any:
+        done.append(False)
+        return plain(walk)
+
+    monkeypatch.setattr(onnx_import, "simplified", failing)
+    monkeypatch.setattr(onnx_import._Walk, "run", watched)
+    if make is conv_chain:
+        import_onnx(save(make(), tmp_path), **options)
+    else:
+        with pytest.raises(UserError):
+            import_onnx(save(make(), tmp_path), **options)
+    assert done == tries
 
 
 # ---- real networks ---------------------------------------------------------------------------------------------------

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from sgs.cli import show_img_info, show_tensor_info
+from onnx_snippets import Net, conv_chain
+from sgs.cli import show_img_info, show_model_info, show_tensor_info
 from sgs.compile import compile_graph
 from sgs.config.chips import load_chip
 from sgs.img import Compute, Dma, Space, image_bytes, read_image, write_image
@@ -315,3 +317,72 @@ def test_columns_and_types() -> None:
 def test_as_programs(program: str, tmp_path: Path) -> None:
     done = launch(f"DumpDebug/{program}.py", "-m", converted() / "digits.img", cwd=tmp_path)
     assert done.returncode == 0 and "images" in done.stdout and not done.stderr
+
+
+# -- show_model_info ---------------------------------------------------------------------------------------------------
+def refused_model() -> onnx.ModelProto:
+    """Free dimensions, a body, an operator that nobody knows, and one behind it."""
+    net = Net()
+    x = net.input("x", "batch", 3, "h", "w")
+    y = net("Strange", net.conv(x, 3, 5), domain="strange", result="odd")
+    z = net("Relu", net("Det", y))
+    graph = onnx.helper.make_graph(
+        net.nodes, "g", net.inputs, [onnx.helper.make_empty_tensor_value_info(z)], net.initializers
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("strange", 3)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, producer_name="tester")
+    model.graph.input[0].type.tensor_type.shape.dim[0].denotation = "DATA_BATCH"
+    return model
+
+
+def test_a_model_and_all_that_is_refused_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    onnx.save_model(refused_model(), tmp_path / "m.onnx")
+    text = told(show_model_info.main, capsys, tmp_path / "m.onnx", "--skip_simplify", "-f", "h:32")
+    for words in (
+        "producer        tester",
+        "operator sets   ai.onnx 17, strange 3",
+        "parameters      140 in 2 tensors, 560 bytes",
+        "assumed shapes  x[1,3,32,224] (say others",
+        "x  float32  [batch,3,h,w]  axis 0: DATA_BATCH",
+        "1  strange.Strange",
+        "ConvertTool would refuse it: 2 problems",
+        "- Strange 'node_odd': operator strange.Strange is not",
+        "- Det 'node_det",
+    ):
+        assert words in text, text
+    facts = json.loads(told(show_model_info.main, capsys, tmp_path / "m.onnx", "--skip_simplify", "--json"))
+    assert facts["operators"] == {"Conv": 1, "strange.Strange": 1, "Det": 1, "Relu": 1}
+    assert facts["assumed_shapes"] == {"x": [1, 3, 224, 224]}
+    assert [problem["node"] for problem in facts["problems"]][0] == "Strange 'node_odd'"
+
+
+def test_a_model_whose_data_are_missing_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.onnx"
+    onnx.save_model(conv_chain(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    text = told(show_model_info.main, capsys, path)
+    assert "external data   w.bin, " in text and "ConvertTool: no problem found" in text
+    (tmp_path / "w.bin").unlink()
+    text = told(show_model_info.main, capsys, path)
+    assert "external data   w.bin, missing, " in text and "cannot be read" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("Debug_digits_float.sim", "untouched import .sim"), ("digits_float.sim", "float .sim")]
+    + [("digits_fixed.sim", "fixed .sim"), ("digits.img", "offline .img")],
+)
+def test_our_own_files_are_told_apart(name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(show_model_info.main, capsys, converted() / name)
+    assert f"kind            {kind}" in text and "images" in text and "logits" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("m.pth", b"x", "'.pth'"), ("m.onnx", b"garbage " * 9, "not an ONNX model"), ("m.sim", b"x" * 99, "not a .sim")],
+)
+def test_what_is_no_model(
+    name: str, content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert words in refused(show_model_info.main, capsys, tmp_path / name)
+    assert "No such file" in refused(show_model_info.main, capsys, tmp_path / "none.sim")

@@ -21,7 +21,7 @@ from sgs.config.input_config import (
     read_input_config,
     refuse_unsupported_formats,
 )
-from sgs.config.nearest import listing
+from sgs.config.nearest import did_you_mean, listing
 from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
@@ -107,12 +107,26 @@ def convert_onnx(
         surgery=surgery,
     )
     check_names(imported, config)
+    check_source_layouts(source_layouts or {}, imported, model)
     imported.metadata["config"] = config.text
     graph = imported.copy()
     optimise(graph)
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
     return imported, graph
+
+
+def check_source_layouts(layouts: Layouts, graph: Graph, file: Path) -> None:
+    """Raise UserError for layouts of what is neither input nor output of an imported graph."""
+    known = [*graph.inputs, *graph.outputs]
+    problems = [
+        UserError(
+            f"'{name}' is no input or output", stage="source_layouts", file=file, remedy=did_you_mean(name, known)
+        )
+        for name in layouts
+        if name not in known
+    ]
+    raise_all(problems, stage="source_layouts", file=file)
 
 
 @dataclass(frozen=True)

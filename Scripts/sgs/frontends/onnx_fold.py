@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from onnx import (
     AttributeProto,
+    GraphProto,
     NodeProto,
     OperatorSetIdProto,
     TypeProto,
@@ -17,6 +18,7 @@ from onnx import (
     shape_inference,
 )
 
+from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 
 LARGEST_RESULT = 512 << 20  # bytes; a larger result is folded only when it is no larger than the operands
@@ -42,7 +44,8 @@ def evaluate(node: NodeProto, operands: Mapping[str, Array], opset: int) -> list
         return [plain]
     names = list(dict.fromkeys(name for name in node.input if name))
     operand_bytes = sum(operands[name].nbytes for name in names)
-    if _largest_result(node, operands, opset) > max(LARGEST_RESULT, operand_bytes):
+    sizes = result_sizes(node, operands, opset)
+    if sum(size for _, size in sizes) > max(LARGEST_RESULT, operand_bytes):
         return None
     from onnx.reference import ReferenceEvaluator  # imports every operator: paid only where something folds
 
@@ -78,32 +81,36 @@ def _literal(node: NodeProto, operands: Mapping[str, Array]) -> Array | None:
     return None
 
 
-def _largest_result(node: NodeProto, operands: Mapping[str, Array], opset: int) -> int:
-    """Bytes of the largest result as far as ONNX's shape inference knows, without computing anything.
+def result_sizes(node: NodeProto, operands: Mapping[str, Array | Tensor | None], opset: int) -> list[tuple[int, int]]:
+    """(elements, bytes) of the results whose shape ONNX's shape inference finds, without computing anything.
 
     Errors of shape inference (operands that do not fit the operator) reach the caller.
     """
-    names = list(dict.fromkeys(name for name in node.input if name))
-    told = [name for name in names if operands[name].size <= _TOLD and operands[name].dtype.kind in "iuf"]
-    kinds = {name: helper.np_dtype_to_tensor_dtype(operands[name].dtype) for name in names}
-    graph = helper.make_graph(
-        [node],
-        "one_node",
-        [helper.make_tensor_value_info(n, kinds[n], operands[n].shape) for n in names if n not in told],
-        [helper.make_empty_tensor_value_info(name) for name in node.output if name],
-        [numpy_helper.from_array(operands[name], name) for name in told],
-    )
+    graph = GraphProto(name="one_node", node=[node])
+    graph.output.extend(helper.make_empty_tensor_value_info(name) for name in node.output if name)
+    for name in dict.fromkeys(name for name in node.input if name):
+        operand = operands[name]
+        if operand is None:
+            raise LookupError(f"nothing is known of '{name}'")
+        data = operand.data if isinstance(operand, Tensor) else operand
+        if data is not None and data.size <= _TOLD and data.dtype.kind in "iuf":
+            graph.initializer.append(numpy_helper.from_array(data, name))
+        else:
+            dtype = operand.dtype.numpy if isinstance(operand, Tensor) else operand.dtype
+            kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+            graph.input.append(helper.make_tensor_value_info(name, kind, operand.shape))
     model = helper.make_model(graph, opset_imports=[_opset(opset), *_other_domains(node)])
     inferred = shape_inference.infer_shapes(model, data_prop=True)
-    return max((_nbytes(value.type.tensor_type) for value in inferred.graph.output), default=0)
+    return [_size(value.type.tensor_type) for value in inferred.graph.output]
 
 
-def _nbytes(kind: TypeProto.Tensor) -> int:
-    """Of a tensor whose extents are all known, else 0."""
+def _size(kind: TypeProto.Tensor) -> tuple[int, int]:
+    """(elements, bytes) of a tensor whose extents are all known, else zeros."""
     extents = [dim.dim_value for dim in kind.shape.dim if dim.HasField("dim_value")]
     if not kind.elem_type or len(extents) < len(kind.shape.dim):
-        return 0
-    return int(prod(extents) * helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
+        return 0, 0
+    elements = int(prod(extents))
+    return elements, elements * int(helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize)
 
 
 def _opset(version: int) -> OperatorSetIdProto:

@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner
+from onnx.shape_inference import InferenceError
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
-from sgs.config.nearest import did_you_mean
 from sgs.errors import OPERATOR_LIST, UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_context import NodeContext, as_graph_data
-from sgs.frontends.onnx_fold import evaluate, foldable
+from sgs.frontends.onnx_fold import evaluate, foldable, result_sizes
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
 from sgs.frontends.onnx_model import (
     Port,
@@ -111,7 +111,6 @@ def import_model(
 ) -> Graph:
     """Import a model that is in memory; see `import_onnx`."""
     whole, source = source, operate(source, surgery)
-    _check_source_layouts(source, source_layouts or {})
     inputs = _ordered(source, "input", [port.name for port in source.inputs], input_names)
     outputs = _ordered(source, "output", [port.name for port in source.outputs], output_names)
     ports = input_ports(source, input_shapes, inputs, surgery.input_shapes)
@@ -142,17 +141,6 @@ def import_model(
 def import_problems(source: SourceModel, ports: Sequence[Port]) -> list[UserError]:
     """All that keeps a model from being imported at the ports' shapes; nothing is simplified."""
     return _Walk(source, ports, [port.name for port in source.outputs], {}, {}, {}).run()
-
-
-def _check_source_layouts(source: SourceModel, layouts: Layouts) -> None:
-    """Raise UserError for names that are neither inputs nor outputs."""
-    known = [port.name for port in (*source.inputs, *source.outputs)]
-    problems = []
-    for name in layouts:
-        if name not in known:
-            reason, remedy = f"'{name}' has a source layout, but is no input or output", did_you_mean(name, known)
-            problems.append(UserError(reason, stage="convert", file=source.path, remedy=remedy))
-    raise_all(problems, stage="convert", file=source.path)
 
 
 def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequence[str] | None) -> list[str]:
@@ -256,6 +244,10 @@ class _Walk:
                 self.lost.add(port.name)
                 continue
             assert port.shape is not None
+            if prod(port.shape) > LARGEST_TENSOR:
+                self._report(f"input '{port.name}' of shape {port.shape} is too large", remedy="give it other extents")
+                self.lost.add(port.name)
+                continue
             if len(port.shape) != 4:
                 self.tensors[port.name] = self.builder.input(port.name, port.shape, dtype)
                 continue
@@ -378,6 +370,7 @@ class _Walk:
             return
         try:
             operands = _aligned(node, [self._operand(name) for name in node.input])
+            self._foresee_sizes(node)
             context = NodeContext(
                 self.builder,
                 node,
@@ -408,6 +401,19 @@ class _Walk:
             self._lose(node)
         else:
             self._bind(node, results)
+
+    def _foresee_sizes(self, node: NodeProto) -> None:
+        """As `_check_sizes`, before the row makes anything, as far as ONNX's shape inference knows."""
+        if not foldable(node):
+            return
+        known = {name: self.tensors.get(name, self.values.get(name)) for name in node.input if name}
+        try:
+            sizes = result_sizes(node, known, self.source.opset)
+        except (InferenceError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            _log.debug("%s '%s': shapes are not inferred: %s", node.op_type, node.name, error)
+            return
+        if any(elements > LARGEST_TENSOR for elements, _ in sizes):
+            raise ValueError("its result is too large")
 
     def _check_sizes(self, first_node: int) -> None:
         """Raise ValueError for a result of the nodes from `first_node` on that no machine holds."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, defs, helper
-from onnx.shape_inference import infer_shapes
+from onnx.shape_inference import InferenceError, infer_shapes
 
 from sgs.config.nearest import did_you_mean, listing
 from sgs.errors import UserError, raise_all
@@ -251,7 +251,7 @@ def _values(source: SourceModel, names: Sequence[str]) -> dict[str, ValueInfoPro
     if any(name not in known or port_of(known[name]).shape is None for name in names):
         try:
             inferred = infer_shapes(without_external(source.proto), data_prop=True)
-        except (RuntimeError, ValueError) as error:
+        except (InferenceError, RuntimeError, ValueError) as error:
             _log.debug("shapes are not inferred: %s", first_line(error))
         else:
             known.update((value.name, value) for value in (*inferred.graph.value_info, *inferred.graph.output))

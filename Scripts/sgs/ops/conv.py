@@ -81,6 +81,9 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
     whole = channels % x.shape[3] == 0 if node.op == DEPTHWISE else x.shape[3] % weight.shape[3] == 0
     if not whole or channels % groups_of(node, x, weight):
         raise ValueError(f"weights of shape {weight.shape} do not fit an input of {x.shape[3]} channels")
+    bias = operands[2] if len(operands) > 2 else None
+    if bias is not None and bias.shape != (channels,):
+        raise ValueError(f"a bias of shape {bias.shape} does not fit {channels} channels")
     height, width = conv_output(node, x.shape, weight.shape[1:3])
     return [((x.shape[0], height, width, channels), x.dtype)]
 

@@ -15,7 +15,7 @@ from sgs.sim.read import SimFile
 Facts = dict[str, Any]
 _LABEL = 16  # characters
 _SIM_KINDS = {
-    "debug": "untouched import (.sim)",
+    "debug": "untouched import .sim",
     "float": "float .sim",
     "fixed": "fixed .sim",
     "tflite": "TFLite model",

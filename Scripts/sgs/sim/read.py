@@ -280,9 +280,10 @@ class _Reader:
         if row is None:
             return {}
         if row.custom:
-            if record.customOptions is None:
+            packed = self._custom_options(record)
+            if packed is None:
                 return {}
-            attrs = flexbuffers.Loads(bytes(record.customOptions))
+            attrs = flexbuffers.Loads(packed)
             if not isinstance(attrs, dict):
                 raise ValueError("they are not a map")
             return dict(as_attr(attrs))
@@ -292,6 +293,15 @@ class _Reader:
         if record.builtinOptionsType not in (0, wanted):
             raise ValueError(f"table {record.builtinOptionsType} instead of {row.options}")
         return unpack_options(record.builtinOptions or getattr(schema, f"{row.options}T")())
+
+    def _custom_options(self, record: Any) -> bytes | None:
+        """The options of a custom operator: in the flatbuffer, or behind it where they are large."""
+        if record.largeCustomOptionsOffset <= 1:
+            return None if record.customOptions is None else bytes(record.customOptions)
+        end = record.largeCustomOptionsOffset + record.largeCustomOptionsSize
+        if end > len(self.data):
+            raise ValueError(f"they end at byte {end} of {len(self.data)}")
+        return self.data[record.largeCustomOptionsOffset : end]
 
     # -- metadata ------------------------------------------------------------------------------------------------------
     def _metadata(self) -> dict[str, Any]:
