@@ -432,6 +432,9 @@ class ImportContext(Protocol):
     def needs_constant(self, index: int, what: str) -> Exception:
         """The error to raise for an operand that is computed and would have to be constant."""
 
+    def source_type(self, index: int) -> str:
+        """numpy's name of the element type that an operand has in the source, "" where a node computes it."""
+
     def reader_of(self, index: int) -> Literal["", "output", "node"]:
         """Whether another node reads a result, or else it is an output of the network, or nothing wants it."""
 

@@ -47,8 +47,10 @@ class NodeContext:
         opset: int,
         path: Path,
         readers: Mapping[str, bool] | None = None,
+        input_types: Mapping[str, str] | None = None,
     ) -> None:
-        """`readers`: the source's values that something reads; True for those that a node does."""
+        """`readers`: the source's values that something reads; True for those that a node does. `input_types`: numpy's
+        names of the element types of the source's inputs."""
         self.builder = builder
         self.op = node.op_type
         self.inputs = inputs
@@ -58,9 +60,14 @@ class NodeContext:
         self._node = node
         self._values = values
         self._readers = readers or {}
+        self._input_types = input_types or {}
         self._path = path
         self._stems = [name or f"{self.op.lower()}_unused" for name in node.output]
         self.name = node.name or self._stems[0]
+
+    def source_type(self, index: int) -> str:
+        name = self._node.input[index]
+        return self._values[name].dtype.name if name in self._values else self._input_types.get(name, "")
 
     def reader_of(self, index: int) -> Literal["", "output", "node"]:
         name = self._node.output[index] if index < len(self._node.output) else ""

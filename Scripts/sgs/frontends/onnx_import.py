@@ -379,6 +379,7 @@ class _Walk:
                 opset=self.source.opset,
                 path=self.source.path,
                 readers=self.readers,
+                input_types={port.name: port.dtype for port in self.ports},
             )
             mark = len(self.graph.nodes)
             results = row(context)

@@ -153,6 +153,8 @@ _ONNX_TYPES = {  # numbers of ONNX's element types that graphs hold
     **{6: DType.INT32, 7: DType.INT32, 12: DType.INT32, 13: DType.INT32},
 }
 _WIDE_UNSIGNED = (12, 13)  # held as INT32
+_TO_WIDE_UNSIGNED = "a cast of signed integers to unsigned ones of 32 or 64 bits"
+_FLOATS = ("float16", "bfloat16", "float32", "float64")  # all held as FLOAT32
 _SIGNED = (DType.INT8, DType.INT16, DType.INT32)
 
 
@@ -170,7 +172,7 @@ def import_cast(ctx: ImportContext) -> list[Tensor]:
     assert x is not None
     to = graph_type(ctx, number)
     if number in _WIDE_UNSIGNED and x.dtype in _SIGNED:
-        raise ctx.refuse("a cast of signed integers to unsigned ones of 32 or 64 bits", "cast to INT64 instead")
+        raise ctx.refuse(_TO_WIDE_UNSIGNED, "cast to INT64 instead")
     return [retyped(ctx, x, to)]
 
 
@@ -178,6 +180,11 @@ def import_cast(ctx: ImportContext) -> list[Tensor]:
 def import_cast_like(ctx: ImportContext) -> list[Tensor]:
     x, like = ctx.inputs
     assert x is not None and like is not None
+    wanted = ctx.source_type(1)
+    if like.dtype.is_float and wanted not in ("", *_FLOATS):
+        raise ctx.refuse(f"a cast to {wanted}", "float, integer and boolean types are supported")
+    if wanted in ("uint32", "uint64") and x.dtype in _SIGNED:
+        raise ctx.refuse(_TO_WIDE_UNSIGNED, "cast to INT64 instead")
     return [retyped(ctx, x, like.dtype)]
 
 
