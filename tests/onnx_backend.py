@@ -120,6 +120,7 @@ def run_model(
     model: ModelProto, inputs: Sequence[Any], outputs: Sequence[Any], *, rtol: float, atol: float, folder: Path
 ) -> Outcome:
     """Import the model, write and read the optimised float .sim, run it, compare with `outputs`."""
+    inputs, outputs = ([_plain(value) for value in values] for values in (inputs, outputs))
     names = [value.name for value in model.graph.input]
     with_value = {tensor.name for tensor in model.graph.initializer}
     names = [name for name in names if name not in with_value] if len(inputs) < len(names) else names
@@ -141,6 +142,11 @@ def run_model(
         if reason:
             return Outcome(WRONG, reason, baked)
     return Outcome(PASSED, baked=baked)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a data set; those of types that numpy lacks are kept as ONNX tensors."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def imported(model: ModelProto, feeds: dict[str, Any]) -> tuple[Graph, tuple[str, ...]]:

@@ -29,10 +29,11 @@ CASES = [(op, index) for op in ONNX_EXAMPLES for index in range(len(ONNX_EXAMPLE
 def one_node_model(case: OnnxCase) -> ModelProto:
     net = Net(opset=case.opset)
     for name, shape in case.inputs.items():
-        net.input(name, *shape)
+        net.input(name, *shape, dtype=case.types.get(name, TensorProto.FLOAT))
     net.initializers = [onnx.numpy_helper.from_array(value, name) for name, value in case.constants.items()]
     order = case.order or (*case.inputs, *case.constants)
-    results = net(case.op, *order, outputs=case.outputs, result="y", **case.attrs)
+    domain, _, op = case.op.rpartition(".")
+    results = net(op, *order, outputs=case.outputs, result="y", domain=domain, **case.attrs)
     return net.model(*([results] if isinstance(results, str) else results))
 
 

@@ -422,6 +422,9 @@ class ImportContext(Protocol):
     def needs_constant(self, index: int, what: str) -> Exception:
         """The error to raise for an operand that is computed and would have to be constant."""
 
+    def constant_type(self, index: int) -> str:
+        """numpy's name of the element type that a constant operand has in the source, such as "int4"."""
+
     def refuse(self, reason: str, remedy: str = "") -> Exception:
         """The error to raise for a form that has no meaning here; names node, operator and file."""
 
@@ -430,6 +433,9 @@ class ImportContext(Protocol):
 
     def emit_many(self, op: str, operands: Sequence[Any], **attrs: Any) -> list[Tensor]:
         """Append an operator of ours with several results."""
+
+    def call(self, op: str, *operands: Tensor | None, **attrs: Any) -> list[Tensor]:
+        """Results of another ONNX operator's row, on operands in the source's layout, as part of this node."""
 
     def nhwc(self, tensor: Tensor) -> Tensor:
         """Transpose an NCHW tensor of rank 4 to NHWC."""
@@ -445,7 +451,8 @@ IMPORT_ONNX: RuleTable[Callable[[ImportContext], Sequence[Tensor]]] = RuleTable(
 @dataclass(frozen=True)
 class OnnxCase:
     """One ONNX node as test example: `inputs` name → shape of float inputs, `constants` name → array, in operand order
-    by `order` (default: inputs, then constants; "" is an absent operand)."""
+    by `order` (default: inputs, then constants; "" is an absent operand). `types` are ONNX's numbers of the inputs'
+    element types, where they are not float."""
 
     op: str
     inputs: dict[str, Shape]
@@ -456,6 +463,7 @@ class OnnxCase:
     opset: int = 17
     low: float = -1.0
     high: float = 1.0
+    types: dict[str, int] = field(default_factory=dict)
 
 
 ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")
