@@ -170,14 +170,22 @@ def import_quantize(ctx: ImportContext) -> list[Tensor]:
     x = ctx.inputs[0]
     assert x is not None
     dtype, low, high = CODES[_code_type(ctx)]
-    return [ctx.emit(QUANTIZE, x, *_parameters(ctx, x), codes=dtype.name, low=low, high=high, multiply=False)]
+    scale, zero = _parameters(ctx, x)
+    if x.data is not None and isinstance(scale, np.ndarray) and isinstance(zero, np.ndarray):
+        codes = np.clip(np.rint(x.data.astype(np.float32) / scale) + zero, low, high)
+        return [Tensor(f"{x.name}/codes", x.shape, dtype, codes.astype(dtype.numpy))]
+    return [ctx.emit(QUANTIZE, x, scale, zero, codes=dtype.name, low=low, high=high, multiply=False)]
 
 
 @IMPORT_ONNX.row("DequantizeLinear")
 def import_dequantize(ctx: ImportContext) -> list[Tensor]:
     x = ctx.inputs[0]
     assert x is not None
-    return [ctx.emit(DEQUANTIZE, x, *_parameters(ctx, x))]
+    scale, zero = _parameters(ctx, x)
+    if x.data is not None and isinstance(scale, np.ndarray) and isinstance(zero, np.ndarray):
+        real = (x.data.astype(np.float32) - zero) * scale
+        return [Tensor(f"{x.name}/real", x.shape, DType.FLOAT32, real.astype(np.float32))]
+    return [ctx.emit(DEQUANTIZE, x, scale, zero)]
 
 
 def _reduced(ctx: ImportContext, x: Tensor, op: str, limit: str) -> Tensor:
@@ -200,7 +208,8 @@ def import_dynamic(ctx: ImportContext) -> list[Tensor]:
     attrs: dict[str, Any] = {"codes": "UINT8", "low": 0, "high": 255, "multiply": False}
     below = ctx.emit("SUB", np.zeros(1, np.float32), least, activation="NONE")
     zero = ctx.emit(QUANTIZE, below, scale, np.zeros(1, np.float32), **attrs)
-    return [ctx.emit(QUANTIZE, x, scale, zero, **attrs), *(ctx.emit("RESHAPE", t, shape=()) for t in (scale, zero))]
+    scale, zero = (ctx.emit("RESHAPE", tensor, shape=()) for tensor in (scale, zero))
+    return [ctx.emit(QUANTIZE, x, scale, zero, **attrs), scale, zero]
 
 
 # -- examples --------------------------------------------------------------------------------------------------------
