@@ -66,8 +66,8 @@ def add_move(
 
     `lower(low, node, values, layout)` emits it on values (codes or real numbers) of all operands, in `layout`;
     `any_layout(graph, node)` says whether it can do so channels first. `move(node, arrays, results)` is its numpy
-    meaning. `moved` and `apart` are as in `QuantRule`. `copies(node, operands, results)` is the DMA engine's; an operator without them is computed, piece
-    by piece as `tile` says.
+    meaning. `moved` and `apart` are as in `QuantRule`. `copies(node, operands, results)` is the DMA engine's; an
+    operator without them is computed, piece by piece as `tile` says.
     """
     OPERATOR.add(op, OperatorInfo("both", summary))
 

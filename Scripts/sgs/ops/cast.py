@@ -156,16 +156,22 @@ _WIDE_UNSIGNED = (12, 13)  # held as INT32
 _SIGNED = (DType.INT8, DType.INT16, DType.INT32)
 
 
+def graph_type(ctx: ImportContext, number: int) -> DType:
+    """What holds ONNX's element type of this number. Raises the refusal of one that graphs do not hold."""
+    if number not in _ONNX_TYPES:
+        raise ctx.refuse(f"element type {number}", "float, integer and boolean types are supported")
+    return _ONNX_TYPES[number]
+
+
 @IMPORT_ONNX.row("Cast")
 def import_cast(ctx: ImportContext) -> list[Tensor]:
     """Nothing among the types that the graph does not tell apart. Raises the refusal of types that it does not hold."""
     x, number = ctx.inputs[0], int(ctx.attrs["to"])
     assert x is not None
-    if number not in _ONNX_TYPES:
-        raise ctx.refuse(f"a cast to element type {number}", "float, integer and boolean types are supported")
+    to = graph_type(ctx, number)
     if number in _WIDE_UNSIGNED and x.dtype in _SIGNED:
         raise ctx.refuse("a cast of signed integers to unsigned ones of 32 or 64 bits", "cast to INT64 instead")
-    return [retyped(ctx, x, _ONNX_TYPES[number])]
+    return [retyped(ctx, x, to)]
 
 
 @IMPORT_ONNX.row("CastLike")

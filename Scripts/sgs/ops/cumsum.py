@@ -7,6 +7,7 @@ requantised once (ops/_sum.py) with M = s_x / s_y. Sums of plain integers are th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved:
 
 # -- meaning -----------------------------------------------------------------------------------------------------------
 def _sums(low: Lowering, node: Node, value: str) -> str:
-    flags = {name: int(node.attrs[name]) for name in _FLAGS}
+    flags: dict[str, Any] = {name: int(node.attrs[name]) for name in _FLAGS}
     return str(low.op("CumSum", [value, low.const(np.asarray(node.attrs["axis"], np.int64))], **flags))
 
 

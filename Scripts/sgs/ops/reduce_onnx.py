@@ -7,8 +7,7 @@ with m the maximum, so that no exponential is larger than 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -104,18 +103,18 @@ def import_log_sum_exp(ctx: ImportContext) -> list[Tensor]:
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------
-def _cases(onnx_op: str, low: float) -> list[OnnxCase]:
+def _cases(op: str, low: float) -> list[OnnxCase]:
     """Axes as attribute up to operator set 17 (12 for ReduceSum), as operand from then on."""
     x: dict[str, Shape] = {"x": (1, 5, 7, 6)}
-    plain: Callable[..., OnnxCase] = lambda *args, **more: OnnxCase(onnx_op, *args, low=low, **more)  # noqa: E731
-    old: dict[str, Any] = {"opset": 11}
+    volume: dict[str, Shape] = {"x": (2, 3, 5)}
+    old = 11
     return [
-        plain(x, attrs={"axes": [2, 3]}, **old),
-        plain(x, attrs={"axes": [-3], "keepdims": 0}, **old),
-        plain(x, attrs={"keepdims": 0}, **old),
-        plain(x, {"a": np.array([1, -1])}, opset=18),
-        plain({"x": (2, 3, 5)}, {"a": np.array([1])}, {"keepdims": 0}, opset=18),
-        plain({"x": (2, 3, 5)}, attrs={"noop_with_empty_axes": 1}, opset=18),
+        OnnxCase(op, x, attrs={"axes": [2, 3]}, opset=old, low=low),
+        OnnxCase(op, x, attrs={"axes": [-3], "keepdims": 0}, opset=old, low=low),
+        OnnxCase(op, x, attrs={"keepdims": 0}, opset=old, low=low),
+        OnnxCase(op, x, {"a": np.array([1, -1])}, opset=18, low=low),
+        OnnxCase(op, volume, {"a": np.array([1])}, {"keepdims": 0}, opset=18, low=low),
+        OnnxCase(op, volume, attrs={"noop_with_empty_axes": 1}, opset=18, low=low),
     ]
 
 

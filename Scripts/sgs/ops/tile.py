@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -195,24 +196,24 @@ ONNX_EXAMPLES.add(
 )
 
 
-def _example(op: str, shape: Shape, attr: str, value: Shape) -> Graph:
+def _example(op: str, operand: Shape, **attrs: Any) -> Graph:
     build = GraphBuilder()
-    return build.output(build(op, build.input("x", shape), output="y", **{attr: value}))
+    return build.output(build(op, build.input("x", operand), output="y", **attrs))
 
 
 EXAMPLES.add(
     "TILE",
     lambda: [
-        _example("TILE", (1, 5, 7, 6), "multiples", (2, 1, 3, 2)),
-        _example("TILE", (5, 7), "multiples", (1, 4)),
-        _example("TILE", (2, 3, 2, 3, 2), "multiples", (2, 3, 2, 2, 2)),
+        _example("TILE", (1, 5, 7, 6), multiples=(2, 1, 3, 2)),
+        _example("TILE", (5, 7), multiples=(1, 4)),
+        _example("TILE", (2, 3, 2, 3, 2), multiples=(2, 3, 2, 2, 2)),
     ],
 )
 EXAMPLES.add(
     "BROADCAST_TO",
     lambda: [
-        _example("BROADCAST_TO", (1, 5, 1, 6), "shape", (2, 5, 7, 6)),
-        _example("BROADCAST_TO", (7, 1), "shape", (3, 5, 7, 6)),
-        _example("BROADCAST_TO", (1,), "shape", (11,)),
+        _example("BROADCAST_TO", (1, 5, 1, 6), shape=(2, 5, 7, 6)),
+        _example("BROADCAST_TO", (7, 1), shape=(3, 5, 7, 6)),
+        _example("BROADCAST_TO", (1,), shape=(11,)),
     ],
 )

@@ -201,7 +201,7 @@ def _operator_code(op: str) -> Any:
         code = schema.BuiltinOperator.CUSTOM
         return _record("OperatorCode", deprecatedBuiltinCode=code, builtinCode=code, customCode=op)
     code = getattr(schema.BuiltinOperator, op)
-    # The first version of an operator is registered in every runtime, and kernels go by the options, not by the version.
+    # The first version of an operator is in every runtime, and kernels go by the options, not by the version.
     first = 1 if row is None else row.version
     return _record("OperatorCode", deprecatedBuiltinCode=min(code, _LARGEST_OLD_CODE), builtinCode=code, version=first)
 
