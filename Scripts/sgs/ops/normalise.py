@@ -20,10 +20,10 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, activation_params, quantise
 from sgs.numeric.types import DType
+from sgs.ops._elementwise import clamp_values
 from sgs.ops._mac import DOUBLE_DEPTH, activation_bounds
 from sgs.ops._move import axis_in, broadcast_part
 from sgs.ops._sum import centred_codes
-from sgs.ops.elementwise import clamp_values
 from sgs.registry import (
     CONSTRAINTS,
     COST,

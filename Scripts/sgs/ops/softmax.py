@@ -105,7 +105,7 @@ QUANTISE.add(OP, QuantRule("real"))
 RANGE.add(OP, (0.0, 1.0))
 
 
-@RELEVANT.row(OP)
+@RELEVANT.row(OP, SHIFT)
 def relevant(low: Lowering, node: Node, value: str, layout: Layout) -> str:
     """Further than REACH below the largest of its row every value is as good as minus infinity."""
     if node.attrs["beta"] <= 0:

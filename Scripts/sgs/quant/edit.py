@@ -27,7 +27,7 @@ from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
 from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
 from sgs.quant.plan import MacChoice, QuantPlan
-from sgs.quant.prepare import FUNCTION, kind_of, range_source
+from sgs.quant.prepare import FUNCTION, kind_of, range_sources
 from sgs.registry import FIXED_EXPAND, OPERATOR, QUANTISE
 
 WEIGHT_TYPE = {4: DType.INT4, 8: DType.INT8, 16: DType.INT16}  # of a sum of products, by its precision
@@ -200,9 +200,7 @@ class FixedBuilder:
         moving = [node for node in prepared.nodes if kind_of(node) == "move"]
         self._movers = {name: node for node in moving for name in moved_results(node)}
         self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
-        self._range_sources = {
-            name: source for node in prepared.nodes if (source := range_source(prepared, node)) for name in node.outputs
-        }
+        self._range_sources = range_sources(prepared)
 
     # -- storage -------------------------------------------------------------------------------------------------------
     def _range(self, name: str, dtype: DType) -> tuple[float, float]:
