@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test import loader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Scripts"))
@@ -59,7 +59,7 @@ def load_cases(kind: str) -> list[Any]:
 def model_and_data(case: Any) -> tuple[ModelProto, list[tuple[list[Any], list[Any]]]]:
     """The model of a test and its (inputs, outputs), in memory or read from the test's folder."""
     if case.model is not None:
-        return case.model, case.data_sets
+        return case.model, [tuple([_as_array(v) for v in side] for side in pair) for pair in case.data_sets]
     folder = Path(case.model_dir)
     model = onnx.load(folder / "model.onnx")
     data = []
@@ -72,10 +72,14 @@ def model_and_data(case: Any) -> tuple[ModelProto, list[tuple[list[Any], list[An
     return model, data
 
 
+def _as_array(value: Any) -> Any:
+    return numpy_helper.to_array(value) if isinstance(value, TensorProto) else value
+
+
 def _read_value(file: Path, value: onnx.ValueInfoProto) -> Any:
     if not value.type.HasField("tensor_type"):
         return None
-    return numpy_helper.to_array(onnx.TensorProto.FromString(file.read_bytes()))
+    return numpy_helper.to_array(TensorProto.FromString(file.read_bytes()))
 
 
 def run_case(case: Any, folder: Path) -> Outcome:

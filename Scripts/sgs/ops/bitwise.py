@@ -1,6 +1,6 @@
 """Bits of INT32: BITWISE_XOR and RIGHT_SHIFT, which TFLite has, and BITWISE_AND, BITWISE_OR and LEFT_SHIFT of our own.
 
-RIGHT_SHIFT keeps the sign. Shifts are by 0 to 32 places, others count as the nearest of these.
+RIGHT_SHIFT keeps the sign. A shift by a negative number of places, or by 32 or more, leaves nothing but the sign.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from sgs.ops._integers import in_integers, present
 from sgs.ops.elementwise import integer_example
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, Lowering, OnnxCase, SimRow
 
-_MOST = 32  # places
+_ALL = 32  # places
 
 
 def _operands(low: Lowering, x: str, places: str) -> tuple[str, str]:
     """(x, 2^places) in INT64."""
-    wide = low.cast(places, DType.INT64)
-    ends = [low.const(np.asarray(end, np.int64)) for end in (0, _MOST)]
-    powers = low.const(np.left_shift(1, np.arange(_MOST + 1), dtype=np.int64))
-    return low.cast(x, DType.INT64), low.op("Gather", [powers, low.op("Clip", [wide, *ends])])
+    zero, all_places = (low.const(np.asarray(end, np.int32)) for end in (0, _ALL))
+    below = low.op("Where", [low.op("Less", [places, zero]), all_places, places])
+    powers = low.const(np.left_shift(1, np.arange(_ALL + 1), dtype=np.int64))
+    return low.cast(x, DType.INT64), low.op("Gather", [powers, low.op("Min", [below, all_places])])
 
 
 def _emit_left(low: Lowering, x: str, places: str) -> str:
@@ -39,7 +39,7 @@ def _emit_right(low: Lowering, x: str, places: str) -> str:
 
 
 def _shifted(shift: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
-    return lambda x, places: shift(x, np.clip(places, 0, _MOST))
+    return lambda x, places: shift(x, np.where((places < 0) | (places > _ALL), _ALL, places))
 
 
 _OPERATORS = {  # our name → (summary, options table or "" for an operator of our own, meaning, operand of the example)
@@ -55,13 +55,13 @@ _OPERATORS = {  # our name → (summary, options table or "" for an operator of 
         "integers with their bits moved up",
         "",
         Meaning(_emit_left, _shifted(np.left_shift)),
-        [1, 0, 5, 27, 31],
+        [1, 0, -1, 27, 31],
     ),
     "RIGHT_SHIFT": (
         "integers with their bits moved down",
         "RightShiftOptions",
         Meaning(_emit_right, _shifted(np.right_shift)),
-        [1, 0, 2, 3, 31],
+        [1, 0, 40, 3, 31],
     ),
 }
 

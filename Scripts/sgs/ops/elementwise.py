@@ -237,9 +237,9 @@ ONNX_EXAMPLES.add(
 def import_mod(ctx: ImportContext) -> list[Tensor]:
     """With `fmod` the rest of truncating division, which has the dividend's sign, else of rounding down."""
     x, y = present(ctx)
+    if x.dtype.is_float and not ctx.attrs.get("fmod", 0):
+        return [ctx.emit("FLOOR_MOD", x, y)]
     if x.dtype.is_float:
-        if not ctx.attrs.get("fmod", 0):
-            raise ctx.refuse("the rest of real numbers with fmod=0", "real numbers take fmod=1")
         rest = ctx.emit("FLOOR_MOD", *(ctx.emit("ABS", value) for value in (x, y)))
         return [ctx.emit("MUL", ctx.emit("SIGN", x), rest, activation="NONE")]
     return [in_integers(ctx, lambda a, b: _integer_mod(ctx, a, b), [x, y])]

@@ -42,10 +42,20 @@ add_elementwise(
 
 @IMPORT_ONNX.row("PRelu")
 def import_prelu(ctx: ImportContext) -> list[Tensor]:
+    """Before operator set 7 a vector of slopes is one of channels."""
     x, slope = present(ctx)
+    if ctx.opset < 7 and len(slope.shape) == 1 and slope.shape[0] != 1:
+        slope = _of_channels(ctx, slope, len(x.shape))
     if x.dtype.is_float:
         return [ctx.emit("PRELU", x, slope)]
     return [in_integers(ctx, lambda a, b: _of_integers(ctx, a, b), [x, slope])]
+
+
+def _of_channels(ctx: ImportContext, slope: Tensor, rank: int) -> Tensor:
+    shape = (*slope.shape, *(1,) * (rank - 2))
+    if slope.data is None:
+        return ctx.emit("RESHAPE", slope, shape=shape)
+    return Tensor(slope.name, shape, slope.dtype, slope.data.reshape(shape))
 
 
 def _of_integers(ctx: ImportContext, x: Tensor, slope: Tensor) -> Tensor:
@@ -60,5 +70,6 @@ ONNX_EXAMPLES.add(
         OnnxCase("PRelu", {"x": (1, 5, 7, 6)}, {"s": np.linspace(-0.5, 1.5, 5, dtype=np.float32).reshape(5, 1, 1)}),
         OnnxCase("PRelu", {"x": (3, 7)}, {"s": np.linspace(-0.5, 1.5, 7, dtype=np.float32)}),
         OnnxCase("PRelu", {"x": (1, 5, 7, 6), "s": (5, 1, 1)}),
+        OnnxCase("PRelu", {"x": (3, 7)}, {"s": np.linspace(-0.5, 1.5, 7, dtype=np.float32)}, opset=9),
     ],
 )
