@@ -40,6 +40,8 @@ def code_feeds(graph: Graph, seed: int) -> dict[str, Array]:
         tensor = graph[name]
         if tensor.dtype.is_float:
             feeds[name] = rng.uniform(-4, 4, tensor.shape).astype(np.float32)
+        elif tensor.dtype is DType.BOOL:
+            feeds[name] = rng.integers(0, 2, tensor.shape).astype(np.bool_)
         else:
             feeds[name] = rng.integers(tensor.dtype.qmin, tensor.dtype.qmax + 1, tensor.shape).astype(
                 tensor.dtype.numpy
@@ -62,7 +64,8 @@ def as_uint8(graph: Graph) -> Graph:
     fixed = graph.copy()
     params = activation_params(-1.5, 3.0, DType.UINT8)
     for tensor in fixed.activations():
-        tensor.dtype, tensor.quant = DType.UINT8, params
+        if tensor.dtype.is_float:  # not integers of the network's own
+            tensor.dtype, tensor.quant = DType.UINT8, params
     for node in fixed.nodes:
         for name in moved_operands(node):
             data = fixed[name].data
@@ -80,11 +83,11 @@ def fixed_variants(op: str) -> Iterator[tuple[str, Graph]]:
     if OPERATOR[op].no_integers:
         return
     for index, graph in enumerate(EXAMPLES[op]()):
-        if OPERATOR[op].stage == "fixed":
+        if OPERATOR[op].stage == "fixed" or all(tensor.dtype is DType.BOOL for tensor in graph.activations()):
             yield f"{op}-{index}", graph
             continue
-        if any(not graph[name].dtype.is_float for name in graph.inputs):
-            continue
+        if any(not graph[name].dtype.is_float and graph[name].dtype is not DType.BOOL for name in graph.inputs):
+            continue  # any integer would have to be a legal one
         macs = bool(list(mac_nodes(graph)))
         for bits in (4, 8, 16) if macs else (16,):
             yield f"{op}-{index}-{bits}bit", quantised(graph, bits)

@@ -11,6 +11,7 @@ from onnx import ModelProto
 from sgs.engine import FloatEngine
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.ir import Graph
+from sgs.numeric.types import DType
 
 
 def save(model: ModelProto, folder: Path, name: str = "model.onnx") -> Path:
@@ -40,7 +41,8 @@ def feeds_of(
     ours, theirs = {}, {}
     for name in graph.inputs:
         tensor = graph[name]
-        value = rng.uniform(low, high, tensor.shape).astype(tensor.dtype.numpy)
+        value = rng.uniform(low, high, tensor.shape)
+        value = value > (low + high) / 2 if tensor.dtype is DType.BOOL else value.astype(tensor.dtype.numpy)
         ours[name] = value
         turned = value.ndim == 4 and layouts.of_input(name) == "NCHW"
         source = np.ascontiguousarray(value.transpose(0, 3, 1, 2)) if turned else value

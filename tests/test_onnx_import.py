@@ -29,7 +29,7 @@ CASES = [(op, index) for op in ONNX_EXAMPLES for index in range(len(ONNX_EXAMPLE
 def one_node_model(case: OnnxCase) -> ModelProto:
     net = Net(opset=case.opset)
     for name, shape in case.inputs.items():
-        net.input(name, *shape, dtype=case.types.get(name, TensorProto.FLOAT))
+        net.input(name, *shape, dtype=helper.np_dtype_to_tensor_dtype(np.dtype(case.types.get(name, "float32"))))
     net.initializers = [onnx.numpy_helper.from_array(value, name) for name, value in case.constants.items()]
     order = case.order or (*case.inputs, *case.constants)
     domain, _, op = case.op.rpartition(".")

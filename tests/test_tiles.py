@@ -21,17 +21,30 @@ from sgs.registry import CONSTRAINTS, INFER, MOVE, QUANTISE, REFERENCE, TILE, Bo
 
 # along each of these axes some example of the operator is cut: what a compiler relies on
 CUTTABLE = {
-    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "PRELU"), {1, 2, 3}),
+    **dict.fromkeys(("ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "PRELU"), {1, 2, 3}),
+    **dict.fromkeys(("FLOOR_DIV", "FLOOR_MOD", "CAST"), {1, 2, 3}),
+    **dict.fromkeys(("EQUAL", "NOT_EQUAL", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL"), {1, 2, 3}),
+    **dict.fromkeys(("LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT", "SELECT_V2"), {1, 2, 3}),
+    **dict.fromkeys(("BITWISE_AND", "BITWISE_OR", "BITWISE_XOR", "LEFT_SHIFT", "RIGHT_SHIFT"), {0, 1, 2}),
     **dict.fromkeys(("TABLE", "QUANTIZE", "DEQUANTIZE"), {1, 2, 3}),
     **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D"), {0, 1, 2, 3}),
     **dict.fromkeys(("MAX_POOL_2D", "AVERAGE_POOL_2D"), {0, 1, 2, 3}),
-    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), {0, 1, 2, 3}),
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"), {0, 1, 2, 3}),
     **dict.fromkeys(("SOFTMAX_SHIFT", "SOFTMAX_NORM"), {0, 1, 2}),
     **dict.fromkeys(("DEPTH_TO_SPACE", "SPACE_TO_DEPTH"), {0, 1, 2}),
     **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), {0, 1, 2, 3}),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
+    **dict.fromkeys(("BATCH_MATMUL", "NORMALISE"), {0, 1, 2, 3}),
     "NORMALISE_IMAGE": {1, 2, 3},
+    "ONE_HOT": {0, 1, 2},
+    "REVERSE_SEQUENCE": {0, 1, 2, 3},
+    **dict.fromkeys(("SCATTER_ND_UPDATE", "SCATTER_ND_ADD", "SCATTER_ND_MUL"), {1, 2, 3}),
+    **dict.fromkeys(("SCATTER_ND_MAX", "SCATTER_ND_MIN"), {1, 2, 3}),
+    "GATHER_ND": {0, 1, 2, 3},
+    "CUMSUM": {0, 1, 2, 3},
+    **dict.fromkeys(("REDUCE_ANY", "REDUCE_ALL"), {2}),
+    **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "TOPK_SMALLEST"), {0, 1, 2}),
 }
 
 
@@ -41,7 +54,7 @@ def variants(op: str) -> Iterator[tuple[str, Graph]]:
     for label, graph in fixed_variants(op):
         yield label, graph
         kind = QUANTISE[op].kind if op in QUANTISE else ""
-        if kind in ("mac", "real") and graph.nodes[-1].op == op:
+        if kind in ("mac", "real") and graph.nodes[-1].op == op and graph[graph.outputs[0]].quant is not None:
             yield f"{label}-narrow", narrowed(graph, graph.outputs)
         if kind == "real" and len(graph.nodes) == 1:
             yield f"{label}-bytes", narrowed(graph, [*graph.inputs, *graph.outputs])
@@ -51,7 +64,8 @@ def narrowed(graph: Graph, names: Sequence[str]) -> Graph:
     """The graph with these tensors as UINT8 codes for about the same range."""
     fixed = graph.copy()
     for tensor in (fixed[name] for name in names):
-        assert tensor.quant is not None
+        if tensor.quant is None:
+            continue
         reach = 2e4 * float(tensor.quant.scale[0])
         tensor.dtype, tensor.quant = DType.UINT8, activation_params(-0.4 * reach, reach, DType.UINT8)
     return fixed

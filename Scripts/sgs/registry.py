@@ -120,7 +120,8 @@ class SimRow:
     `encode`/`decode` handle whatever is left: encode(node, operands, results) →
     extra option fields; decode(options as dict, operands, results) → extra attrs. `custom` True: custom operator,
     attrs go to a flexbuffer map. `order` permutes operands: file position k, constants of the file not counted, holds
-    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`.
+    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`. `version` is the first
+    of the operator that runtimes know.
     """
 
     options: str = ""
@@ -133,6 +134,7 @@ class SimRow:
     order: tuple[int, ...] = ()
     window: SimWindow | None = None
     custom: bool = False
+    version: int = 1
 
 
 SIM: RuleTable[SimRow] = RuleTable("spelling in .sim")
@@ -249,7 +251,8 @@ class QuantRule:
     kind:
       "mac"    operand 0 is UINT8 or INT16 by the plan, operand `weight` symmetric per channel, operand `bias` exact
       integer.
-      "move"   moves or selects values: results share type and parameters with the operands in `moved`.
+      "move"   moves or selects values: results share type and parameters with the operands in `moved`, but for those in
+               `apart`, which are plain integers, such as indices.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
       "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
     `channel_axis` is the axis of the weight that holds output channels.
@@ -260,6 +263,7 @@ class QuantRule:
     bias: int = 2
     channel_axis: int = 0
     moved: Callable[[Node], Sequence[int]] | None = None
+    apart: tuple[int, ...] = ()
 
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")
@@ -295,9 +299,13 @@ FIXED_EXPAND: RuleTable[Callable[[Graph, Node], None]] = RuleTable("fixed expans
 # (low, high) of the real result of operators whose range is known without measuring
 RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 
-# (node) → the operand whose range the result's parameters come from, because what the node adds to it only has to lose
-# against every value and may saturate; None where the result has a range of its own
-RANGE_FROM: RuleTable[Callable[[Node], int | None]] = RuleTable("range source")
+# (node, operands) → the operand whose range the result's parameters come from, because what the node adds to it only
+# has to lose against every value and may saturate; None where the result has a range of its own
+RANGE_FROM: RuleTable[Callable[[Node, Sequence[Tensor | None]], int | None]] = RuleTable("range source")
+
+# (lowering, node, operand 0 as a session value, layout) → operand 0 with values that make no difference to the result
+# brought as near to the others as they can be
+RELEVANT: RuleTable[Callable[[Lowering, Node, str, Layout], str]] = RuleTable("relevant values")
 
 
 # -- compiler
@@ -450,9 +458,9 @@ IMPORT_ONNX: RuleTable[Callable[[ImportContext], Sequence[Tensor]]] = RuleTable(
 
 @dataclass(frozen=True)
 class OnnxCase:
-    """One ONNX node as test example: `inputs` name → shape of float inputs, `constants` name → array, in operand order
-    by `order` (default: inputs, then constants; "" is an absent operand). `types` are ONNX's numbers of the inputs'
-    element types, where they are not float."""
+    """One ONNX node as test example: `inputs` name → shape, `constants` name → array, in operand order by `order`
+    (default: inputs, then constants; "" is an absent operand). Inputs are float32 but for those in `types`, name →
+    numpy's name of a type."""
 
     op: str
     inputs: dict[str, Shape]
@@ -463,7 +471,7 @@ class OnnxCase:
     opset: int = 17
     low: float = -1.0
     high: float = 1.0
-    types: dict[str, int] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
 
 
 ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")

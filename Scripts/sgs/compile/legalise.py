@@ -19,6 +19,7 @@ from sgs.numeric.types import DType
 from sgs.registry import CONSTRAINTS, COST, FIXED, HOST, MOVE, OPERATOR, QUANTISE, TILE, Constraint
 
 STAGE = "compile"
+PLAIN = (DType.BOOL, DType.INT32, DType.INT64)  # a network's own integers, which no operator takes for codes
 LIMITS_LIST = "docs/OPERATORS.md lists the limits"
 CHIP_REMEDY = "choose another chip, or other bits for the layer; docs/OPERATORS.md lists all limits"
 
@@ -104,11 +105,13 @@ def activations_have_one_scale(node: Node, operands: Sequence[Tensor | None], re
 
 
 def codes_are_quantised(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
-    """Activations that an operator computes with, rather than moves, have a scale and a zero point."""
+    """Activations that an operator computes with, rather than moves, have a scale and a zero point, or are plain
+    integers of 32 bits or truth values."""
     rule = QUANTISE.get(node.op)
     if rule is None or rule.kind not in ("mac", "real"):
         return True
-    return all(tensor is None or tensor.is_constant or tensor.quant is not None for tensor in (*operands, *results))
+    tensors = [tensor for tensor in (*operands, *results) if tensor is not None and not tensor.is_constant]
+    return all(tensor.quant is not None or tensor.dtype in PLAIN for tensor in tensors)
 
 
 def moves_keep_codes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
@@ -117,7 +120,8 @@ def moves_keep_codes(node: Node, operands: Sequence[Tensor | None], results: Seq
     if rule is None or rule.kind != "move" or rule.moved is None:
         return True
     moved = [tensor for tensor in (operands[index] for index in rule.moved(node)) if tensor is not None]
-    return all(a.dtype is b.dtype and _same_codes(a.quant, b.quant) for a in moved for b in results)
+    shared = [tensor for index, tensor in enumerate(results) if index not in rule.apart]
+    return all(a.dtype is b.dtype and _same_codes(a.quant, b.quant) for a in moved for b in shared)
 
 
 def _same_codes(one: QuantParams | None, other: QuantParams | None) -> bool:

@@ -28,6 +28,6 @@ class FloatEngine:
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays keyed by input name, in the graph's layout; returns arrays keyed by tensor name."""
-        arrays = {f"in:{name}": np.ascontiguousarray(feeds[name]) for name in self.graph.inputs}
+        arrays = {f"in:{name}": np.asarray(feeds[name], order="C") for name in self.graph.inputs}
         values = self._session.run([f"out:{name}" for name in self.results], arrays)
         return dict(zip(self.results, values, strict=True))

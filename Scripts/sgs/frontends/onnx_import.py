@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner, numpy_helper
+from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
 from sgs.errors import OPERATOR_LIST, UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_context import NodeContext, as_graph_data
 from sgs.frontends.onnx_fold import evaluate, foldable
+from sgs.frontends.onnx_functions import with_known_operators
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
 from sgs.frontends.onnx_model import (
     Port,
@@ -49,6 +50,9 @@ _SHAPE_OF = {
     "Shape": lambda shape, attrs: np.array(shape[attrs.get("start", 0) : attrs.get("end")], np.int64),
     "Size": lambda shape, attrs: np.array(int(np.prod(shape)), np.int64),
 }
+
+# by the walk itself, as they depend on constants and shapes
+_EVALUATED = frozenset({"Constant", "ConstantOfShape", "If", "Range", *_SHAPE_OF})
 
 Layouts = Mapping[str, SourceLayout]
 
@@ -144,7 +148,8 @@ class _Walk:
     def __init__(
         self, source: SourceModel, ports: Sequence[Port], outputs: Sequence[str], wanted: Layouts, overrides: Layouts
     ) -> None:
-        source = _with_known_operators(source)
+        proto = with_known_operators(source.proto, _EVALUATED | set(IMPORT_ONNX))
+        source = source if proto is source.proto else normalised(proto, source.path, source.digest)
         self.source = source
         self.ports = ports
         self.output_names = outputs
@@ -409,27 +414,3 @@ def _turn_shape(shape: Sequence[int], present: SourceLayout, wanted: SourceLayou
         return tuple(shape)
     perm = NHWC_TO_NCHW if wanted == "NCHW" else NCHW_TO_NHWC
     return tuple(shape[axis] for axis in perm)
-
-
-def _with_known_operators(source: SourceModel) -> SourceModel:
-    """Replace operators that have no row by the body that the ONNX standard defines them by, where that body is made of
-    operators that have one."""
-    proto = source.proto
-    for op in sorted(_strange(proto)):
-        try:
-            schema = defs.get_schema(op, source.opset, "")
-        except defs.SchemaError:
-            continue
-        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
-            try:
-                expanded = inliner.inline_selected_functions(proto, [("", op)], inline_schema_functions=True)
-            except RuntimeError as error:  # it needs to know the types of all operands, and does not
-                _log.debug("%s is not replaced by its body: %s", op, error)
-                continue
-            proto = expanded if _strange(expanded) < _strange(proto) else proto
-    return source if proto is source.proto else normalised(proto, source.path, source.digest)
-
-
-def _strange(proto: ModelProto) -> set[str]:
-    """Operator types of the default domain that have no row."""
-    return {node.op_type for node in proto.graph.node if _key(node) not in IMPORT_ONNX and _key(node) == node.op_type}

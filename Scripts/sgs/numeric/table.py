@@ -32,12 +32,27 @@ def _real(codes: Array, params: QuantParams) -> Array:
 
 
 def _evaluate(function: Callable[[Array], Array], x: Array, params: QuantParams, dtype: DType) -> Array:
-    """f(x) in codes of the result, float64, clamped. Raises ValueError where the function gives NaN."""
+    """f(x) in codes of the result, float64, clamped (eq. 10). Raises ValueError where a column is NaN throughout."""
     with np.errstate(all="ignore"):
-        y = np.asarray(function(x), np.float64)
-    if np.isnan(y).any():
-        raise ValueError("the function is not a number somewhere in the input's range")
-    return np.clip(y / float(params.scale[0]) + float(params.zero_point[0]), dtype.qmin, dtype.qmax)
+        y = _extended(np.asarray(function(x), np.float64))
+        return np.clip(y / float(params.scale[0]) + float(params.zero_point[0]), dtype.qmin, dtype.qmax)
+
+
+def _extended(y: Array) -> Array:
+    """Values [n] or [n, channels] with the nearest number of the column, the later one of two, in place of NaN."""
+    missing = np.isnan(y)
+    if not missing.any():
+        return y
+    if missing.all(axis=0).any():
+        raise ValueError("the function is nowhere a number in the input's range")
+    columns, rows = y.copy().reshape(len(y), -1), np.arange(len(y))
+    for column, holes in zip(columns.T, missing.reshape(len(y), -1).T, strict=True):
+        there = np.flatnonzero(~holes)
+        after = there[np.searchsorted(there, rows[holes]).clip(max=there.size - 1)]
+        before = there[(np.searchsorted(there, rows[holes]) - 1).clip(min=0)]
+        nearer = np.abs(after - rows[holes]) <= np.abs(before - rows[holes])
+        column[holes] = column[np.where(nearer, after, before)]
+    return columns.reshape(y.shape)
 
 
 def build_table(
@@ -57,7 +72,8 @@ def build_table(
     With `channels` the function is another one in every column of its argument [n, channels], and the table is
     [channels, entries]: as many entries for all as the channel needs that needs most.
 
-    Raises ValueError when the function gives NaN somewhere in the input's range.
+    Codes at which the function is no number (those below 0 of a square root) get what the nearest has at which it is.
+    Raises ValueError where there is none.
     """
     if dtype_in not in (DType.UINT8, DType.INT16, DType.UINT16):
         raise ValueError(f"no tables of {dtype_in.name} inputs")

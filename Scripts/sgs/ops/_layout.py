@@ -27,6 +27,20 @@ def transparent(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved | None
     return Moved(dict(node.attrs), (tuple(perm),) * len(node.outputs), constants)
 
 
+def keeps_last(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved | None:
+    """The operator works along the last axis: passes what leaves that one last."""
+    if perm[-1] != len(perm) - 1:
+        return None
+    return Moved(dict(node.attrs), (tuple(perm),) * len(node.outputs))
+
+
 def remap_axis(axis: int, perm: Sequence[int]) -> int:
     """The axis of x that is axis `axis` of transpose(x, perm)."""
     return perm[axis % len(perm)]
+
+
+def perm_without(perm: Sequence[int], axes: Sequence[int]) -> tuple[int, ...]:
+    """The permutation of what is left when `axes` of transpose(x, perm), and the axes of x that they are, are gone."""
+    left = [perm[axis] for axis in range(len(perm)) if axis not in axes]
+    order = sorted(left)
+    return tuple(order.index(axis) for axis in left)

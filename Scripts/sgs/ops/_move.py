@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -54,6 +55,7 @@ def add_move(
     move: Callable[[Node, list[Array], Sequence[Tensor]], list[Array]],
     *,
     moved: Callable[[Node], Sequence[int]] = lambda node: range(len(node.inputs)),
+    apart: tuple[int, ...] = (),
     any_layout: Callable[[Graph, Node], bool] = native_layout,
     tile: TileRow | None = None,
     copies: Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Sequence[Copy]] | None = None,
@@ -62,36 +64,41 @@ def add_move(
 ) -> None:
     """Register the rows of a moving operator that are the same for float and fixed graphs.
 
-    `lower(low, node, values, layout)` emits it on values (codes or real numbers) of the operands in `moved`, in
-    `layout`; `any_layout(graph, node)` says whether it can do so channels first. `move(node, arrays, results)` is its
-    numpy meaning. `copies(node, operands, results)` is the DMA engine's; an operator without them is computed, piece
-    by piece as `tile` says.
+    `lower(low, node, values, layout)` emits it on values (codes or real numbers) of all operands, in `layout`;
+    `any_layout(graph, node)` says whether it can do so channels first. `move(node, arrays, results)` is its numpy
+    meaning. `moved` and `apart` are as in `QuantRule`. `copies(node, operands, results)` is the DMA engine's; an
+    operator without them is computed, piece by piece as `tile` says.
     """
     OPERATOR.add(op, OperatorInfo("both", summary))
 
     def emit(low: Lowering, node: Node) -> None:
-        names = [node.inputs[i] for i in moved(node)]
-        layout: Layout = low.prefer(names) if any_layout(low.graph, node) else "native"
-        values = lower(low, node, [low.codes(name or "", layout) for name in names], layout)
+        layout: Layout = low.prefer(node.inputs) if any_layout(low.graph, node) else "native"
+        values = lower(low, node, [low.codes(name or "", layout) for name in node.inputs], layout)
         for result, value in zip(node.outputs, values, strict=True):
             low.put(result, value, layout)
 
     def reference(
         node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
     ) -> list[Array]:
-        arrays = [values[i] for i in moved(node)]
-        return move(node, [a for a in arrays if a is not None], results)
+        return move(node, [a for a in values if a is not None], results)
 
     FLOAT.add(op, emit)
     FIXED.add(op, emit)
     REFERENCE.add(op, reference)
-    QUANTISE.add(op, QuantRule("move", moved=moved))
+    QUANTISE.add(op, QuantRule("move", moved=moved, apart=apart))
     COST.add(op, cost or (move_cost if copies is None else no_work))
     if tile is not None:
         TILE.add(op, tile)
     if copies is not None:
         MOVE.add(op, MoveRow(copies, alias))
     CONSTRAINTS.add(op, ())
+
+
+def comparable(low: Lowering, value: str, tensor: Tensor, *, wide: bool = False) -> str:
+    """Codes of a tensor in a type that onnxruntime's comparing kernels take: binary32, exact, for those of 16 bits (and
+    of 8 bits, where `wide` says so)."""
+    known = {DType.FLOAT32, DType.INT32} if wide else {DType.FLOAT32, DType.INT32, DType.UINT8, DType.INT8}
+    return value if tensor.dtype in known else low.cast(value, DType.FLOAT32)
 
 
 def box_copy(

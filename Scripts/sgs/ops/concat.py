@@ -81,9 +81,12 @@ SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"})
 
 @IMPORT_ONNX.row("Concat")
 def import_concat(ctx: ImportContext) -> list[Tensor]:
+    """Operands without entries along the axis add nothing."""
     first = ctx.inputs[0]
     assert first is not None
-    return [ctx.emit("CONCATENATION", *ctx.inputs, axis=ctx.attrs["axis"] % len(first.shape))]
+    axis = ctx.attrs["axis"] % len(first.shape)
+    full = [x for x in ctx.inputs if x is not None and x.shape[axis]] or [first]
+    return [full[0] if len(full) < len(ctx.inputs) and len(full) == 1 else ctx.emit("CONCATENATION", *full, axis=axis)]
 
 
 ONNX_EXAMPLES.add(

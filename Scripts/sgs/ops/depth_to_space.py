@@ -88,9 +88,22 @@ def _parted(op: str, shape: Sequence[int], block: int) -> tuple[int, int, int, i
     return (n * h, w, block, c // block) if op == SPREAD else (n * h // block, block, w // block, block * c)
 
 
+def _lower_integers(low: Lowering, node: Node) -> bool:
+    """Other types than binary32, which onnxruntime's kernels do not take, by exchanging axes; False for binary32."""
+    x, y = low.graph[node.inputs[0] or ""], low.graph[node.outputs[0]]
+    if x.dtype is DType.FLOAT32:
+        return False
+    parted = low.const(np.array(_parted(node.op, x.shape, node.attrs["block_size"]), np.int64))
+    turned = low.op("Transpose", [low.op("Reshape", [low.codes(x.name), parted])], perm=(0, 2, 1, 3))
+    low.put(y.name, low.op("Reshape", [turned, low.const(np.array(y.shape, np.int64))]))
+    return True
+
+
 @FLOAT.row(SPREAD)
 def lower_spread(low: Lowering, node: Node) -> None:
     """By onnxruntime's kernel, in the layout of the convolutions before and after it."""
+    if _lower_integers(low, node):
+        return
     x = low.codes(node.inputs[0] or "", "first")
     y = low.op("DepthToSpace", [x], blocksize=node.attrs["block_size"], mode="DCR")
     low.put(node.outputs[0], y, "first")
@@ -99,6 +112,8 @@ def lower_spread(low: Lowering, node: Node) -> None:
 @FLOAT.row(STACK)
 def lower_stack(low: Lowering, node: Node) -> None:
     """By onnxruntime's kernel, in the layout of the convolution behind it."""
+    if _lower_integers(low, node):
+        return
     x = low.codes(node.inputs[0] or "", "first")
     low.put(node.outputs[0], low.op("SpaceToDepth", [x], blocksize=node.attrs["block_size"]), "first")
 
@@ -193,11 +208,16 @@ def import_depth_to_space(ctx: ImportContext) -> list[Tensor]:
 
 @IMPORT_ONNX.row("SpaceToDepth")
 def import_space_to_depth(ctx: ImportContext) -> list[Tensor]:
+    """Mode CRD (operator set 28) counts the pixels of a block fastest."""
     x, block = ctx.inputs[0], int(ctx.attrs["blocksize"])
     assert x is not None
     if block < 1 or x.shape[2] % block or x.shape[3] % block:
         raise ctx.refuse(f"{x.shape[2]}×{x.shape[3]} pixels do not divide into blocks of {block}×{block}")
-    return [ctx.nchw(ctx.emit(STACK, ctx.nhwc(x), block_size=block))]
+    y, channels = ctx.emit(STACK, ctx.nhwc(x), block_size=block), x.shape[1]
+    if ctx.attrs.get("mode", "DCR") == "CRD" and channels > 1 < block:
+        order = np.arange(channels * block**2, dtype=np.int32).reshape(block**2, channels).T.reshape(-1)
+        y = ctx.emit("GATHER", y, order, axis=3)
+    return [ctx.nchw(y)]
 
 
 _DEEP: dict[str, Shape] = {"x": (2, 12, 5, 7)}

@@ -1,7 +1,7 @@
-"""Binary elementwise operators with broadcasting: ADD SUB MUL DIV MAXIMUM MINIMUM, and PRELU.
+"""Arithmetic of two tensors with broadcasting: ADD SUB MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD.
 
-Fixed: operands are dequantised (eq. 1), the operation is one IEEE binary32 step, the result is quantised (eq. 4). Attr
-`activation` (ADD SUB MUL DIV only) clamps the result.
+Of real numbers and of INT32, which wraps. DIV of integers truncates. Attr `activation` (ADD SUB MUL DIV only) clamps a
+real result.
 """
 
 from __future__ import annotations
@@ -13,136 +13,183 @@ import numpy as np
 
 from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.quantise import Array, dequantise, quantise
+from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._layout import transparent
-from sgs.ops._mac import activation_bounds, activation_float, real_bounds
-from sgs.ops._move import ELEMENTWISE
-from sgs.registry import (
-    CONSTRAINTS,
-    COST,
-    EXAMPLES,
-    FIXED,
-    FLOAT,
-    IMPORT_ONNX,
-    INFER,
-    LAYOUT,
-    ONNX_EXAMPLES,
-    OPERATOR,
-    QUANTISE,
-    REAL,
-    REFERENCE,
-    SIM,
-    TILE,
-    Cost,
-    ImportContext,
-    Lowering,
-    OnnxCase,
-    OperatorInfo,
-    QuantRule,
-    SimRow,
-)
+from sgs.ops._elementwise import Meaning, add_elementwise, carrier_of, numbers, onnx
+from sgs.ops._integers import in_integers, present
+from sgs.ops.pad import is_marker
+from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, ImportContext, Lowering, OnnxCase, SimRow
+
+_FUSING = ("ADD", "SUB", "MUL", "DIV")
 
 
-def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-    """Numpy broadcasting."""
-    shapes = [t.shape for t in operands if t is not None]
-    dtype = next(t.dtype for t in operands if t is not None)
-    return [(tuple(int(d) for d in np.broadcast_shapes(*shapes)), dtype)]
+# -- meanings ----------------------------------------------------------------------------------------------------------
+def _wide(op_type: str, low: Lowering, a: str, b: str) -> str:
+    """An operator of INT32 in INT64, where the quotient of the least number by -1 is no fault."""
+    wide = [low.cast(value, DType.INT64) for value in (a, b)]
+    return low.cast(low.op(op_type, wide), DType.INT32)
 
 
-def prelu(x: Array, slope: Array) -> Array:
-    return np.where(x >= 0, x, x * slope)
+def _truncated_quotient(a: Array, b: Array) -> Array:
+    return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)))
 
 
-def _lower(onnx_op: str, fixed: bool) -> Callable[[Lowering, Node], None]:
-    def lower(low: Lowering, node: Node) -> None:
-        layout = low.prefer(node.inputs)
-        operands = [low.real(name or "", layout) for name in node.inputs]
-        if fixed and node.op == "DIV":
-            operands[1] = _never_zero(low, operands[1], low.graph[node.inputs[1] or ""])
-        y = low.op(onnx_op, operands)
-        result = low.graph[node.outputs[0]]
-        if "activation" in node.attrs and node.attrs["activation"] != "NONE":
-            y = _clamp(low, node, y, result) if fixed else activation_float(low, node, y)
-        low.put_real(result.name, y, layout)
-
-    return lower
+def _emit_squared_difference(low: Lowering, a: str, b: str) -> str:
+    difference = low.op("Sub", [a, b])
+    return str(low.op("Mul", [difference, difference]))
 
 
-def _never_zero(low: Lowering, value: str, divisor: Tensor) -> str:
-    """A divisor whose code stands for 0 counts as one step of its scale, so that every quotient is finite."""
-    assert divisor.quant is not None
-    zero, step = (low.const(np.asarray(v, np.float32)) for v in (0, divisor.quant.scale[0]))
-    return str(low.op("Where", [low.op("Equal", [value, zero]), step, value]))
+def _squared_difference(a: Array, b: Array) -> Array:
+    return np.asarray(np.square(a - b))
 
 
-def _clamp(low: Lowering, node: Node, value: str, result: Tensor) -> str:
-    """Fused activation of a fixed graph: clamping the real value between the bounds' own codes is clamping the
-    codes.
-    """
-    floor, ceiling = clamp_values(node, result)
-    return str(
-        low.op("Clip", [value, low.const(np.asarray(floor, np.float32)), low.const(np.asarray(ceiling, np.float32))])
+def _emit_floor_div(low: Lowering, a: str, b: str) -> str:
+    return str(low.op("Floor", [low.op("Div", [a, b])]))
+
+
+def _emit_integer_floor_div(low: Lowering, a: str, b: str) -> str:
+    """(a − a mod b) / b, in INT64."""
+    wide = [low.cast(value, DType.INT64) for value in (a, b)]
+    even = low.op("Sub", [wide[0], low.op("Mod", wide)])
+    return low.cast(low.op("Div", [even, wide[1]]), DType.INT32)
+
+
+def _emit_floor_mod(low: Lowering, a: str, b: str) -> str:
+    """The rest has the divisor's sign; fmod's has the dividend's."""
+    zero, rest = low.const(np.asarray(0, np.float32)), low.op("Mod", [a, b], fmod=1)
+    apart = low.op("Xor", [low.op("Less", [rest, zero]), low.op("Less", [b, zero])])
+    some = low.op("Not", [low.op("Equal", [rest, zero])])
+    return str(low.op("Where", [low.op("And", [apart, some]), low.op("Add", [rest, b]), rest]))
+
+
+def _floor_mod(a: Array, b: Array) -> Array:
+    rest = np.fmod(a, b)
+    return np.where((rest != 0) & ((rest < 0) != (b < 0)), rest + b, rest)
+
+
+def _both(op_type: str, function: Callable[..., Array]) -> dict[Any, Meaning]:
+    return dict.fromkeys(("real", "integer"), onnx(op_type, function))
+
+
+_OPTIONS = {  # our name → options table; and meanings
+    "ADD": ("AddOptions", _both("Add", np.add)),
+    "SUB": ("SubOptions", _both("Sub", np.subtract)),
+    "MUL": ("MulOptions", _both("Mul", np.multiply)),
+    "MAXIMUM": ("MaximumMinimumOptions", _both("Max", np.maximum)),
+    "MINIMUM": ("MaximumMinimumOptions", _both("Min", np.minimum)),
+    "DIV": (
+        "DivOptions",
+        {
+            "real": onnx("Div", np.divide),
+            "integer": Meaning(lambda low, a, b: _wide("Div", low, a, b), _truncated_quotient),
+        },
+    ),
+    "SQUARED_DIFFERENCE": (
+        "SquaredDifferenceOptions",
+        dict.fromkeys(("real", "integer"), Meaning(_emit_squared_difference, _squared_difference)),
+    ),
+    "FLOOR_DIV": (
+        "FloorDivOptions",
+        {
+            "real": Meaning(_emit_floor_div, lambda a, b: np.floor(a / b)),
+            "integer": Meaning(_emit_integer_floor_div, np.floor_divide),
+        },
+    ),
+    "FLOOR_MOD": (
+        "FloorModOptions",
+        {
+            "real": Meaning(_emit_floor_mod, _floor_mod),
+            "integer": Meaning(lambda low, a, b: _wide("Mod", low, a, b), np.mod),
+        },
+    ),
+}
+_SUMMARIES = {
+    "SQUARED_DIFFERENCE": "square of the difference, with broadcasting",
+    "FLOOR_DIV": "quotient rounded down, with broadcasting",
+    "FLOOR_MOD": "what FLOOR_DIV leaves, of the divisor's sign, with broadcasting",
+}
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+def _example(
+    op: str, a: tuple[int, ...], b: tuple[int, ...], activation: str = "NONE", constant: bool = False
+) -> Graph:
+    rng = np.random.default_rng(len(op) + sum(a))
+    build = GraphBuilder()
+    x = build.input("x", a)
+    other: Any = rng.uniform(0.4, 2, b).astype(np.float32) if constant else build.input("y", b)
+    attrs = {"activation": activation} if op in _FUSING else {}
+    return build.output(build(op, x, other, output="z", **attrs))
+
+
+def integer_example(op: str, other: Array, **attrs: Any) -> Graph:
+    """x, truncated to integers, with a constant."""
+    build = GraphBuilder()
+    scaled = build("MUL", build.input("x", (3, 7, 5)), np.array([9.5], np.float32), activation="NONE")
+    return build.output(build(op, build("CAST", scaled, to="INT32"), other, output="z", **attrs))
+
+
+def _examples(op: str) -> list[Graph]:
+    divides = op in ("DIV", "FLOOR_DIV", "FLOOR_MOD")
+    attrs = {"activation": "NONE"} if op in _FUSING else {}
+    return [
+        _example(op, (1, 5, 7, 6), (1, 5, 7, 6), constant=divides),
+        _example(op, (1, 5, 7, 6), (1, 1, 1, 6), "RELU", constant=True),
+        _example(op, (1, 5, 7, 6), (6,), "RELU6", constant=True),
+        _example(op, (3, 7, 2), (1,), constant=True),
+        integer_example(op, np.array([4, -3, 1, 7, -2], np.int32), **attrs),
+    ]
+
+
+def _add(op: str) -> None:
+    options, meanings = _OPTIONS[op]
+    name = op.lower().capitalize()
+    add_elementwise(
+        op,
+        _SUMMARIES.get(op, f"elementwise {name} with broadcasting"),
+        meanings,
+        examples=lambda: _examples(op),
+        sim=SimRow(options, activation=op in _FUSING),
+        divides=op in ("DIV", "FLOOR_DIV", "FLOOR_MOD"),
+        operations=2 if op in (*_FUSING, "MAXIMUM", "MINIMUM") else 3,
     )
 
 
-def clamp_values(node: Node, result: Tensor) -> tuple[np.float32, np.float32]:
-    """Real binary32 values of the codes between which the fused activation clamps."""
-    assert result.quant is not None
-    codes = np.array(activation_bounds(node, result), np.int64)
-    low, high = dequantise(codes, result.quant)
-    return low, high
+for _op in _OPTIONS:
+    _add(_op)
 
 
-def _reference(function: Callable[[Array, Array], Array]) -> Callable[..., list[Array]]:
-    def reference(
-        node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
-    ) -> list[Array]:
-        reals = [
-            dequantise(v, t.quant)
-            for v, t in zip(values, operands, strict=True)
-            if v is not None and t is not None and t.quant
-        ]
-        if node.op == "DIV":
-            divisor = operands[1]
-            assert divisor is not None and divisor.quant is not None
-            reals[1] = np.where(reals[1] == 0, divisor.quant.scale[0], reals[1])
-        y = np.asarray(function(*reals), np.float32)
-        result = results[0]
-        assert result.quant is not None
-        if real_bounds(node.attrs.get("activation", "NONE")) != (None, None):
-            y = np.clip(y, *clamp_values(node, result))
-        return [quantise(y, result.quant, result.dtype)]
-
-    return reference
+@RANGE_FROM.row("ADD")
+def range_from(node: Node, operands: Sequence[Tensor | None]) -> int | None:
+    """The other operand where one is a constant mask: 0, or a marker."""
+    marked = [index for index in (0, 1) if _is_mask(operands[index])]
+    return 1 - marked[0] if len(marked) == 1 else None
 
 
-def _real(function: Callable[[Array, Array], Array]) -> Callable[[Node, Sequence[Array]], Array]:
-    def real(node: Node, values: Sequence[Array]) -> Array:
-        low, high = real_bounds(node.attrs.get("activation", "NONE"))
-        with np.errstate(all="ignore"):
-            y = function(*values)
-        return np.asarray(y if low is None and high is None else np.clip(y, low, high))
-
-    return real
+def _is_mask(tensor: Tensor | None) -> bool:
+    if tensor is None or tensor.data is None or carrier_of(tensor) != "real":
+        return False
+    values = numbers(tensor, tensor.data)
+    marked = is_marker(values)
+    return bool(marked.any() and ((values == 0) | marked).all())
 
 
-def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """Two operations per element: the function, and the requantisation."""
-    return Cost(vector_ops=results[0].elements * 2)
+# -- ONNX import -------------------------------------------------------------------------------------------------------
+def chain(ctx: ImportContext, op: str, operands: list[Tensor]) -> Tensor:
+    """The operator from left to right over all operands."""
+    attrs: dict[str, Any] = {"activation": "NONE"} if op in _FUSING else {}
+    result = operands[0]
+    for operand in operands[1:]:
+        result = ctx.emit(op, result, operand, **attrs)
+    return result
 
 
 def _import(op: str) -> Callable[[ImportContext], list[Tensor]]:
     def convert(ctx: ImportContext) -> list[Tensor]:
-        result = ctx.inputs[0]
-        assert result is not None
-        attrs: dict[str, Any] = {"activation": "NONE"} if op in _FUSING else {}
-        if len(ctx.inputs) == 1:
-            return [result]
-        for operand in ctx.inputs[1:]:
-            result = ctx.emit(op, result, operand, **attrs)
-        return [result]
+        operands = present(ctx)
+        if len(operands) == 1:
+            return operands
+        return [in_integers(ctx, lambda *values: chain(ctx, op, list(values)), operands)]
 
     return convert
 
@@ -158,114 +205,57 @@ def _cases(onnx_op: str) -> list[OnnxCase]:
     ]
 
 
-def _example(
-    op: str, a: tuple[int, ...], b: tuple[int, ...], activation: str = "NONE", constant: bool = False
-) -> Graph:
-    rng = np.random.default_rng(len(op) + sum(a))
-    build = GraphBuilder()
-    x = build.input("x", a)
-    other: Any = rng.uniform(0.4, 2, b).astype(np.float32) if constant else build.input("y", b)
-    attrs = {"activation": activation} if op in _FUSING else {}
-    return build.output(build(op, x, other, output="z", **attrs))
-
-
-_FUSING = ("ADD", "SUB", "MUL", "DIV")
-_FAMILY: dict[
-    str, tuple[str, str, Callable[[Array, Array], Array]]
-] = {  # our name → ONNX name, options table, function
-    "ADD": ("Add", "AddOptions", np.add),
-    "SUB": ("Sub", "SubOptions", np.subtract),
-    "MUL": ("Mul", "MulOptions", np.multiply),
-    "DIV": ("Div", "DivOptions", np.divide),
-    "MAXIMUM": ("Max", "MaximumMinimumOptions", np.maximum),
-    "MINIMUM": ("Min", "MaximumMinimumOptions", np.minimum),
-}
-
-for _op, (_onnx, _options, _function) in _FAMILY.items():
-    OPERATOR.add(_op, OperatorInfo("both", f"elementwise {_onnx} with broadcasting"))
-    INFER.add(_op, infer)
-    LAYOUT.add(_op, transparent)
-    SIM.add(_op, SimRow(_options, activation=_op in _FUSING))
-    FLOAT.add(_op, _lower(_onnx, fixed=False))
-    FIXED.add(_op, _lower(_onnx, fixed=True))
-    REFERENCE.add(_op, _reference(_function))
-    QUANTISE.add(_op, QuantRule("real"))
-    REAL.add(_op, _real(_function))
-    COST.add(_op, cost)
-    TILE.add(_op, ELEMENTWISE)
-    CONSTRAINTS.add(_op, ())
+for _onnx, _op in {
+    "Add": "ADD",
+    "Sub": "SUB",
+    "Mul": "MUL",
+    "Div": "DIV",
+    "Max": "MAXIMUM",
+    "Min": "MINIMUM",
+    "Sum": "ADD",
+}.items():
     IMPORT_ONNX.add(_onnx, _import(_op))
     ONNX_EXAMPLES.add(_onnx, _cases(_onnx))
-    EXAMPLES.add(
-        _op,
-        lambda op=_op: [  # type: ignore[misc]
-            _example(op, (1, 5, 7, 6), (1, 5, 7, 6), constant=op == "DIV"),
-            _example(op, (1, 5, 7, 6), (1, 1, 1, 6), "RELU", constant=True),
-            _example(op, (1, 5, 7, 6), (6,), "RELU6", constant=True),
-            _example(op, (3, 7, 2), (1,), constant=True),
-        ],
-    )
 
 
-def lower_prelu(low: Lowering, node: Node) -> None:
-    """max(x, slope · x) where no slope exceeds 1, else max(x, 0) + slope · min(x, 0): the same binary32 numbers,
-    several times faster than onnxruntime's broadcasting PRelu."""
-    x, slope = node.inputs[0] or "", node.inputs[1] or ""
-    layout = low.prefer(node.inputs)
-    value, factor, tensor = low.real(x, layout), low.real(slope, layout), low.graph[slope]
-    assert tensor.data is not None and tensor.quant is not None
-    if dequantise(tensor.data, tensor.quant).max(initial=0) <= 1:
-        y = low.op("Max", [value, low.op("Mul", [value, factor])])
-    else:
-        below = low.op("Mul", [low.op("Min", [value, low.const(np.asarray(0, np.float32))]), factor])
-        y = low.op("Add", [low.op("Relu", [value]), below])
-    low.put_real(node.outputs[0], y, layout)
-
-
-# -- PRELU: slope per channel
-# ---------------------------------------------------------------------------------------------
-OPERATOR.add("PRELU", OperatorInfo("both", "x where x >= 0, else slope * x; the slope broadcasts"))
-INFER.add("PRELU", infer)
-LAYOUT.add("PRELU", transparent)
-SIM.add("PRELU", SimRow())
-FLOAT.add("PRELU", _lower("PRelu", fixed=False))
-FIXED.add("PRELU", lower_prelu)
-REFERENCE.add("PRELU", _reference(prelu))
-QUANTISE.add("PRELU", QuantRule("real"))
-COST.add("PRELU", cost)
-TILE.add("PRELU", ELEMENTWISE)
-
-
-def slope_is_constant(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
-    """The slope is a constant with a scale."""
-    slope = operands[1]
-    return slope is not None and slope.is_constant and slope.quant is not None
-
-
-CONSTRAINTS.add("PRELU", (slope_is_constant,))
-
-
-@IMPORT_ONNX.row("PRelu")
-def import_prelu(ctx: ImportContext) -> list[Tensor]:
-    x, slope = ctx.inputs[0], ctx.constant(1, "slope")
-    assert x is not None and slope is not None
-    return [ctx.emit("PRELU", x, slope)]
+@IMPORT_ONNX.row("Mean")
+def import_mean(ctx: ImportContext) -> list[Tensor]:
+    """The sum of all operands over their number."""
+    operands = present(ctx)
+    if len(operands) == 1:
+        return operands
+    count = np.array([len(operands)], np.float32)
+    return [ctx.emit("DIV", chain(ctx, "ADD", operands), count, activation="NONE")]
 
 
 ONNX_EXAMPLES.add(
-    "PRelu",
-    [
-        OnnxCase("PRelu", {"x": (1, 5, 7, 6)}, {"s": np.linspace(-0.5, 1.5, 5, dtype=np.float32).reshape(5, 1, 1)}),
-        OnnxCase("PRelu", {"x": (3, 7)}, {"s": np.linspace(-0.5, 1.5, 7, dtype=np.float32)}),
-    ],
+    "Mean", [*_cases("Mean"), OnnxCase("Mean", {"a": (1, 5, 7, 6), "b": (1, 5, 1, 6), "c": (7, 1)}, low=-2)]
 )
 
 
-def _prelu_example(largest: float) -> Graph:
-    build = GraphBuilder()
-    x = build.input("x", (1, 5, 7, 6))
-    slope = np.linspace(-0.5, largest, 6, dtype=np.float32).reshape(1, 1, 6)
-    return build.output(build("PRELU", x, slope, output="y"))
+@IMPORT_ONNX.row("Mod")
+def import_mod(ctx: ImportContext) -> list[Tensor]:
+    """With `fmod` the rest of truncating division, which has the dividend's sign, else of rounding down."""
+    x, y = present(ctx)
+    if x.dtype.is_float and not ctx.attrs.get("fmod", 0):
+        return [ctx.emit("FLOOR_MOD", x, y)]
+    if x.dtype.is_float:
+        rest = ctx.emit("FLOOR_MOD", *(ctx.emit("ABS", value) for value in (x, y)))
+        return [ctx.emit("MUL", ctx.emit("SIGN", x), rest, activation="NONE")]
+    return [in_integers(ctx, lambda a, b: _integer_mod(ctx, a, b), [x, y])]
 
 
-EXAMPLES.add("PRELU", lambda: [_prelu_example(0.9), _prelu_example(1.7)])
+def _integer_mod(ctx: ImportContext, x: Tensor, y: Tensor) -> Tensor:
+    if not ctx.attrs.get("fmod", 0):
+        return ctx.emit("FLOOR_MOD", x, y)
+    whole = ctx.emit("MUL", ctx.emit("DIV", x, y, activation="NONE"), y, activation="NONE")
+    return ctx.emit("SUB", x, whole, activation="NONE")
+
+
+ONNX_EXAMPLES.add(
+    "Mod",
+    [
+        OnnxCase("Mod", {"a": (1, 5, 7, 6), "b": (1, 5, 7, 6)}, attrs={"fmod": 1}, low=-3, high=3),
+        OnnxCase("Mod", {"a": (3, 7)}, {"c": np.linspace(-2, 3, 7, dtype=np.float32)}, {"fmod": 1}, low=-9, high=9),
+    ],
+)

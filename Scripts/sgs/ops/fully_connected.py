@@ -32,11 +32,9 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
-    IMPORT_ONNX,
     INFER,
     LAYOUT,
     MATRIX,
-    ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
     REFERENCE,
@@ -44,11 +42,9 @@ from sgs.registry import (
     TILE,
     Box,
     Cost,
-    ImportContext,
     Lowering,
     MatrixForm,
     Moved,
-    OnnxCase,
     OperatorInfo,
     Part,
     QuantRule,
@@ -224,130 +220,6 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 
 
 TILE.add(OP, TileRow(_axes, _part))
-
-
-# -- ONNX import -----------------------------------------------------------------------------------------------------
-def _swapped(ctx: ImportContext, x: Tensor) -> Tensor:
-    """The last two axes exchanged."""
-    rank = len(x.shape)
-    return ctx.emit("TRANSPOSE", x, perm=(*range(rank - 2), rank - 1, rank - 2))
-
-
-def _product(ctx: ImportContext, x: Tensor, weight: Array, bias: Array | None = None) -> Tensor:
-    """x [..., I] times weight [O, I]."""
-    bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias
-    return ctx.emit(OP, x, np.ascontiguousarray(weight, np.float32), bias, activation="NONE", keep_num_dims=True)
-
-
-def _scaled(ctx: ImportContext, x: Tensor, factor: float) -> Any:
-    """factor · x, at once where x is constant."""
-    if factor == 1.0:
-        return x
-    if x.data is not None:
-        return (x.data.astype(np.float64) * factor).astype(np.float32)
-    return ctx.emit("MUL", x, np.array([factor], np.float32), activation="NONE")
-
-
-@IMPORT_ONNX.row("Gemm")
-def import_gemm(ctx: ImportContext) -> list[Tensor]:
-    """alpha · A' · B' + beta · C, where A or B is constant; ' transposes on demand."""
-    a, b = ctx.inputs[0], ctx.inputs[1]
-    c = ctx.inputs[2] if len(ctx.inputs) > 2 else None
-    alpha, beta = float(ctx.attrs.get("alpha", 1.0)), float(ctx.attrs.get("beta", 1.0))
-    assert a is not None and b is not None
-    turn_a, turn_b = bool(ctx.attrs.get("transA", 0)), bool(ctx.attrs.get("transB", 0))
-    if a.data is None and b.data is None:
-        raise ctx.refuse("a product of two computed matrices", "one operand is constant in supported products")
-    if b.data is not None:
-        weight = (b.data if turn_b else b.data.T) * np.float32(alpha)
-        bias = None if c is None or c.data is None else _as_bias(c.data, weight.shape[0])
-        y = _product(ctx, _swapped(ctx, a) if turn_a else a, weight, None if bias is None else bias * np.float32(beta))
-        if bias is not None:
-            return [y]
-    else:
-        assert a.data is not None
-        weight = (a.data.T if turn_a else a.data) * np.float32(alpha)
-        y = _swapped(ctx, _product(ctx, b if turn_b else _swapped(ctx, b), weight))
-    return [y if c is None else ctx.emit("ADD", y, _scaled(ctx, c, beta), activation="NONE")]
-
-
-def _as_bias(data: Array, channels: int) -> Array | None:
-    """A constant that is the same for every row, as float32 [O]; None for any other."""
-    if any(d != 1 for d in data.shape[:-1]) or data.size not in (1, channels):
-        return None
-    return np.ascontiguousarray(np.broadcast_to(data.reshape(-1), channels), np.float32)
-
-
-def _matmul_shape(a: Sequence[int], b: Sequence[int]) -> tuple[int, ...]:
-    """Shape of numpy's matmul."""
-    left, right = (1, *a) if len(a) == 1 else tuple(a), (*b, 1) if len(b) == 1 else tuple(b)
-    batch = np.broadcast_shapes(left[:-2], right[:-2])
-    return (*batch, *left[-2:-1][: len(a) > 1], *right[-1:][: len(b) > 1])
-
-
-def _matrix(ctx: ImportContext, data: Array) -> Array:
-    """A constant operand of matmul as a matrix: vectors stay vectors, leading axes of 1 go."""
-    if data.ndim > 2 and int(np.prod(data.shape[:-2])) != 1:
-        raise ctx.refuse(
-            f"a product with a stack of {data.shape[:-2]} constant matrices", "a single matrix is supported"
-        )
-    return data.reshape(data.shape[-2:])
-
-
-@IMPORT_ONNX.row("MatMul")
-def import_matmul(ctx: ImportContext) -> list[Tensor]:
-    """One operand is a constant matrix or vector, on either side."""
-    a, b = ctx.inputs[0], ctx.inputs[1]
-    assert a is not None and b is not None
-    if a.data is None and b.data is None:
-        raise ctx.refuse("a product of two computed matrices", "one operand is constant in supported products")
-    shape = _matmul_shape(a.shape, b.shape)
-    if b.data is not None:
-        matrix = _matrix(ctx, b.data)
-        x = a if len(a.shape) > 1 else ctx.emit("RESHAPE", a, shape=(1, *a.shape))
-        y = _product(ctx, x, matrix.T if matrix.ndim == 2 else matrix[None])
-    else:
-        assert a.data is not None
-        matrix = np.atleast_2d(_matrix(ctx, a.data))
-        vector = len(b.shape) == 1
-        y = _product(ctx, ctx.emit("RESHAPE", b, shape=(1, *b.shape)) if vector else _swapped(ctx, b), matrix)
-        y = y if vector else _swapped(ctx, y)
-    return [y if y.shape == shape else ctx.emit("RESHAPE", y, shape=shape)]
-
-
-def _ramp(*shape: int) -> Array:
-    return np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
-
-
-ONNX_EXAMPLES.add(
-    "Gemm",
-    [
-        OnnxCase("Gemm", {"a": (3, 7)}, {"b": _ramp(7, 5), "c": _ramp(5)}),
-        OnnxCase(
-            "Gemm",
-            {"a": (3, 7)},
-            {"b": _ramp(5, 7), "c": _ramp(1, 5)},
-            {"transB": 1, "alpha": 0.5, "beta": 2.0},
-            opset=7,
-        ),
-        OnnxCase("Gemm", {"a": (7, 3)}, {"b": _ramp(7, 5)}, {"transA": 1}, opset=11),
-        OnnxCase("Gemm", {"a": (3, 7)}, {"b": _ramp(7, 5), "c": _ramp(3, 1)}, {"beta": 0.5}),
-        OnnxCase("Gemm", {"b": (7, 5), "c": (3, 5)}, {"a": _ramp(3, 7)}, {"beta": 0.5}, order=("a", "b", "c")),
-        OnnxCase("Gemm", {"a": (3, 7)}, {"b": _ramp(7, 5), "c": np.array(2, np.float32)}, opset=9),
-    ],
-)
-ONNX_EXAMPLES.add(
-    "MatMul",
-    [
-        OnnxCase("MatMul", {"a": (2, 3, 7)}, {"b": _ramp(7, 5)}),
-        OnnxCase("MatMul", {"a": (3, 7)}, {"b": _ramp(1, 1, 7, 5)}),
-        OnnxCase("MatMul", {"a": (2, 3, 7)}, {"b": _ramp(7)}),
-        OnnxCase("MatMul", {"a": (7,)}, {"b": _ramp(7, 5)}),
-        OnnxCase("MatMul", {"b": (2, 7, 3)}, {"a": _ramp(5, 7)}, order=("a", "b"), opset=9),
-        OnnxCase("MatMul", {"b": (1, 4, 7, 3)}, {"a": _ramp(7)}, order=("a", "b")),
-        OnnxCase("MatMul", {"b": (7,)}, {"a": _ramp(5, 7)}, order=("a", "b")),
-    ],
-)
 
 
 def _example(

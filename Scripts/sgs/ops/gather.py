@@ -140,7 +140,7 @@ def _as_range(indices: Array) -> tuple[int, int, int] | None:
     return int(indices[0]), max(int(indices[-1]) + (1 if step > 0 else -1), -1), step
 
 
-def _pick(ctx: ImportContext, x: Tensor, indices: Array, axis: int) -> Tensor:
+def pick(ctx: ImportContext, x: Tensor, indices: Array, axis: int) -> Tensor:
     """Entries of an axis: a slice where the indices are evenly spaced."""
     spaced = _as_range(indices)
     if spaced is None:
@@ -168,7 +168,7 @@ def import_gather(ctx: ImportContext) -> list[Tensor]:
     indices = np.where(constant < 0, constant + x.shape[axis], constant).astype(np.int64)
     if not indices.size or indices.min() < 0 or indices.max() >= x.shape[axis]:
         raise ctx.refuse(f"indices leave axis {axis} of shape {x.shape}")
-    y = _pick(ctx, x, indices.reshape(-1), axis)
+    y = pick(ctx, x, indices.reshape(-1), axis)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
     return [y if y.shape == shape else ctx.emit("RESHAPE", y, shape=shape)]
 

@@ -1,4 +1,4 @@
-"""ONNX operators that change nothing here: Identity, Dropout at inference, Cast between floating-point types."""
+"""ONNX operators that change nothing here: Identity, and Dropout at inference."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
-
-_ONNX_FLOATS = {1: "FLOAT", 10: "FLOAT16", 11: "DOUBLE", 16: "BFLOAT16"}  # onnx.TensorProto
 
 
 def _operand(ctx: ImportContext) -> list[Tensor]:
@@ -30,16 +28,6 @@ def import_dropout(ctx: ImportContext) -> list[Tensor]:
     return _operand(ctx)
 
 
-@IMPORT_ONNX.row("Cast")
-def import_cast(ctx: ImportContext) -> list[Tensor]:
-    """All floating-point types are binary32 here, so a cast between them is nothing."""
-    x, target = _operand(ctx)[0], int(ctx.attrs["to"])
-    if not x.dtype.is_float or target not in _ONNX_FLOATS:
-        wanted = _ONNX_FLOATS.get(target, f"ONNX type {target}")
-        raise ctx.refuse(f"a cast from {x.dtype.name} to {wanted}", "casts between floating-point types are supported")
-    return [x]
-
-
 _X: dict[str, Shape] = {"x": (2, 5, 7)}
 ONNX_EXAMPLES.add("Identity", [OnnxCase("Identity", _X)])
 ONNX_EXAMPLES.add(
@@ -49,4 +37,3 @@ ONNX_EXAMPLES.add(
         OnnxCase("Dropout", _X, {"ratio": np.array(0.3, np.float32), "training": np.array(False)}, opset=13),
     ],
 )
-ONNX_EXAMPLES.add("Cast", [OnnxCase("Cast", _X, attrs={"to": 1})])

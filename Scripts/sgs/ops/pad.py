@@ -38,7 +38,7 @@ from sgs.registry import (
 
 Paddings = tuple[tuple[int, int], ...]
 _NUMPY_MODE: dict[str, Literal["reflect", "symmetric"]] = {"REFLECT": "reflect", "SYMMETRIC": "symmetric"}
-_MARKER = 1e4  # from here on (BERT's -1e4, float16's -65504, float32's lowest) a fill is no value but a marker
+_MARKER = 0.9999e4  # from here on (BERT's -1e4, float16's -65504, float32's lowest) a fill is no value but a marker
 _LEAST_REAL = float(np.finfo(np.float32).min)
 
 
@@ -65,8 +65,10 @@ def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved:
 # -- meaning ---------------------------------------------------------------------------------------------------------
 def fill_of(node: Node, result: Tensor) -> Array:
     """The padded value, a scalar in the result's element type."""
-    real = np.asarray(node.attrs.get("value", 0.0), np.float32)
-    return real.astype(result.dtype.numpy) if result.quant is None else quantise(real, result.quant, result.dtype)
+    real = np.asarray(node.attrs.get("value", 0.0))
+    if result.quant is None:
+        return real.astype(result.dtype.numpy)
+    return quantise(real.astype(np.float32), result.quant, result.dtype)
 
 
 def _lower(low: Lowering, node: Node, values: list[str], layout: Layout) -> list[str]:
@@ -146,10 +148,15 @@ add_move("PAD", "zeros around a tensor", _lower, _pad, moved=_first, any_layout=
 add_move("PADV2", "a constant around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4, tile=_TILE)
 
 
+def is_marker(values: Array) -> Array:
+    """Whether numbers only mark a place, and have to lose (or win) against every value."""
+    return np.asarray(np.abs(values) >= _MARKER)
+
+
 @RANGE_FROM.row("PADV2")
-def range_from(node: Node) -> int | None:
+def range_from(node: Node, operands: Sequence[Tensor | None]) -> int | None:
     """The operand where the fill is a marker, such as the lowest float in front of a max pool."""
-    return 0 if abs(node.attrs["value"]) >= _MARKER else None
+    return 0 if is_marker(node.attrs["value"]) else None
 
 
 add_move(

@@ -203,7 +203,7 @@ def _case(op: str, x: tuple[int, ...], other: dict[str, Array], result: bool = T
     order = ("x", "x_scale", "x_zero", *other, "y_scale", "y_zero")
     if "bias" in other and op == "QLinearConv":
         order = (*(name for name in order if name != "bias"), "bias")
-    return OnnxCase(op, {"x": x}, constants, attrs, order, low=0, high=255, types={"x": 2})
+    return OnnxCase(op, {"x": x}, constants, attrs, order, low=0, high=255, types={"x": "uint8"})
 
 
 def _integers(shape: tuple[int, ...], dtype: str = "int8") -> Array:
@@ -256,7 +256,7 @@ ONNX_EXAMPLES.add(
             {"pads": [1, 0, 1, 0]},
             low=0,
             high=255,
-            types={"x": 2},
+            types={"x": "uint8"},
         )
     ],
 )
@@ -269,7 +269,7 @@ ONNX_EXAMPLES.add(
             {"w": _integers((9, 5), "uint8"), "z": np.array(117, np.uint8), "v": np.array(99, np.uint8)},
             low=0,
             high=255,
-            types={"x": 2},
+            types={"x": "uint8"},
         )
     ],
 )
@@ -294,7 +294,7 @@ ONNX_EXAMPLES.add(
             ("y_scale", "y_zero", "a", "a_scale", "a_zero", "b", "b_scale", "b_zero"),
             low=0,
             high=255,
-            types={"a": 2, "b": 2},
+            types={"a": "uint8", "b": "uint8"},
         )
     ],
 )

@@ -240,16 +240,16 @@ ONNX_EXAMPLES.add(
 ONNX_EXAMPLES.add(
     "DequantizeLinear",
     [
-        OnnxCase("DequantizeLinear", {"x": (1, 5, 7, 6)}, _zero(7, "uint8"), low=0, high=255, types={"x": 2}),
+        OnnxCase("DequantizeLinear", {"x": (1, 5, 7, 6)}, _zero(7, "uint8"), low=0, high=255, types={"x": "uint8"}),
         OnnxCase(
             "DequantizeLinear",
             {"x": (2, 5, 7)},
             {"s": _SCALES, "z": np.arange(5, dtype=np.int8)},
             low=-128,
             high=127,
-            types={"x": 3},
+            types={"x": "int8"},
         ),
-        OnnxCase("DequantizeLinear", {"x": (3, 5)}, {"s": _SCALES[:1]}, low=-9999, high=9999, types={"x": 6}),
+        OnnxCase("DequantizeLinear", {"x": (3, 5)}, {"s": _SCALES[:1]}, low=-9999, high=9999, types={"x": "int32"}),
     ],
 )
 ONNX_EXAMPLES.add(

@@ -1,130 +1,70 @@
-"""Unary elementwise functions. In fixed graphs each becomes one TABLE (docs/NUMERICS.md §5).
-
-A function that TFLite lacks as a builtin is imported as a small expression of builtins (HardSigmoid: MUL, ADD,
-RELU_0_TO_1; SiLU: LOGISTIC, MUL); `quant/prepare.py` merges such expressions back into one table before
-calibration.
+"""Unary functions that TFLite has as builtins. A function that it lacks is imported as a small expression of these
+(`ops/activation.py`) or, where there is none, is an operator of our own (`ops/unary_custom.py`); `quant/prepare.py`
+merges expressions of one tensor into one table before calibration.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import math
 
 import numpy as np
 
 from sgs.builder import GraphBuilder
-from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.quantise import Array, activation_params
-from sgs.numeric.table import SIZES, ChannelTables, apply_expanded, build_table, expand, look_up, shifts
-from sgs.numeric.types import DType
-from sgs.ops._layout import transparent
-from sgs.ops._move import free_axes
-from sgs.registry import (
-    CONSTRAINTS,
-    COST,
-    EXAMPLES,
-    FIXED,
-    FLOAT,
-    HOST,
-    IMPORT_ONNX,
-    INFER,
-    LAYOUT,
-    ONNX_EXAMPLES,
-    OPERATOR,
-    QUANTISE,
-    REAL,
-    REFERENCE,
-    SIM,
-    TILE,
-    Box,
-    Cost,
-    HostRow,
-    ImportContext,
-    Lowering,
-    OnnxCase,
-    OperatorInfo,
-    Part,
-    QuantRule,
-    SimRow,
-    TileRow,
-    whole_box,
-)
+from sgs.ir.graph import Node, Tensor
+from sgs.numeric.quantise import Array
+from sgs.ops._unary import Compute, add_unary, same, unary_cases
+from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, Lowering
 
 
-def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-    x = operands[0]
-    assert x is not None
-    return [(x.shape, x.dtype)]
-
-
-def table_cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
-    """One look-up per element."""
-    return Cost(vector_ops=results[0].elements)
+def erf(x: Array) -> Array:
+    """The error function of float64 values."""
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), np.float64)
 
 
 def _logistic(x: Array) -> Array:
-    return 1 / (1 + np.exp(-x))
+    return np.asarray(1 / (1 + np.exp(-x)))
 
 
 def _hard_swish(x: Array) -> Array:
-    return x * np.clip(x / 6 + 0.5, 0, 1)
+    return np.asarray(x * np.clip(x / 6 + 0.5, 0, 1))
 
 
-def _lower(
-    onnx_op: str, attrs: dict[str, Any], bounds: tuple[float | None, float | None]
-) -> Callable[[Lowering, Node], None]:
-    def lower(low: Lowering, node: Node) -> None:
-        x = node.inputs[0]
-        assert x is not None
-        layout = low.prefer([x])
-        limits = (
-            ["" if b is None else low.const(np.asarray(b, np.float32)) for b in bounds] if onnx_op == "Clip" else []
-        )
-        while limits and not limits[-1]:
-            limits.pop()
-        extra = {name: node.attrs.get(name, value) for name, value in attrs.items()}
-        low.put_real(node.outputs[0], low.op(onnx_op, [low.real(x, layout), *limits], **extra), layout)
-
-    return lower
+def _gelu(node: Node, x: Array) -> Array:
+    if node.attrs["approximate"]:
+        return np.asarray(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
+    return np.asarray(0.5 * x * (1 + erf(x / math.sqrt(2))))
 
 
-def _example(op: str, attrs: dict[str, Any]) -> list[Graph]:
-    graphs = []
-    for shape in ((1, 5, 7, 6), (3, 11)):
-        build = GraphBuilder()
-        graphs.append(build.output(build(op, build.input("x", shape), output="y", **attrs)))
-    return graphs
+def _between(floor: float, ceiling: float) -> Compute:
+    limits = [np.asarray(bound, np.float32) for bound in (floor, ceiling)]
+    return lambda low, node, value: low.op("Clip", [value, *map(low.const, limits)])
 
 
-def add_unary(
-    op: str,
-    onnx_op: str,
-    function: Callable[[Node, Array], Array],
-    *,
-    options: str = "",
-    attrs: dict[str, Any] | None = None,
-    bounds: tuple[float | None, float | None] = (None, None),
-) -> None:
-    """All rows of a unary function: `function(node, x)` in float64, in float graphs `onnx_op` ("Clip" between
-    `bounds`)."""
-    attrs = attrs or {}
-    OPERATOR.add(op, OperatorInfo("float", f"elementwise {op.lower().replace('_', ' ')}"))
-    INFER.add(op, infer)
-    LAYOUT.add(op, transparent)
-    SIM.add(op, SimRow(options, fields={k: k for k in attrs}))
-    FLOAT.add(op, _lower(onnx_op, attrs, bounds))
-    QUANTISE.add(op, QuantRule("unary"))
-    REAL.add(op, lambda node, values: function(node, values[0]))
-    EXAMPLES.add(op, lambda: _example(op, attrs))
+def _lower_rsqrt(low: Lowering, node: Node, value: str) -> str:
+    return str(low.op("Reciprocal", [low.op("Sqrt", [value])]))
+
+
+def _lower_gelu(low: Lowering, node: Node, value: str) -> str:
+    return str(low.op("Gelu", [value], approximate="tanh" if node.attrs["approximate"] else "none"))
+
+
+def _magnitude(build: GraphBuilder, x: Tensor) -> Tensor:
+    return build("ABS", x)
+
+
+def _positive(build: GraphBuilder, x: Tensor) -> Tensor:
+    return build("ADD", build("ABS", x), np.array([0.1], np.float32), activation="NONE")
 
 
 add_unary("RELU", "Relu", lambda node, x: np.maximum(x, 0))
-add_unary("RELU6", "Clip", lambda node, x: np.clip(x, 0, 6), bounds=(0, 6))
-add_unary("RELU_N1_TO_1", "Clip", lambda node, x: np.clip(x, -1, 1), bounds=(-1, 1))
-add_unary("RELU_0_TO_1", "Clip", lambda node, x: np.clip(x, 0, 1), bounds=(0, 1))
+add_unary("RELU6", _between(0, 6), lambda node, x: np.clip(x, 0, 6))
+add_unary("RELU_N1_TO_1", _between(-1, 1), lambda node, x: np.clip(x, -1, 1))
+add_unary("RELU_0_TO_1", _between(0, 1), lambda node, x: np.clip(x, 0, 1))
 add_unary("LOGISTIC", "Sigmoid", lambda node, x: _logistic(x))
 add_unary("TANH", "Tanh", lambda node, x: np.tanh(x))
-add_unary("HARD_SWISH", "HardSwish", lambda node, x: _hard_swish(x))
+add_unary("HARD_SWISH", "HardSwish", lambda node, x: _hard_swish(x), options="HardSwishOptions")
+add_unary("ELU", "Elu", lambda node, x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))))
+add_unary("GELU", _lower_gelu, _gelu, options="GeluOptions", attrs={"approximate": False})
 add_unary(
     "LEAKY_RELU",
     "LeakyRelu",
@@ -132,24 +72,43 @@ add_unary(
     options="LeakyReluOptions",
     attrs={"alpha": 0.1},
 )
+add_unary("ABS", "Abs", lambda node, x: np.abs(x), options="AbsOptions")
+add_unary("NEG", "Neg", lambda node, x: np.negative(x), options="NegOptions")
+add_unary("SIGN", "Sign", lambda node, x: np.sign(x), options="SignOptions")
+add_unary("FLOOR", "Floor", lambda node, x: np.floor(x))
+add_unary("CEIL", "Ceil", lambda node, x: np.ceil(x))
+add_unary("ROUND", "Round", lambda node, x: np.rint(x))
+add_unary("EXP", "Exp", lambda node, x: np.exp(x), options="ExpOptions")
+add_unary("LOG", "Log", lambda node, x: np.log(x), domain=_positive)
+add_unary("SQRT", "Sqrt", lambda node, x: np.sqrt(x), domain=_magnitude)
+add_unary("RSQRT", _lower_rsqrt, lambda node, x: 1 / np.sqrt(x), domain=_positive)
+add_unary(
+    "SQUARE",
+    lambda low, node, value: low.op("Mul", [value, value]),
+    lambda node, x: np.square(x),
+    options="SquareOptions",
+)
+add_unary("SIN", "Sin", lambda node, x: np.sin(x))
+add_unary("COS", "Cos", lambda node, x: np.cos(x), options="CosOptions")
 
 
-# -- ONNX import
-# -------------------------------------------------------------------------------------------------------------
-def _same(op: str) -> Callable[[ImportContext], list[Tensor]]:
-    return lambda ctx: [ctx.emit(op, ctx.inputs[0])]
-
-
-def _case(onnx_op: str, low: float = -8.0, high: float = 8.0, opset: int = 17, **attrs: Any) -> list[OnnxCase]:
-    return [
-        OnnxCase(onnx_op, {"x": shape}, attrs=attrs, low=low, high=high, opset=opset)
-        for shape in ((1, 5, 7, 6), (3, 11))
-    ]
-
-
-for _onnx, _op in (("Relu", "RELU"), ("Sigmoid", "LOGISTIC"), ("Tanh", "TANH"), ("HardSwish", "HARD_SWISH")):
-    IMPORT_ONNX.add(_onnx, _same(_op))
-    ONNX_EXAMPLES.add(_onnx, _case(_onnx))
+# -- ONNX import -------------------------------------------------------------------------------------------------------
+_SAME = {  # ONNX name → (our name, bounds of the examples)
+    "Sigmoid": ("LOGISTIC", -8, 8),
+    "Tanh": ("TANH", -8, 8),
+    "HardSwish": ("HARD_SWISH", -8, 8),
+    "Floor": ("FLOOR", -8, 8),
+    "Ceil": ("CEIL", -8, 8),
+    "Round": ("ROUND", -8, 8),
+    "Exp": ("EXP", -8, 8),
+    "Log": ("LOG", 0.01, 8),
+    "Sqrt": ("SQRT", 0, 8),
+    "Sin": ("SIN", -8, 8),
+    "Cos": ("COS", -8, 8),
+}
+for _onnx, (_op, _low, _high) in _SAME.items():
+    IMPORT_ONNX.add(_onnx, same(_op))
+    ONNX_EXAMPLES.add(_onnx, unary_cases(_onnx, _low, _high))
 
 
 @IMPORT_ONNX.row("LeakyRelu")
@@ -157,212 +116,16 @@ def import_leaky_relu(ctx: ImportContext) -> list[Tensor]:
     return [ctx.emit("LEAKY_RELU", ctx.inputs[0], alpha=float(ctx.attrs.get("alpha", 0.01)))]
 
 
-ONNX_EXAMPLES.add("LeakyRelu", _case("LeakyRelu", alpha=0.2))
+ONNX_EXAMPLES.add("LeakyRelu", unary_cases("LeakyRelu", alpha=0.2))
 
 
-@IMPORT_ONNX.row("HardSigmoid")
-def import_hard_sigmoid(ctx: ImportContext) -> list[Tensor]:
-    alpha, beta = float(ctx.attrs.get("alpha", 0.2)), float(ctx.attrs.get("beta", 0.5))
-    scaled = ctx.emit("MUL", ctx.inputs[0], np.array([alpha], np.float32), activation="NONE")
-    return [ctx.emit("RELU_0_TO_1", ctx.emit("ADD", scaled, np.array([beta], np.float32), activation="NONE"))]
+@IMPORT_ONNX.row("Gelu")
+def import_gelu(ctx: ImportContext) -> list[Tensor]:
+    """Raises the refusal of an approximation other than tanh's."""
+    kind = ctx.attrs.get("approximate", "none")
+    if kind not in ("none", "tanh"):
+        raise ctx.refuse(f"approximation '{kind}'", "none and tanh are supported")
+    return [ctx.emit("GELU", ctx.inputs[0], approximate=kind == "tanh")]
 
 
-ONNX_EXAMPLES.add("HardSigmoid", _case("HardSigmoid", alpha=0.17, beta=0.4))
-
-_CLIPS: dict[tuple[float | None, float | None], str] = {
-    (0.0, None): "RELU",
-    (0.0, 6.0): "RELU6",
-    (-1.0, 1.0): "RELU_N1_TO_1",
-    (0.0, 1.0): "RELU_0_TO_1",
-}
-
-
-@IMPORT_ONNX.row("Clip")
-def import_clip(ctx: ImportContext) -> list[Tensor]:
-    """The bounds that TFLite has a builtin for, else MAXIMUM and MINIMUM with constants."""
-    low: Any = ctx.attrs.get("min")
-    high: Any = ctx.attrs.get("max")
-    if len(ctx.inputs) > 1 and ctx.inputs[1] is not None:
-        low = ctx.constant(1, "min")
-    if len(ctx.inputs) > 2 and ctx.inputs[2] is not None:
-        high = ctx.constant(2, "max")
-    floor = None if low is None or float(low) < -3e38 else float(low)
-    ceiling = None if high is None or float(high) > 3e38 else float(high)
-    x = ctx.inputs[0]
-    if (floor, ceiling) in _CLIPS:
-        return [ctx.emit(_CLIPS[(floor, ceiling)], x)]
-    if floor is not None:
-        x = ctx.emit("MAXIMUM", x, np.array([floor], np.float32))
-    if ceiling is not None:
-        x = ctx.emit("MINIMUM", x, np.array([ceiling], np.float32))
-    assert x is not None
-    return [x]
-
-
-ONNX_EXAMPLES.add(
-    "Clip",
-    [
-        *(
-            OnnxCase(
-                "Clip",
-                {"x": (1, 5, 7, 6)},
-                {"lo": np.asarray(a, np.float32), "hi": np.asarray(b, np.float32)},
-                low=-8,
-                high=8,
-            )
-            for a, b in ((0, 6), (-1, 1), (0, 1), (-2.5, 3.25))
-        ),
-        OnnxCase("Clip", {"x": (1, 5, 7, 6)}, {"lo": np.asarray(0, np.float32)}, low=-8, high=8),
-    ],
-)
-
-
-# -- TABLE: the fixed form
-# ----------------------------------------------------------------------------------------------------
-OPERATOR.add("TABLE", OperatorInfo("fixed", "elementwise function by look-up, interpolated for 16-bit operands"))
-SIM.add("TABLE", SimRow(custom=True))
-COST.add("TABLE", table_cost)
-
-
-def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
-    """Tables of channels that are not in the box are left out."""
-    table = operands[1]
-    assert table is not None
-    whole = whole_box(table.shape)
-    return Part((box, (box[-1], whole[1]) if len(whole) == 2 else whole), dict(node.attrs))
-
-
-TILE.add("TABLE", TileRow(free_axes, _part, elementwise=True))
-
-
-def table_fits(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
-    """The table is a constant, of 256 entries for UINT8 operands, of 513, 1,025, 2,049 or 4,097 for INT16 and UINT16
-    ones; or as many for every channel."""
-    x, table = operands[0], operands[1]
-    if x is None or table is None or not table.is_constant or not table.shape:
-        return False
-    sizes = {DType.UINT8: (256,), DType.INT16: SIZES, DType.UINT16: SIZES}
-    return table.shape[-1] in sizes.get(x.dtype, ()) and table.shape[:-1] in ((), x.shape[-1:])
-
-
-CONSTRAINTS.add("TABLE", (table_fits,))
-
-
-@INFER.row("TABLE")
-def infer_table(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-    """Raises ValueError for a table that is neither [entries] nor [C, entries]."""
-    x, table = operands[0], operands[1]
-    assert x is not None and table is not None
-    if table.shape[:-1] not in ((), x.shape[-1:]):
-        raise ValueError(f"tables of shape {list(table.shape)} do not fit an operand of shape {list(x.shape)}")
-    return infer(node, operands)
-
-
-@REFERENCE.row("TABLE")
-def reference(
-    node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
-) -> list[Array]:
-    """Operands: codes, table [entries] or [C, entries]. Eq. 11."""
-    codes, table = values[0], values[1]
-    assert codes is not None and table is not None
-    return [look_up(codes, table, results[0].dtype)]
-
-
-def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
-    """One table is written out for every code and applied in one go; to float32 outputs as codes minus zero point."""
-    x, table, y = graph[node.inputs[0] or ""], graph[node.inputs[1] or ""], graph[node.outputs[0]]
-    assert table.data is not None and y.quant is not None
-    if table.data.ndim == 2:
-        apply = ChannelTables(table.data, x.dtype, y.dtype, int(y.quant.zero_point[0]))
-        return lambda inputs, outputs: apply(inputs[0], outputs[0])
-    expanded = expand(table.data, x.dtype, y.dtype)
-    centred = expanded.astype(np.float32) - np.float32(y.quant.zero_point[0])
-
-    def kernel(inputs: list[Array], outputs: list[Array]) -> None:
-        codes, out = (a if a.flags.c_contiguous else a.transpose(0, 3, 1, 2) for a in (inputs[0], outputs[0]))
-        apply_expanded(codes, centred if out.dtype == np.float32 else expanded, out)
-
-    return kernel
-
-
-@FIXED.row("TABLE")
-def lower_table(low: Lowering, node: Node) -> None:
-    """Inside a session, for small tensors: one table written out for every code, by Gather (4 to 7 ns an element)."""
-    x, table, y = (low.graph[name or ""] for name in (*node.inputs[:2], node.outputs[0]))
-    assert table.data is not None
-    if table.data.ndim == 2:
-        _lower_channels(low, x, table.data, y)
-        return
-    layout = low.prefer([x.name])
-    expanded = np.roll(expand(table.data, x.dtype, y.dtype), -x.dtype.qmin)  # from the lowest code on
-    index = low.cast(low.codes(x.name, layout), DType.INT32)
-    if x.dtype.qmin:
-        index = low.op("Add", [index, low.const(np.asarray(-x.dtype.qmin, np.int32))])
-    low.put(y.name, low.op("Gather", [low.const(expanded), index]), layout)
-
-
-def _lower_channels(low: Lowering, x: Tensor, tables: Array, y: Tensor) -> None:
-    """Eq. 11 in integer-valued binary32, where it is exact: everything stays below 2^24."""
-    layout, entries = low.prefer([x.name]), tables.shape[1]
-    part_bits, shift = shifts(entries, y.dtype)
-    flat, first = tables.reshape(-1).astype(np.float32), np.arange(len(tables)) * entries
-
-    def number(value: float) -> str:
-        return low.const(np.asarray(value, np.float32))
-
-    def entry(data: Array) -> str:
-        return str(low.op("Gather", [low.const(data), index]))
-
-    offset = low.op("Sub", [low.cast(low.codes(x.name, layout), DType.FLOAT32), number(x.dtype.qmin)])
-    row = low.op("Floor", [low.op("Mul", [offset, number(2.0**-part_bits)])])
-    base = low.const(first.astype(np.int32).reshape((-1, 1, 1) if layout == "first" else (-1,)))
-    index = low.op("Add", [low.cast(row, DType.INT32), base])
-    part = low.op("Sub", [offset, low.op("Mul", [row, number(2.0**part_bits)])])
-    slope = low.op("Mul", [entry(np.diff(flat, append=flat[-1:])), part])
-    value = low.op("Add", [low.op("Mul", [entry(flat), number(2.0**part_bits)]), slope])
-    rounded = low.op("Floor", [low.op("Add", [low.op("Mul", [value, number(2.0**-shift)]), number(0.5)])])
-    assert y.quant is not None
-    zero = (32768 if y.dtype is DType.UINT16 else 0) - int(y.quant.zero_point[0])
-    centred = low.op("Add", [rounded, number(zero)]) if zero else rounded
-    low.put_scaled(y.name, centred, np.asarray(1, np.float32), layout)
-
-
-HOST.add("TABLE", HostRow(_make, any_layout=True, centred=True))
-
-
-def _silu(x: Array) -> Array:
-    return x * _logistic(x)
-
-
-def _equalised_silu(x: Array) -> Array:
-    """SiLU of a tensor [..., 6] whose channels were divided by numbers up to 50, and are to be divided by such."""
-    return _silu(x * np.geomspace(1, 50, 6)) / np.geomspace(1, 30, 6)
-
-
-def _table_example(
-    kinds: tuple[DType, DType], shape: tuple[int, ...], function: Callable[[Array], Array], channels: int | None = None
-) -> Graph:
-    params_in, params_out = activation_params(-6, 8, kinds[0]), activation_params(-0.3, 12, kinds[1])
-    table = build_table(function, params_in, kinds[0], params_out, kinds[1], channels=channels)
-    build = GraphBuilder()
-    x = build.input("x", shape, kinds[0])
-    x.quant = params_in
-    y = build("TABLE", x, table, output="y", function="x * logistic(x)")
-    y.dtype, y.quant = kinds[1], params_out
-    return build.output(y)
-
-
-def _table_examples() -> list[Graph]:
-    """One table and a table for each channel, of small tensors and of large ones."""
-    s16, u8 = DType.INT16, DType.UINT8
-    graphs = []
-    for kinds in ((s16, s16), (s16, u8), (u8, u8), (u8, s16)):
-        graphs.append(_table_example(kinds, (1, 5, 7, 6), _silu))
-        for shape in ((1, 5, 7, 6), (2, 31, 17, 6)):
-            graphs.append(_table_example(kinds, shape, _equalised_silu, 6))
-    graphs.append(_table_example((s16, s16), (2, 59, 71, 6), _equalised_silu, 6))
-    graphs.append(_table_example((s16, u8), (5, 131, 6), _equalised_silu, 6))
-    return graphs
-
-
-EXAMPLES.add("TABLE", _table_examples)
+ONNX_EXAMPLES.add("Gelu", [*unary_cases("Gelu", opset=20), *unary_cases("Gelu", opset=20, approximate="tanh")])

@@ -80,8 +80,8 @@ def _picture_input(graph: Graph, inner: Tensor, spec: InputSpec, front: list[Nod
 def _attach_output(graph: Graph, spec: OutputSpec, back: list[Node]) -> dict[str, Any]:
     codes = graph[spec.name]
     facts: dict[str, Any] = {"name": spec.name, "layout": spec.layout, "dequantize": spec.dequantize}
-    if codes.quant is None:  # real numbers already
-        assert spec.dequantize
+    if codes.quant is None:  # real numbers already, or integers of the network's own
+        assert spec.dequantize or not codes.dtype.is_float
     elif spec.dequantize:
         inner = _renamed(graph, spec.name, "codes")
         graph.tensors[spec.name] = Tensor(spec.name, inner.shape, DType.FLOAT32)

@@ -27,10 +27,11 @@ from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
 from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
 from sgs.quant.plan import MacChoice, QuantPlan
-from sgs.quant.prepare import FUNCTION, kind_of, range_source
+from sgs.quant.prepare import FUNCTION, kind_of, range_sources
 from sgs.registry import FIXED_EXPAND, OPERATOR, QUANTISE
 
 WEIGHT_TYPE = {4: DType.INT4, 8: DType.INT8, 16: DType.INT16}  # of a sum of products, by its precision
+_FAR = 1e38  # what infinities among constants become: codes of it stand for binary32 numbers
 _SUM_LIMIT = 2.0**30  # widening keeps the products of a sum on UINT8 operands below this
 _BIAS_LIMIT = {DType.UINT8: 2.0**30, DType.INT16: 2.0**51}  # and the bias below this, by type of the operand
 _EXACT = {DType.UINT8: 2.0**31, DType.INT16: 2.0**53}  # sums in int32 and in binary64 are exact below this
@@ -159,6 +160,11 @@ def moved_operands(node: Node) -> list[str]:
     return [name for i in rule.moved(node) if (name := node.inputs[i]) is not None]
 
 
+def moved_results(node: Node) -> list[str]:
+    """Results of a moving operator that share parameters with its operands."""
+    return [name for index, name in enumerate(node.outputs) if index not in QUANTISE[node.op].apart]
+
+
 def build_groups(graph: Graph) -> dict[str, _Group]:
     """Tensor → its group, by following moving operators."""
     group: dict[str, _Group] = {t.name: _Group([t.name]) for t in graph.activations()}
@@ -175,7 +181,7 @@ def build_groups(graph: Graph) -> dict[str, _Group]:
             names = moved_operands(node)
             for name in names:
                 group.setdefault(name, _Group([name]))
-            for name in [*names[1:], *node.outputs]:
+            for name in [*names[1:], *moved_results(node)]:
                 join(names[0], name)
     return group
 
@@ -191,11 +197,10 @@ class FixedBuilder:
         self.graph.nodes = []
         self.groups = build_groups(prepared)
         self._casts: dict[tuple[str, DType], str] = {}
-        self._movers = {name: node for node in prepared.nodes if kind_of(node) == "move" for name in node.outputs}
+        moving = [node for node in prepared.nodes if kind_of(node) == "move"]
+        self._movers = {name: node for node in moving for name in moved_results(node)}
         self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
-        self._range_sources = {
-            name: source for node in prepared.nodes if (source := range_source(node)) for name in node.outputs
-        }
+        self._range_sources = range_sources(prepared)
 
     # -- storage -------------------------------------------------------------------------------------------------------
     def _range(self, name: str, dtype: DType) -> tuple[float, float]:
@@ -328,11 +333,11 @@ class FixedBuilder:
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
 
     def _move(self, node: Node) -> None:
-        moved = set(moved_operands(node))
-        result = self.graph[node.outputs[0]]
+        moved, shared = set(moved_operands(node)), moved_results(node)
+        result = self.graph[shared[0]] if shared else None
         inputs = list(node.inputs)
         for index, name in enumerate(node.inputs):
-            if name in moved and name is not None:
+            if name in moved and name is not None and result is not None:
                 constant = self.source[name].is_constant
                 inputs[index] = self._casts.get((name, result.dtype), name) if constant else self._held_as(name, result)
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
@@ -366,8 +371,9 @@ class FixedBuilder:
         key = (constant.name, DType.INT16)
         if key not in self._casts:
             assert constant.data is not None
-            params = symmetric_params(np.abs(constant.data).max(initial=0.0), DType.INT16)
-            codes = quantise(constant.data, params, DType.INT16)
+            data = np.clip(constant.data, -_FAR, _FAR)
+            params = symmetric_params(np.abs(data).max(initial=0.0), DType.INT16)
+            codes = quantise(data, params, DType.INT16)
             self._casts[key] = self.graph.add_constant(f"{constant.name}/codes", codes, quant=params).name
         return self._casts[key]
 

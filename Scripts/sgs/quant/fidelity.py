@@ -18,7 +18,7 @@ from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.quant.edit import moved_operands
 from sgs.quant.prepare import kind_of
-from sgs.registry import FLOAT
+from sgs.registry import FLOAT, QUANTISE
 
 _QUIETEST = 0.1  # of the mean energy of the samples
 _NOTHING = 1e-12  # noise over signal: 120 dB
@@ -48,7 +48,7 @@ def output_parts(graph: Graph) -> dict[str, Parts | None]:
 
 def _only_moves(graph: Graph, node: Node) -> bool:
     """Whether where values go is known beforehand."""
-    if kind_of(node) != "move":
+    if kind_of(node) != "move" or QUANTISE[node.op].apart:
         return False
     moved = set(moved_operands(node))
     return all(name is None or name in moved or graph[name].is_constant for name in node.inputs)

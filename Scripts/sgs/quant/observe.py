@@ -22,9 +22,10 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._mac import real_bounds
 from sgs.quant.bins import BINS, Bins, count
+from sgs.quant.masks import bound_constants, relevant_readers
 from sgs.quant.prepare import kind_of
 from sgs.quant.propagate import Extrema, channels, reduced
-from sgs.registry import FLOAT, RANGE, Layout
+from sgs.registry import FLOAT, RANGE, RELEVANT, Layout
 
 Feeds = Mapping[str, Array]
 LANE_BYTES = 1 << 30  # what the activations of all pictures in flight may take
@@ -138,12 +139,16 @@ class ExtremaObserver:
     activation leaves it. A tally is a vector: the largest values of all channels, then the smallest ones negated;
     joined by maximum.
 
-    Results that cannot be negative count 0 as their smallest value without being asked.
+    Results that cannot be negative count 0 as their smallest value without being asked. Of masked tensors only the
+    values that matter count (quant/masks.py).
     """
 
     def __init__(self, graph: Graph, names: Sequence[str], streams: Streams) -> None:
         self.labels, self._streams = list(names), streams
-        self._graph = needed_for(graph, names)
+        bounded = graph.copy()
+        bound_constants(bounded)
+        self._graph = needed_for(bounded, names)
+        self._relevant = relevant_readers(graph)
         producers = graph.producers()
         self._signed = {name for name in names if name not in producers or not never_negative(producers[name])}
         # Maxima and minima do not see a NaN: where an operator can make one of finite numbers, a sum looks for it.
@@ -162,8 +167,11 @@ class ExtremaObserver:
         for name in reversed(self.labels):  # onnxruntime turns to late nodes first: each is reduced once it is there
             tensor, layout = self._graph[name], builder.layouts(name)[0]
             asked = {"ReduceSum": name in self._doubted, "ReduceMin": name in self._signed, "ReduceMax": True}
-            zeros = builder.const(np.zeros(channels(tensor), np.float32))
-            rows += [reduced(builder, tensor, op, layout) if wanted else zeros for op, wanted in asked.items()]
+            zeros, value = builder.const(np.zeros(channels(tensor), np.float32)), builder.codes(name, layout)
+            if name in self._relevant:
+                reader = self._relevant[name]
+                value = RELEVANT[reader.op](builder, reader, value, layout)
+            rows += [reduced(builder, tensor, op, layout, value) if wanted else zeros for op, wanted in asked.items()]
         rows.reverse()
         builder.add_output("tally", builder.op("Concat", rows, axis=0), (self._owner.size,))
         return builder.finish({}, self._streams.options())

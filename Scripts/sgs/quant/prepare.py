@@ -1,4 +1,5 @@
-"""Make a float graph ready for quantisation: elementwise expressions of one tensor become single FUNCTION nodes.
+"""Make a float graph ready for quantisation: elementwise expressions of one tensor become single FUNCTION nodes, and
+normalisations single NORMALISE nodes (quant/normalisation.py).
 
 In a fixed graph a unary function is one table whatever it computes, so x·sigmoid(x), HardSigmoid's multiply-add-clamp
 or a chain of activations cost one look-up and lose nothing in between. The float .sim keeps the expression in builtin
@@ -15,6 +16,8 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.quant.masks import bound_constants, relevant_readers
+from sgs.quant.normalisation import with_normalisations
 from sgs.registry import QUANTISE, RANGE_FROM, REAL
 
 FUNCTION = "FUNCTION"  # exists only between `prepare` and the fixed graph; attr "expression"
@@ -72,12 +75,15 @@ def variable_of(graph: Graph, node: Node, roots: dict[str, str]) -> str | None:
 
 
 def prepare(float_graph: Graph) -> Graph:
-    """A copy in which every elementwise expression of one tensor is a FUNCTION node reading that tensor.
+    """A copy in which every elementwise expression of one tensor is a FUNCTION node reading that tensor, and every
+    normalisation a NORMALISE.
 
     A lone operator that clamps or adds a constant, but is not a function by rule ("unary"), stays as it is when
     nothing else joins it and its operand is not single-valued.
     """
     graph = float_graph.copy()
+    bound_constants(graph)
+    with_normalisations(graph)
     roots: dict[str, str] = {}
     steps: dict[str, tuple[Node, ...]] = {}
     for node in graph.nodes:
@@ -105,11 +111,18 @@ def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) 
     return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
 
 
-def range_source(node: Node) -> str | None:
-    """The operand that gives a prepared node's results their range; None where they have a range of their own."""
-    row = RANGE_FROM.get(node.op)
-    index = None if row is None else row(node)
-    return None if index is None else node.inputs[index]
+def range_sources(graph: Graph) -> dict[str, str]:
+    """Result of a prepared or fixed graph → the operand that gives it its range. Others have a range of their own,
+    among them those of which only some values matter (quant/masks.py)."""
+    own = relevant_readers(graph)
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        row = RANGE_FROM.get(node.op)
+        index = None if row is None else row(node, graph.operands(node))
+        source = None if index is None else node.inputs[index]
+        if source is not None:
+            found.update((name, source) for name in node.outputs if name not in own)
+    return found
 
 
 def kind_of(node: Node) -> str:

@@ -20,7 +20,8 @@ from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.quant.edit import moved_operands
-from sgs.quant.prepare import FUNCTION, Expression, kind_of, prepare, range_source
+from sgs.quant.masks import relevant_readers
+from sgs.quant.prepare import FUNCTION, Expression, kind_of, prepare, range_sources
 from sgs.registry import FLOAT, Layout
 
 Extrema = tuple[Array, Array]  # (low, high), float32 [C] each
@@ -33,7 +34,7 @@ _PROBES = np.unique(np.concatenate([-_REACH, [0.0], _REACH, np.linspace(-20, 20,
 # -- activations -------------------------------------------------------------------------------------------------------
 def marked_tensors(graph: Graph) -> set[str]:
     """Results that hold fill values which only mark a place; their range is that of the operand they come from."""
-    return {name for node in graph.nodes if range_source(node) is not None for name in node.outputs}
+    return set(range_sources(graph))
 
 
 def observed_tensors(graph: Graph) -> list[str]:
@@ -159,9 +160,9 @@ def trace(graph: Graph, nodes: Sequence[Node], numbers: Mapping[str, Array]) -> 
     return found
 
 
-def reduced(builder: SessionBuilder, tensor: Tensor, op: str, layout: Layout) -> str:
-    """A tensor reduced to one value a channel, [C]."""
-    value = builder.codes(tensor.name, layout)
+def reduced(builder: SessionBuilder, tensor: Tensor, op: str, layout: Layout, value: str = "") -> str:
+    """A tensor, or a `value` of its shape, reduced to one value a channel, [C]."""
+    value = value or builder.codes(tensor.name, layout)
     channel = 1 if layout == "first" else len(tensor.shape) - 1
     axes = [axis for axis in range(len(tensor.shape)) if axis != channel]
     if axes:
@@ -186,14 +187,14 @@ class Propagation:
     def of(float_graph: Graph) -> Propagation:
         graph = prepare(float_graph)
         names = observed_tensors(graph)
-        known = set(names)
-        nodes = [node for node in graph.nodes if _traceable(graph, node, known)]
+        known, masked = set(names), relevant_readers(graph)
+        nodes = [n for n in graph.nodes if _traceable(graph, n, known) and not masked.keys() & set(n.outputs)]
         moved = {name for node in nodes for name in node.outputs}
         roots = dict.fromkeys(name for node in nodes for name in moved_operands(node) if name not in moved)
         numbers = numbered(graph, roots)
         functions = {}
         for node in graph.nodes:
-            if node.op == FUNCTION and node.inputs[0] in known:
+            if node.op == FUNCTION and node.inputs[0] in known and node.outputs[0] not in masked:
                 valley = Valley.of(node.attrs["expression"])
                 if valley is not None and (valley.bottom is None or _depth(graph[node.outputs[0]]) >= DENSE):
                     functions[node.outputs[0]] = node.inputs[0], valley

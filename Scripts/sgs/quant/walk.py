@@ -75,7 +75,7 @@ class Walk:
         self._last = {name: i for i, node in enumerate(graph.nodes) for name in node.inputs if name is not None}
         for feed in feeds:
             for name in graph.inputs:
-                self._values.put(name, self.samples, np.ascontiguousarray(feed[name]))
+                self._values.put(name, self.samples, np.asarray(feed[name], order="C"))
             self.samples += 1
 
     def until(self, result: str) -> Node:

@@ -9,7 +9,12 @@ import numpy as np
 
 from sgs.sim import generated as schema
 
-_ENUMS: dict[str, Any] = {"fused_activation_function": schema.ActivationFunctionType, "padding": schema.Padding}
+_ENUMS: dict[str, Any] = {
+    "fused_activation_function": schema.ActivationFunctionType,
+    "padding": schema.Padding,
+    "in_data_type": schema.TensorType,
+    "out_data_type": schema.TensorType,
+}
 
 
 def enum_names(enum: Any) -> dict[int, str]:

@@ -201,8 +201,9 @@ def _operator_code(op: str) -> Any:
         code = schema.BuiltinOperator.CUSTOM
         return _record("OperatorCode", deprecatedBuiltinCode=code, builtinCode=code, customCode=op)
     code = getattr(schema.BuiltinOperator, op)
-    # Version 1 of every operator is registered in every runtime, and kernels go by the options, not by the version.
-    return _record("OperatorCode", deprecatedBuiltinCode=min(code, _LARGEST_OLD_CODE), builtinCode=code)
+    # The first version of an operator is in every runtime, and kernels go by the options, not by the version.
+    first = 1 if row is None else row.version
+    return _record("OperatorCode", deprecatedBuiltinCode=min(code, _LARGEST_OLD_CODE), builtinCode=code, version=first)
 
 
 def _operator(node: Node, index: dict[str, int], code: int) -> Any:
