@@ -149,7 +149,9 @@ def run_model(
 
 def imported(model: ModelProto, feeds: dict[str, Any]) -> tuple[Graph, tuple[str, ...]]:
     """(imported graph, inputs that had to be baked). Raises UserError."""
-    baked = [name for name, value in feeds.items() if np.size(value) == 0]  # nothing to feed
+    baked = [
+        name for name, value in feeds.items() if isinstance(value, np.ndarray) and value.size == 0
+    ]  # nothing to feed
     while True:
         fixed = _baked(model, feeds, baked)
         shapes = {n: np.shape(v) for n, v in feeds.items() if n not in baked and isinstance(v, np.ndarray)}

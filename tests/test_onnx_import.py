@@ -145,9 +145,10 @@ def test_external_data_is_read(tmp_path: Path) -> None:
         import_onnx(path)
 
 
-def test_local_functions_are_inlined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [17, 15, 21])
+def test_local_functions_are_inlined(opset: int, tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["p"], ["t"]), helper.make_node("Add", ["t", "p"], ["q"])]
-    function = helper.make_function("local", "twice", ["p"], ["q"], nodes, [helper.make_opsetid("", 17)])
+    function = helper.make_function("local", "twice", ["p"], ["q"], nodes, [helper.make_opsetid("", opset)])
     net = Net()
     x = net.input("x", 2, 3)
     net.nodes.append(helper.make_node("twice", [x], ["y"], domain="local"))

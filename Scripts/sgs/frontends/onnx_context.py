@@ -22,6 +22,12 @@ _TURNING = "TRANSPOSE"
 _NARROW = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}
 
 
+def is_small(kind: str) -> bool:
+    """Whether numpy's name of a type is that of one that graphs hold as a larger one, and that rounds or wraps
+    otherwise."""
+    return kind in _NARROW or kind.startswith(("float8", "float4"))
+
+
 def as_graph_data(value: Array) -> Array:
     """A source value in an element type that graphs hold.
 
