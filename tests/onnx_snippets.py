@@ -259,6 +259,34 @@ def hard_swish() -> ModelProto:
     return net.model(net.conv(net("Div", net("Mul", x, gate), np.float32(6)), 6, 5))
 
 
+def one_dimensional() -> ModelProto:
+    """Speech networks: convolutions of one axis with batch normalisation, a residual and a pool."""
+    net = Net()
+    x, channels = net("Transpose", net.input("x", 1, 22, 3), perm=[0, 2, 1]), 3
+    for width in (8, 8):
+        x = net("Conv", x, net.weights(width, channels, 3), pads=[1, 1])
+        statistics = [net.constant(np.linspace(a, b, width, dtype=np.float32)) for a, b in ((1, 2), (0, 1), (-1, 1))]
+        x = net("Relu", net("BatchNormalization", x, *statistics, net.constant(np.full(width, 0.5, np.float32))))
+        channels = width
+    y = net("Conv", x, net.weights(8, 1, 5), net.weights(8), pads=[2, 2], group=8)
+    x = net("MaxPool", net("Add", x, y), kernel_shape=[2], strides=[2])
+    x = net("ConvTranspose", x, net.weights(8, 6, 4), net.weights(6), pads=[1, 1], strides=[2])
+    return net.model(net("ReduceMean", net("Relu", x), axes=[2], keepdims=0))
+
+
+def volumes() -> ModelProto:
+    """Networks for video and tomography: convolutions, pools and transposed convolutions of three axes."""
+    net = Net()
+    x = net("Transpose", net.input("x", 1, 4, 10, 14, 3), perm=[0, 4, 1, 2, 3])
+    x = net("Relu", net("Conv", x, net.weights(6, 3, 3, 3, 3), net.weights(6), pads=[1] * 6))
+    y = net("MaxPool", x, kernel_shape=[2, 2, 2], strides=[2, 2, 2])
+    y = net("Relu", net("Conv", y, net.weights(8, 6, 2, 3, 3), net.weights(8), pads=[1, 1, 1, 0, 1, 1]))
+    y = net("ConvTranspose", y, net.weights(8, 6, 2, 2, 2), net.weights(6), strides=[2, 2, 2])
+    x = net("Concat", x, y, axis=1)
+    x = net("AveragePool", x, kernel_shape=[2, 3, 3], strides=[2, 1, 1], pads=[0, 1, 1, 0, 1, 1])
+    return net.model(net("Transpose", x, perm=[0, 2, 3, 4, 1]))
+
+
 def shapes_at_run_time() -> ModelProto:
     """The Shape → Gather → Unsqueeze → Concat → Reshape that PyTorch writes for x.view(x.size(0), -1, 2)."""
     net = Net(opset=11)
@@ -296,6 +324,8 @@ SNIPPETS: dict[str, Callable[[], ModelProto]] = {
         from_tensorflow,
         padded,
         hard_swish,
+        one_dimensional,
+        volumes,
         shapes_at_run_time,
     )
 }

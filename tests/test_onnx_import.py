@@ -180,6 +180,14 @@ def test_an_if_whose_condition_is_known_takes_its_branch(tmp_path: Path) -> None
     assert [node.op for node in graph.nodes] == ["RELU", "ADD"]
 
 
+def test_results_that_nothing_reads_are_not_made(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 1, 3, 6, 8)
+    y, _ = net("MaxPool", x, kernel_shape=[2, 2], outputs=2)
+    graph = import_onnx(save(net.model(net("Clip", y, "", np.float32(2))), tmp_path))
+    assert "MAX_POOL_2D" in [node.op for node in graph.nodes]
+
+
 def test_half_precision_models_become_float32(tmp_path: Path) -> None:
     net = Net()
     x = net.input("x", 2, 5, dtype=TensorProto.FLOAT16)
@@ -247,9 +255,16 @@ def wide_kernel() -> ModelProto:
     return net.model(net.conv(net.input("x", 1, 3, 4, 5), 3, 5, 9, pads=[0, 0, 0, 0]))
 
 
+def selection_in_the_middle() -> ModelProto:
+    net = Net()
+    boxes, scores = net.input("boxes", 1, 7, 4), net.input("scores", 1, 2, 7)
+    return net.model(net("Squeeze", net("NonMaxSuppression", boxes, scores, np.array([3]))))
+
+
 REFUSED_MODELS: list[tuple[Callable[[], ModelProto], dict[str, Any], str]] = [
     (damaged, {}, r"Relu 'node_relu1': reads 'nowhere', which nothing before it defines \(export"),
     (newer_opset, {}, "operator set 999, newer than"),
+    (selection_in_the_middle, {}, "NonMaxSuppression .*: how many boxes it selects is known at run time only"),
     (wide_kernel, {}, "Conv 'node_conv0': .*does not fit"),
     (dynamic_model, {}, r"the shape of input 'x' \[n,3,h,w\] is not static \(.*--input_shapes"),
     (dynamic_model, {"input_shapes": [[1, 3, 6, 8], [1]]}, "2 input shapes for 1 inputs"),

@@ -19,6 +19,7 @@ from sgs.passes.fold_identity import fold_identity
 from sgs.passes.fold_pad import fold_pad
 from sgs.passes.fold_reshape import fold_reshape
 from sgs.passes.fuse_activation import fuse_activation
+from sgs.passes.hoist_arithmetic import hoist_arithmetic
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.permute_fully_connected import permute_fully_connected
@@ -118,6 +119,27 @@ CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
         lambda b, x: b("MUL", b("DEPTHWISE_CONV_2D", x, ramp(1, 3, 3, 6), ramp(6), **WINDOW), ramp(6),
                        activation="NONE"),
         ["DEPTHWISE_CONV_2D"],
+    ),
+    "scale behind the reshape of a convolution": (
+        hoist_arithmetic,
+        lambda b, x: b("ADD", b("MUL", b("RESHAPE", conv(b, x, 8), shape=(35, 8)), ramp(1, 8), activation="NONE"),
+                       ramp(35, 8), activation="NONE"),
+        ["CONV_2D", "MUL", "RESHAPE", "ADD"],
+    ),
+    "scale behind a reshape that moves channels": (
+        hoist_arithmetic,
+        lambda b, x: b("MUL", b("RESHAPE", conv(b, x, 8), shape=(8, 35)), np.float32([3]), activation="NONE"),
+        ["CONV_2D", "RESHAPE", "MUL"],
+    ),
+    "activation behind the reshape of a convolution": (
+        hoist_arithmetic,
+        lambda b, x: b("RELU6", b("RESHAPE", conv(b, x, 8), shape=(1, 35, 8))),
+        ["CONV_2D", "RELU6", "RESHAPE"],
+    ),
+    "activation behind the reshape of an activation": (
+        hoist_arithmetic,
+        lambda b, x: b("RELU6", b("RESHAPE", b("RELU", conv(b, x, 8)), shape=(1, 35, 8))),
+        ["CONV_2D", "RELU", "RESHAPE", "RELU6"],
     ),
     "activation": (fuse_activation, lambda b, x: b("RELU6", conv(b, x, 8)), ["CONV_2D"]),
     "second activation": (

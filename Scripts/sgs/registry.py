@@ -433,6 +433,9 @@ class ImportContext(Protocol):
     def constant_type(self, index: int) -> str:
         """numpy's name of the element type that a constant operand has in the source, such as "int4"."""
 
+    def reader_of(self, index: int) -> Literal["", "output", "node"]:
+        """Whether another node reads a result, or else it is an output of the network, or nothing wants it."""
+
     def refuse(self, reason: str, remedy: str = "") -> Exception:
         """The error to raise for a form that has no meaning here; names node, operator and file."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
@@ -59,7 +59,9 @@ class NodeContext:
         *,
         opset: int,
         path: Path,
+        readers: Mapping[str, bool] | None = None,
     ) -> None:
+        """`readers`: the source's values that something reads; True for those that a node does."""
         self.builder = builder
         self.op = self._source_op = node.op_type
         self.inputs = inputs
@@ -68,9 +70,16 @@ class NodeContext:
         self.attrs: dict[str, Any] = {a.name: _attribute(a) for a in node.attribute}
         self._node = node
         self._values = values
+        self._readers = readers or {}
         self._path = path
         self._stems = [name or f"{self.op.lower()}_unused" for name in node.output]
         self.name = node.name or self._stems[0]
+
+    def reader_of(self, index: int) -> Literal["", "output", "node"]:
+        name = self._node.output[index] if index < len(self._node.output) else ""
+        if not name or name not in self._readers:
+            return ""
+        return "node" if self._readers[name] else "output"
 
     @property
     def label(self) -> str:

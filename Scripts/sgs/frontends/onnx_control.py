@@ -41,7 +41,7 @@ class Walk(Protocol):
     sequences: dict[str, list[str]]  # name of a sequence → names of its elements
 
     opset: int  # of the node at hand
-    wanted_values: set[str]  # names that anything reads
+    readers: dict[str, bool]  # names of all values that something reads
 
     def shape_of(self, name: str) -> Shape | None:
         """Shape of a value; None where it is lost."""
@@ -148,7 +148,7 @@ class _Loop:
         count = len(self.carried)
         nodes: list[Item] = [*_copies(self.carried, self.node.output)]
         for parts, result in zip(self.scanned, self.node.output[count:], strict=False):
-            if not parts and result not in self.walk.wanted_values:
+            if not parts and result not in self.walk.readers:
                 continue
             if not parts:
                 raise self.walk.unsupported(self.node, f"it never runs, so that '{result}' is empty")

@@ -185,7 +185,7 @@ class _Walk:
         self.problems: list[UserError] = []
         # those in another operator set than the model's: the others are inlined by now
         self.functions = {(f.domain, f.name, f.overload): f for f in source.proto.functions}
-        self.wanted_values = _wanted_values(source.proto.graph)
+        self.readers = {**dict.fromkeys(outputs, False), **dict.fromkeys(_all_reads(source.proto.graph), True)}
         self.inner: dict[str, list[str]] = {}  # values inside bodies → what their nodes read
 
     def run(self) -> list[UserError]:
@@ -273,7 +273,7 @@ class _Walk:
             more = self._take(item) if isinstance(item, NodeProto) else self._expanded(item.node, item.make)
             for made in more:
                 if isinstance(made, NodeProto):
-                    self.wanted_values.update(made.input)
+                    self.readers.update(dict.fromkeys(filter(None, made.input), True))
                     self.inner.update((name, list(made.input)) for name in made.output if name not in self.inner)
             queue.extendleft((made, self.opset) for made in reversed(more))
 
@@ -424,7 +424,15 @@ class _Walk:
         try:
             self._check_operands(node)
             operands = _aligned(node, [self._operand(name) for name in node.input])
-            context = NodeContext(self.builder, node, operands, self.values, opset=self.opset, path=self.source.path)
+            context = NodeContext(
+                self.builder,
+                node,
+                operands,
+                self.values,
+                opset=self.opset,
+                path=self.source.path,
+                readers=self.readers,
+            )
             mark = len(self.graph.nodes)
             results = row(context)
             context.name_results(mark, results)
@@ -467,9 +475,11 @@ class _Walk:
 
     def _bind(self, node: NodeProto, results: Sequence[Tensor]) -> None:
         for index, name in enumerate(node.output):
-            if not name or (index >= len(results) and name not in self.wanted_values):
+            if not name:
                 continue
-            if index >= len(results):
+            if index >= len(results) and name not in self.readers:
+                self.lost.add(name)
+            elif index >= len(results):
                 self._report(f"its result {index} ('{name}') is not supported", node)
                 self.lost.add(name)
             elif results[index].data is not None:
@@ -509,15 +519,18 @@ def _key(node: NodeProto) -> str:
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
 
 
-def _wanted_values(graph: GraphProto) -> set[str]:
-    """Names that some node, of a branch or body too, or an output of the model reads."""
-    names = {value.name for value in graph.output}
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs):
-                names |= _wanted_values(body)
-    return names
+def _all_reads(graph: GraphProto) -> set[str]:
+    """Names of all values that some node reads, in the branches of an If as well."""
+    found: set[str] = set()
+    pending = [graph]
+    while pending:
+        part = pending.pop()
+        for node in part.node:
+            found.update(filter(None, node.input))
+            pending.extend(body for attribute in node.attribute for body in (attribute.g, *attribute.graphs))
+        if part is not graph:
+            found.update(value.name for value in part.output)
+    return found
 
 
 def _aligned(node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:

@@ -6,6 +6,7 @@ Window attrs: strides (h, w), dilations (h, w), pads (top, left, bottom, right).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -45,22 +46,41 @@ def conv_output(node: Node, shape: Sequence[int], kernel: Sequence[int]) -> tupl
     return height, width
 
 
-def onnx_window(ctx: ImportContext, kernel: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
-    """Window attrs of an ONNX 2-D Conv or pool over spatial extents `size`, auto_pad resolved."""
-    strides = tuple(ctx.attrs.get("strides") or (1, 1))
-    dilations = tuple(ctx.attrs.get("dilations") or (1, 1))
-    pads = tuple(ctx.attrs.get("pads") or (0, 0, 0, 0))
+@dataclass(frozen=True)
+class OnnxWindow:
+    """Strides and dilations of every spatial axis; pads before each of them, then behind each."""
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...]
+
+    def picture(self) -> dict[str, Any]:
+        """Window attrs over the last two axes; of a single axis, those of a picture of height 1."""
+        rank = len(self.strides)
+        first, last = ((0, *pads)[-2:] for pads in (self.pads[:rank], self.pads[rank:]))
+        strides, dilations = ((1, *values)[-2:] for values in (self.strides, self.dilations))
+        return {"strides": strides, "dilations": dilations, "pads": (*first, *last)}
+
+
+def onnx_window(ctx: ImportContext, kernel: Sequence[int], size: Sequence[int]) -> OnnxWindow:
+    """The window of an ONNX Conv over spatial extents `size`, auto_pad resolved. Refuses negative pads."""
+    rank = len(kernel)
+    strides = tuple(ctx.attrs.get("strides") or (1,) * rank)
+    dilations = tuple(ctx.attrs.get("dilations") or (1,) * rank)
+    pads = tuple(ctx.attrs.get("pads") or (0,) * (2 * rank))
     mode = ctx.attrs.get("auto_pad", "NOTSET") or "NOTSET"
     if mode.startswith("SAME"):
         totals = []
-        for axis in range(2):
+        for axis in range(rank):
             out = -(-size[axis] // strides[axis])
             totals.append(max((out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size[axis], 0))
         small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
         pads = (*small, *large) if mode == "SAME_UPPER" else (*large, *small)
     elif mode == "VALID":
-        pads = (0, 0, 0, 0)
-    return {"strides": strides, "dilations": dilations, "pads": pads}
+        pads = (0,) * (2 * rank)
+    if min(pads) < 0:
+        raise ctx.refuse(f"negative pads {pads}", "cut the operand with Slice in front")
+    return OnnxWindow(strides, dilations, pads)
 
 
 def same_pads(

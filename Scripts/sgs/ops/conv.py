@@ -31,7 +31,6 @@ from sgs.ops._window import (
     conv_output,
     cut_axes,
     mean_window,
-    onnx_window,
     patches,
     window_node,
     window_part,
@@ -43,11 +42,9 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
-    IMPORT_ONNX,
     INFER,
     LAYOUT,
     MATRIX,
-    ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
     REFERENCE,
@@ -55,10 +52,8 @@ from sgs.registry import (
     TILE,
     Box,
     Cost,
-    ImportContext,
     Lowering,
     MatrixForm,
-    OnnxCase,
     OperatorInfo,
     Part,
     QuantRule,
@@ -88,61 +83,6 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
         raise ValueError(f"weights of shape {weight.shape} do not fit an input of {x.shape[3]} channels")
     height, width = conv_output(node, x.shape, weight.shape[1:3])
     return [((x.shape[0], height, width, channels), x.dtype)]
-
-
-# -- import
-# ----------------------------------------------------------------------------------------------------------------
-@IMPORT_ONNX.row("Conv")
-def import_conv(ctx: ImportContext) -> Sequence[Tensor]:
-    x, weight = ctx.inputs[0], ctx.constant(1, "weight")
-    bias = ctx.constant(2, "bias") if len(ctx.inputs) > 2 else None
-    assert x is not None and weight is not None
-    if len(x.shape) != 4:
-        raise ctx.refuse(f"convolution of a tensor of rank {len(x.shape)}", "2-D convolutions are supported")
-    groups = ctx.attrs.get("group", 1)
-    window = onnx_window(ctx, weight.shape[2:], x.shape[2:])
-    if groups == x.shape[1] and groups > 1:
-        kernel, op = weight.transpose(1, 2, 3, 0), DEPTHWISE
-        # ONNX orders the outputs of channel c as c*m ... c*m+m-1, and so does TFLite
-    else:
-        kernel, op = weight.transpose(0, 2, 3, 1), CONV
-    bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias
-    y = ctx.emit(op, ctx.nhwc(x), np.ascontiguousarray(kernel), bias, activation="NONE", **window)
-    return [ctx.nchw(y)]
-
-
-ONNX_EXAMPLES.add(
-    "Conv",
-    [
-        OnnxCase(
-            "Conv",
-            {"x": (1, 5, 11, 13)},
-            {
-                "w": np.linspace(-1, 1, 7 * 5 * 9, dtype=np.float32).reshape(7, 5, 3, 3),
-                "b": np.arange(7, dtype=np.float32),
-            },
-            {"pads": [1, 1, 1, 1], "strides": [2, 2]},
-        ),
-        OnnxCase(
-            "Conv",
-            {"x": (1, 6, 9, 8)},
-            {"w": np.linspace(-1, 1, 6 * 15, dtype=np.float32).reshape(6, 1, 3, 5)},
-            {"pads": [0, 1, 2, 3], "group": 6, "dilations": [2, 1]},
-        ),
-        OnnxCase(
-            "Conv",
-            {"x": (1, 6, 9, 8)},
-            {"w": np.linspace(-1, 1, 12 * 6, dtype=np.float32).reshape(12, 1, 3, 2)},
-            {"group": 6},
-        ),
-        OnnxCase(
-            "Conv",
-            {"x": (1, 8, 9, 7)},
-            {"w": np.linspace(-1, 1, 10 * 4 * 9, dtype=np.float32).reshape(10, 4, 3, 3)},
-            {"auto_pad": "SAME_LOWER", "group": 2, "strides": [1, 2]},
-        ),
-    ],
-)
 
 
 # -- .sim

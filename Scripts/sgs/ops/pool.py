@@ -11,7 +11,6 @@ M = s_x / (s_y · count) where count is the number of elements under the window 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,10 +29,8 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
-    IMPORT_ONNX,
     INFER,
     LAYOUT,
-    ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
     REFERENCE,
@@ -41,9 +38,7 @@ from sgs.registry import (
     TILE,
     Box,
     Cost,
-    ImportContext,
     Lowering,
-    OnnxCase,
     OperatorInfo,
     Part,
     QuantRule,
@@ -235,187 +230,6 @@ TILE.add(MAX, TileRow(_axes, _part))
 TILE.add(AVERAGE, TileRow(_axes, _part))
 CONSTRAINTS.add(MAX, ())
 CONSTRAINTS.add(AVERAGE, (sums_are_exact,))
-
-
-# -- ONNX import -------------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Axis:
-    """One axis of an ONNX pool. `before`/`after` are the source's pads; `result` the extent that comes out."""
-
-    size: int
-    kernel: int
-    stride: int
-    dilation: int
-    before: int
-    after: int
-    result: int
-
-    def taps(self) -> Array:
-        """Positions [result, kernel] in the input that the windows read, negative or past the end over padding."""
-        starts = np.arange(self.result)[:, None] * self.stride - self.before
-        return starts + np.arange(self.kernel) * self.dilation
-
-    @property
-    def overhang(self) -> int:
-        """How far the last window reaches past the input."""
-        return max(int(self.taps().max()) + 1 - self.size, 0)
-
-    def counts(self, *, with_pads: bool) -> Array:
-        """[result] taps that count: those in the input, or `with_pads` in the padded input too."""
-        low, high = (-self.before, self.size + self.after) if with_pads else (0, self.size)
-        taps = self.taps()
-        return np.asarray(((taps >= low) & (taps < high)).sum(1))
-
-
-def _onnx_axis(ctx: ImportContext, index: int, size: int) -> _Axis:
-    """Axis `index` of the windows: pads, auto_pad and ceil_mode resolved as the ONNX specification says."""
-    rank = len(ctx.attrs["kernel_shape"])
-    kernel = ctx.attrs["kernel_shape"][index]
-    stride = (ctx.attrs.get("strides") or [1] * rank)[index]
-    dilation = (ctx.attrs.get("dilations") or [1] * rank)[index]
-    pads = ctx.attrs.get("pads") or [0] * (2 * rank)
-    before, after = pads[index], pads[index + rank]
-    span = (kernel - 1) * dilation + 1
-    mode = ctx.attrs.get("auto_pad") or "NOTSET"
-    if mode.startswith("SAME"):
-        result = -(-size // stride)
-        total = max((result - 1) * stride + span - size, 0)
-        before = total // 2 if mode == "SAME_UPPER" else total - total // 2
-        return _Axis(size, kernel, stride, dilation, before, total - before, result)
-    if mode == "VALID":
-        before = after = 0
-    room = size + before + after - span
-    result = (-(-room // stride) if ctx.attrs.get("ceil_mode", 0) else room // stride) + 1
-    if ctx.attrs.get("ceil_mode", 0) and (result - 1) * stride >= size + before:
-        result -= 1  # a window may not start in the right padding
-    if room < 0 or result <= 0:
-        raise ctx.refuse(f"a window of {span} does not fit an extent of {size} with pads {before}, {after}")
-    return _Axis(size, kernel, stride, dilation, before, after, result)
-
-
-def _spatial(ctx: ImportContext) -> tuple[Tensor, tuple[_Axis, _Axis]]:
-    """The operand as NHWC and its two axes; a 1-D pool is a 2-D one of height 1."""
-    x = ctx.inputs[0]
-    assert x is not None
-    rank = len(ctx.attrs["kernel_shape"])
-    if rank not in (1, 2) or len(x.shape) != rank + 2:
-        reason = f"pooling of a tensor of rank {len(x.shape)} over {rank} axes"
-        raise ctx.refuse(reason, "1-D and 2-D pools are supported")
-    if ctx.output_count > 1:
-        raise ctx.refuse("the indices of the maxima are asked for", "remove the second output")
-    axes = [_onnx_axis(ctx, i, x.shape[i + 2]) for i in range(rank)]
-    if rank == 1:
-        x = ctx.emit("RESHAPE", x, shape=(x.shape[0], x.shape[1], 1, x.shape[2]))
-        axes.insert(0, _Axis(1, 1, 1, 1, 0, 0, 1))
-    return ctx.nhwc(x), (axes[0], axes[1])
-
-
-def _result(ctx: ImportContext, y: Tensor) -> list[Tensor]:
-    """Back to the source's layout and rank."""
-    y = ctx.nchw(y)
-    if len(ctx.attrs["kernel_shape"]) == 1:
-        y = ctx.emit("RESHAPE", y, shape=(y.shape[0], y.shape[1], y.shape[3]))
-    return [y]
-
-
-def _pool(ctx: ImportContext, op: str, x: Tensor, axes: Sequence[_Axis], pads: tuple[int, int, int, int]) -> Tensor:
-    window = {"kernel": tuple(a.kernel for a in axes), "strides": tuple(a.stride for a in axes)}
-    return ctx.emit(op, x, **window, pads=pads, activation="NONE")
-
-
-def _spread(ctx: ImportContext, op: str, x: Tensor, axes: Sequence[_Axis], taps: Sequence[Array]) -> Tensor:
-    """Dilated windows: every tap is gathered beside the others of its window, so that the windows lie end to end."""
-    for i, positions in enumerate(taps):
-        x = ctx.emit("GATHER", x, positions.reshape(-1).astype(np.int32), axis=i + 1)
-    kernel = tuple(a.kernel for a in axes)
-    return ctx.emit(op, x, kernel=kernel, strides=kernel, pads=(0, 0, 0, 0), activation="NONE")
-
-
-@IMPORT_ONNX.row("MaxPool")
-def import_max_pool(ctx: ImportContext) -> list[Tensor]:
-    """Taps over padding take no part; where windows are dilated they repeat another tap of theirs instead."""
-    x, axes = _spatial(ctx)
-    if any((a.counts(with_pads=False) == 0).any() for a in axes):
-        raise ctx.refuse("a window lies wholly over padding", "reduce the pads")
-    if any(a.dilation > 1 for a in axes):
-        return _result(ctx, _spread(ctx, MAX, x, axes, [_nearest_inside(a) for a in axes]))
-    pads = (axes[0].before, axes[1].before, axes[0].overhang, axes[1].overhang)
-    return _result(ctx, _pool(ctx, MAX, x, axes, pads))
-
-
-def _nearest_inside(axis: _Axis) -> Array:
-    """The taps [result, kernel] of an axis, those outside the input replaced by the nearest one of their window."""
-    taps = axis.taps()
-    inside = (taps >= 0) & (taps < axis.size)
-    first, last = inside.argmax(1), axis.kernel - 1 - inside[:, ::-1].argmax(1)
-    columns = np.clip(np.arange(axis.kernel), first[:, None], last[:, None])
-    return np.take_along_axis(taps, columns, 1)
-
-
-@IMPORT_ONNX.row("AveragePool")
-def import_average_pool(ctx: ImportContext) -> list[Tensor]:
-    """TFLite's VALID or SAME where they mean the same, else zeros in front; a constant factor where counts differ."""
-    x, axes = _spatial(ctx)
-    kernel, strides = tuple(a.kernel for a in axes), tuple(a.stride for a in axes)
-    dilated = any(a.dilation > 1 for a in axes)
-    top, left, bottom, right = *(a.before for a in axes), *(a.overhang for a in axes)
-    with_pads = bool(ctx.attrs.get("count_include_pad", 0))
-    counts = np.multiply.outer(*(a.counts(with_pads=with_pads) for a in axes))  # [OH, OW]
-    plain = np.multiply.outer(*(a.counts(with_pads=False) for a in axes))
-    pads = (top, left, bottom, right)
-    same = not dilated and pads == same_pads(x.shape, kernel, strides, (1, 1))
-    if same and np.array_equal(counts, plain):
-        return _result(ctx, _pool(ctx, AVERAGE, x, axes, pads))
-    if any(pads):
-        x = ctx.emit("PAD", x, paddings=((0, 0), (top, bottom), (left, right), (0, 0)))
-    if dilated:
-        y = _spread(ctx, AVERAGE, x, axes, [a.taps() + a.before for a in axes])
-    else:
-        y = _pool(ctx, AVERAGE, x, axes, (0, 0, 0, 0))
-    area = kernel[0] * kernel[1]
-    if (counts != area).any():
-        factor = (area / counts).astype(np.float32).reshape(1, *counts.shape, 1)
-        y = ctx.emit("MUL", y, factor, activation="NONE")
-    return _result(ctx, y)
-
-
-def _cases(onnx_op: str, *more: dict[str, Any]) -> list[OnnxCase]:
-    x: dict[str, tuple[int, ...]] = {"x": (1, 5, 11, 14)}
-    forms: list[dict[str, Any]] = [
-        {"kernel_shape": [2, 2], "strides": [2, 2]},
-        {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
-        {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1, 1, 1, 1]},
-        {"kernel_shape": [3, 2], "strides": [3, 2], "pads": [2, 0, 1, 1]},
-        {"kernel_shape": [5, 3], "auto_pad": "SAME_UPPER", "strides": [2, 3]},
-        {"kernel_shape": [3, 4], "auto_pad": "SAME_LOWER", "strides": [2, 1]},
-        {"kernel_shape": [3, 4], "auto_pad": "VALID", "strides": [2, 3]},
-        {"kernel_shape": [3, 3], "strides": [3, 3], "ceil_mode": 1},
-        {"kernel_shape": [2, 3], "strides": [3, 3], "ceil_mode": 1, "pads": [1, 1, 1, 1]},
-    ]
-    cases = [OnnxCase(onnx_op, x, attrs=form) for form in (*forms, *more)]
-    one = {"kernel_shape": [3], "strides": [2], "pads": [1, 1]}
-    return [*cases, OnnxCase(onnx_op, {"x": (2, 5, 11)}, attrs=one), OnnxCase(onnx_op, x, attrs=forms[1], opset=7)]
-
-
-ONNX_EXAMPLES.add(
-    "MaxPool", _cases("MaxPool", {"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [2, 1, 2, 1], "strides": [1, 2]})
-)
-ONNX_EXAMPLES.add(
-    "AveragePool",
-    [
-        *_cases(
-            "AveragePool",
-            {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1},
-            {"kernel_shape": [3, 3], "strides": [2, 3], "pads": [1, 0, 1, 2], "count_include_pad": 1, "ceil_mode": 1},
-        ),
-        OnnxCase(
-            "AveragePool",
-            {"x": (1, 5, 11, 14)},
-            attrs={"kernel_shape": [3, 2], "dilations": [2, 3], "pads": [1, 1, 2, 1]},
-            opset=19,
-        ),
-    ],
-)
 
 
 def _example(op: str, shape: tuple[int, ...], *, same: bool = False, **attrs: Any) -> Graph:

@@ -14,7 +14,7 @@ below 2^24, else eq. 8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -36,10 +36,8 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
-    IMPORT_ONNX,
     INFER,
     LAYOUT,
-    ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
     REFERENCE,
@@ -47,10 +45,8 @@ from sgs.registry import (
     TILE,
     Box,
     Cost,
-    ImportContext,
     Layout,
     Lowering,
-    OnnxCase,
     OperatorInfo,
     Part,
     QuantRule,
@@ -322,238 +318,6 @@ QUANTISE.add(BILINEAR, QuantRule("real"))
 COST.add(BILINEAR, cost)
 TILE.add(BILINEAR, _tile(lambda node, shape: [(taps.below, taps.above) for taps in _both_taps(node, shape)]))
 CONSTRAINTS.add(BILINEAR, ())
-
-
-# -- ONNX import: coordinates ------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Axis:
-    """An axis that changes: its extent, the extent it gets, and the factor that coordinates are computed with."""
-
-    size: int
-    result: int
-    scale: np.float32
-
-    def places(self, mode: str) -> Array:
-        """float32 [result] input coordinates, in the steps of the ONNX specification."""
-        o, half = np.arange(self.result, dtype=np.float32), np.float32(0.5)
-        if mode == "align_corners":
-            return o * np.float32(self.size - 1) / np.float32(max(self.result - 1, 1))
-        if mode == "asymmetric":
-            return o / self.scale
-        if mode == "tf_half_pixel_for_nn":
-            return (o + half) / self.scale
-        if mode == "pytorch_half_pixel" and self.result == 1:
-            return np.zeros(1, np.float32)
-        offset = np.float32(0)
-        if mode == "half_pixel_symmetric":
-            offset = np.float32(self.size / 2) * (1 - np.float32(self.result) / (self.scale * np.float32(self.size)))
-        return offset + (o + half) / self.scale - half
-
-
-_MODES = (
-    "half_pixel",
-    "half_pixel_symmetric",
-    "pytorch_half_pixel",
-    "align_corners",
-    "asymmetric",
-    "tf_half_pixel_for_nn",
-)
-_ROUNDINGS: dict[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - np.float32(0.5)),
-    "round_prefer_ceil": lambda x: np.floor(x + np.float32(0.5)),
-    "floor": np.floor,
-    "ceil": np.ceil,
-}
-_CHOICES = ((False, False), (False, True), (True, False))  # align_corners, half_pixel_centers
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """One axis to be resized: which of TFLite's coordinates are the same (indices of _CHOICES), and the way without."""
-
-    result: int
-    choices: tuple[int, ...]
-    gather: Callable[[ImportContext, Tensor, int], Tensor]
-
-
-def _plan_nearest(axis: _Axis, mode: str, rounding: str) -> _Plan:
-    taps = np.clip(_ROUNDINGS[rounding](axis.places(mode)).astype(np.int64), 0, axis.size - 1)
-    theirs = [nearest_taps(axis.size, axis.result, align_corners=a, half_pixel_centers=h) for a, h in _CHOICES]
-    same = [np.array_equal(choice, taps) for choice in theirs]
-
-    def gather(ctx: ImportContext, x: Tensor, position: int) -> Tensor:
-        return ctx.emit("GATHER", x, taps.astype(np.int32), axis=position)
-
-    return _Plan(axis.result, tuple(np.flatnonzero(same)), gather)
-
-
-def _plan_linear(axis: _Axis, mode: str) -> _Plan:
-    places = np.clip(axis.places(mode).astype(np.float64), 0, axis.size - 1)
-    near = 2e-6 * axis.size  # binary32 coordinates are this good
-    same = []
-    for a, h in _CHOICES:
-        theirs = np.array(coordinates(axis.size, axis.result, align_corners=a, half_pixel_centers=h), np.float64)
-        same.append(bool(np.abs(theirs - places).max() <= near))
-
-    def gather(ctx: ImportContext, x: Tensor, position: int) -> Tensor:
-        below = np.floor(places)
-        above = np.minimum(below + 1, axis.size - 1)
-        shape = [1] * len(x.shape)
-        shape[position] = axis.result
-        terms = []
-        for taps, weight in ((below, 1 - (places - below)), (above, places - below)):
-            value = ctx.emit("GATHER", x, taps.astype(np.int32), axis=position)
-            terms.append(ctx.emit("MUL", value, weight.astype(np.float32).reshape(shape), activation="NONE"))
-        return ctx.emit("ADD", *terms, activation="NONE")
-
-    return _Plan(axis.result, tuple(np.flatnonzero(same)), gather)
-
-
-# -- ONNX import: nodes ------------------------------------------------------------------------------------------------
-def _resized(ctx: ImportContext, x: Tensor, op: str, plans: Mapping[int, _Plan]) -> Tensor:
-    """x with the axes in `plans` resized.
-
-    Height and width of rank 4, in either layout, become TFLite's operator where it means the same, for both axes at
-    once or one after the other; any other axis is gathered.
-    """
-    if len(x.shape) == 4 and set(plans) <= {2, 3}:
-        return ctx.nchw(_resized(ctx, ctx.nhwc(x), op, {axis - 1: plan for axis, plan in plans.items()}))
-    spatial = len(x.shape) == 4 and set(plans) <= {1, 2}
-    shared = set.intersection(*(set(plan.choices) for plan in plans.values())) if spatial else set()
-    if shared:
-        return _emit_resize(ctx, x, op, plans, min(shared))
-    for axis, plan in plans.items():
-        if spatial and plan.choices:
-            x = _emit_resize(ctx, x, op, {axis: plan}, min(plan.choices))
-        else:
-            x = plan.gather(ctx, x, axis)
-    return x
-
-
-def _emit_resize(ctx: ImportContext, x: Tensor, op: str, plans: Mapping[int, _Plan], choice: int) -> Tensor:
-    size = tuple(plans[axis].result if axis in plans else x.shape[axis] for axis in (1, 2))
-    align, half = _CHOICES[choice]
-    return ctx.emit(op, x, size=size, align_corners=align, half_pixel_centers=half)
-
-
-def _operand(ctx: ImportContext, index: int, what: str) -> Array | None:
-    """A constant operand as vector; None when absent or empty."""
-    value = ctx.constant(index, what) if index < len(ctx.inputs) and ctx.inputs[index] is not None else None
-    return None if value is None or value.size == 0 else value.reshape(-1)
-
-
-def _from_scales(ctx: ImportContext, scales: Array) -> dict[int, _Axis]:
-    x = ctx.inputs[0]
-    assert x is not None
-    named = ctx.attrs.get("axes") or range(len(x.shape))
-    axes = {}
-    for axis, scale in zip(named, scales.astype(np.float32), strict=True):
-        size = x.shape[axis]
-        axes[axis % len(x.shape)] = _Axis(size, int(np.float32(size) * scale), np.float32(scale))
-    return axes
-
-
-def _from_sizes(ctx: ImportContext, sizes: Array) -> dict[int, _Axis]:
-    x = ctx.inputs[0]
-    assert x is not None
-    named = [a % len(x.shape) for a in ctx.attrs.get("axes") or range(len(x.shape))]
-    results = dict(zip(named, (int(s) for s in sizes), strict=True))
-    policy = ctx.attrs.get("keep_aspect_ratio_policy", "stretch")
-    ratios = {axis: np.float32(result) / np.float32(x.shape[axis]) for axis, result in results.items()}
-    if policy != "stretch":
-        common = (min if policy == "not_larger" else max)(ratios.values())
-        ratios = dict.fromkeys(results, common)
-        results = {axis: int(np.floor(float(common) * x.shape[axis] + 0.5)) for axis in results}
-    return {axis: _Axis(x.shape[axis], results[axis], ratios[axis]) for axis in results}
-
-
-@IMPORT_ONNX.row("Resize")
-def import_resize(ctx: ImportContext) -> list[Tensor]:
-    old = ctx.opset < 11
-    sizes = None if old else _operand(ctx, 3, "sizes")
-    scales = _operand(ctx, 1 if old else 2, "scales")
-    if sizes is None and scales is None:
-        raise ctx.refuse("neither scales nor sizes are given")
-    axes = _from_scales(ctx, scales) if sizes is None and scales is not None else _from_sizes(ctx, np.asarray(sizes))
-    coordinate = "asymmetric" if old else ctx.attrs.get("coordinate_transformation_mode", "half_pixel")
-    rounding = "floor" if old else ctx.attrs.get("nearest_mode", "round_prefer_floor")
-    return _import(ctx, axes, coordinate, rounding)
-
-
-@IMPORT_ONNX.row("Upsample")
-def import_upsample(ctx: ImportContext) -> list[Tensor]:
-    scales = np.asarray(ctx.attrs["scales"], np.float32) if "scales" in ctx.attrs else _operand(ctx, 1, "scales")
-    if scales is None:
-        raise ctx.refuse("no scales are given")
-    return _import(ctx, _from_scales(ctx, scales), "asymmetric", "floor")
-
-
-def _import(ctx: ImportContext, axes: dict[int, _Axis], coordinate: str, rounding: str) -> list[Tensor]:
-    x, mode = ctx.inputs[0], ctx.attrs.get("mode", "nearest")
-    assert x is not None
-    changed = {i: a for i, a in axes.items() if a.size != a.result or a.scale != 1}
-    if mode not in ("nearest", "linear"):
-        raise ctx.refuse(f"{mode} interpolation has no integer form here", "use mode nearest or linear")
-    if coordinate not in _MODES:
-        reason = f"coordinate_transformation_mode {coordinate} is not supported"
-        raise ctx.refuse(reason, f"use one of {', '.join(_MODES)}")
-    if mode == "linear" and ctx.attrs.get("antialias", 0) and any(a.scale < 1 for a in changed.values()):
-        raise ctx.refuse("downsampling with antialias is not supported", "export it without antialias")
-    if any(a.result <= 0 for a in changed.values()):
-        raise ctx.refuse("an extent of the result is 0")
-    if not changed:
-        return [x]
-    if mode == "linear":
-        return [_resized(ctx, x, BILINEAR, {i: _plan_linear(a, coordinate) for i, a in changed.items()})]
-    simple = ctx.op == "Resize" and ctx.opset < 11  # rounds up where it makes smaller
-    roundings = {i: "ceil" if simple and a.scale < 1 else rounding for i, a in changed.items()}
-    return [_resized(ctx, x, NEAREST, {i: _plan_nearest(a, coordinate, roundings[i]) for i, a in changed.items()})]
-
-
-def _cases() -> list[OnnxCase]:
-    x: dict[str, tuple[int, ...]] = {"x": (1, 3, 5, 8)}
-    double, odd = np.array([1, 1, 2, 2], np.float32), np.array([1, 1, 1.5, 0.8], np.float32)
-    sizes = np.array([1, 3, 9, 6], np.int64)
-    cases = []
-    for coordinate in _MODES:
-        opset = 19 if coordinate == "half_pixel_symmetric" else 11 if coordinate == "tf_half_pixel_for_nn" else 17
-        empty = {"roi": np.zeros(0, np.float32), "none": np.zeros(0, np.float32)}
-        for mode, rounding in (*(("nearest", r) for r in _ROUNDINGS), ("linear", "floor")):
-            if mode == "linear" and coordinate == "tf_half_pixel_for_nn":
-                continue
-            attrs: dict[str, Any] = {"mode": mode, "nearest_mode": rounding}
-            attrs["coordinate_transformation_mode"] = coordinate
-            for scales in (double, odd):
-                cases.append(OnnxCase("Resize", x, {**empty, "s": scales}, attrs, ("x", "roi", "s"), opset=opset))
-            order = ("x", "roi", "none", "z")
-            cases.append(OnnxCase("Resize", x, {**empty, "z": sizes}, attrs, order, opset=opset))
-    linear: dict[str, Any] = {"mode": "linear"}
-    aspect = {**linear, "axes": [2, 3], "keep_aspect_ratio_policy": "not_larger"}
-    last, long = np.array([1, 2, 3, 1], np.float32), np.array([1, 1, 2], np.float32)
-    two = np.array([10, 9], np.int64)
-    return [
-        *cases,
-        OnnxCase("Resize", x, {"s": double}, {"mode": "nearest"}, opset=10),
-        OnnxCase("Resize", x, {"s": odd}, {"mode": "nearest"}, opset=10),
-        OnnxCase("Resize", x, {"s": double}, linear, opset=10),
-        OnnxCase("Resize", {"x": (1, 5, 7, 3)}, {"s": last}, linear, ("x", "", "s"), opset=13),
-        OnnxCase("Resize", {"x": (2, 3, 7)}, {"s": long}, {"mode": "nearest"}, ("x", "", "s"), opset=13),
-        OnnxCase("Resize", {"x": (5, 7)}, {"s": long[1:]}, linear, ("x", "", "s"), opset=13),
-        OnnxCase("Resize", x, {"z": two}, {**linear, "axes": [2, 3]}, ("x", "", "", "z"), opset=18),
-        OnnxCase("Resize", x, {"z": two}, aspect, ("x", "", "", "z"), opset=18),
-    ]
-
-
-_UPSAMPLED: dict[str, tuple[int, ...]] = {"x": (1, 3, 5, 8)}
-ONNX_EXAMPLES.add("Resize", _cases())
-ONNX_EXAMPLES.add(
-    "Upsample",
-    [
-        OnnxCase("Upsample", _UPSAMPLED, attrs={"mode": "nearest", "scales": [1.0, 1.0, 2.0, 3.0]}, opset=7),
-        OnnxCase("Upsample", _UPSAMPLED, {"s": np.array([1, 1, 2, 2], np.float32)}, {"mode": "nearest"}, opset=9),
-        OnnxCase("Upsample", _UPSAMPLED, {"s": np.array([1, 1, 2, 4], np.float32)}, {"mode": "linear"}, opset=9),
-    ],
-)
 
 
 def _example(op: str, shape: tuple[int, ...], size: tuple[int, int], align: bool = False, half: bool = False) -> Graph:

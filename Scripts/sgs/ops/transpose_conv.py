@@ -13,7 +13,6 @@ whose results are then interleaved; and a sum has ceil(K / stride)² · I produc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,11 +31,9 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
-    IMPORT_ONNX,
     INFER,
     LAYOUT,
     MATRIX,
-    ONNX_EXAMPLES,
     OPERATOR,
     QUANTISE,
     REFERENCE,
@@ -44,10 +41,8 @@ from sgs.registry import (
     TILE,
     Box,
     Cost,
-    ImportContext,
     Lowering,
     MatrixForm,
-    OnnxCase,
     OperatorInfo,
     Part,
     QuantRule,
@@ -342,158 +337,6 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 
 
 TILE.add(OP, TileRow(_axes, _part))
-
-
-# -- ONNX import -----------------------------------------------------------------------------------------------------
-_SMALL_WEIGHT = 1 << 20  # values of a block-diagonal weight up to which it is the cheaper form
-_FEW_GROUPS = 16  # more parts than these cost more than the zeros
-
-
-def _dilated(weight: Array, dilations: Sequence[int]) -> Array:
-    """[C, M, KH, KW] with dilation - 1 zeros between the taps."""
-    extents = [(k - 1) * d + 1 for k, d in zip(weight.shape[2:], dilations, strict=True)]
-    wide = np.zeros((*weight.shape[:2], *extents), weight.dtype)
-    wide[:, :, :: dilations[0], :: dilations[1]] = weight
-    return wide
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a result lies in the full one: `start` (top, left), `size` (height, width), under `strides`."""
-
-    strides: tuple[int, int]
-    start: tuple[int, int]
-    size: tuple[int, int]
-
-
-def _placement(ctx: ImportContext, extents: Sequence[int], kernel: Sequence[int]) -> Placement:
-    """What is kept of the full result, by whichever of its attributes the node says it."""
-    strides = tuple(int(s) for s in ctx.attrs.get("strides") or (1, 1))
-    more = ctx.attrs.get("output_padding") or (0, 0)
-    pads = list(ctx.attrs.get("pads") or (0, 0, 0, 0))
-    mode = ctx.attrs.get("auto_pad", "NOTSET") or "NOTSET"
-    wanted = list(ctx.attrs.get("output_shape") or ())[-2:]
-    full = [full_extent(extents[i], kernel[i], strides[i]) + more[i] for i in range(2)]
-    if mode.startswith("SAME") and not wanted:
-        wanted = [min(extents[i] * strides[i], full[i]) for i in range(2)]  # onnxruntime: nothing is added
-    if wanted:
-        spare = [max(full[i] - wanted[i], 0) for i in range(2)]
-        top, left = (s // 2 if mode == "SAME_UPPER" else s - s // 2 for s in spare)
-        return Placement((strides[0], strides[1]), (top, left), (wanted[0], wanted[1]))
-    if mode == "VALID":
-        pads = [0, 0, 0, 0]
-    if min(pads) < 0:
-        raise ctx.refuse(f"negative pads {pads}")
-    size = [full[i] - pads[i] - pads[i + 2] for i in range(2)]
-    return Placement((strides[0], strides[1]), (pads[0], pads[1]), (size[0], size[1]))
-
-
-def _centred(weight: Array, extents: Sequence[int], place: Placement) -> Array | None:
-    """The kernel [C, M, KH, KW] with zeros around it so that SAME cuts off what `place` does.
-
-    None where that takes more zeros than taps.
-    """
-    zeros = []
-    for axis in range(2):
-        spare = full_extent(extents[axis], weight.shape[2 + axis], place.strides[axis]) - place.size[axis]
-        before_end = 2 * place.start[axis] - spare  # SAME halves what is spare, so as much must go at the end
-        zeros.append((max(-before_end - 1, 0), max(before_end, 0)))
-    wide = np.pad(weight, [(0, 0), (0, 0), *zeros])
-    if wide.size > 2 * weight.size or same_crop(extents, wide.shape[2:], place.strides, place.size) is None:
-        return None
-    return wide
-
-
-def _emit(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, place: Placement) -> Tensor:
-    """x NHWC, weight [C, M, KH, KW]: CONV_2D without stride, else VALID, else SAME, else VALID and a slice."""
-    convolved = _as_convolution(ctx, x, weight, bias, place)
-    if convolved is not None:
-        return convolved
-    extents, size, cut = x.shape[1:3], place.size, False
-    pads = valid_crop(extents, weight.shape[2:], place.strides, size) if place.start == (0, 0) else None
-    if pads is None and (centred := _centred(weight, extents, place)) is not None:
-        weight, pads = centred, same_crop(extents, centred.shape[2:], place.strides, size)
-    if pads is None:
-        ends = [place.start[i] + place.size[i] for i in range(2)]
-        full = [full_extent(extents[i], weight.shape[2 + i], place.strides[i]) for i in range(2)]
-        weight = np.pad(weight, [(0, 0), (0, 0), *((0, max(e - f, 0)) for e, f in zip(ends, full, strict=True))])
-        size, pads, cut = (max(ends[0], full[0]), max(ends[1], full[1])), (0, 0, 0, 0), True
-    data = np.ascontiguousarray(weight.transpose(1, 2, 3, 0), np.float32)
-    y = ctx.emit(OP, x, data, bias, strides=place.strides, size=size, pads=pads, activation="NONE")
-    if not cut:
-        return y
-    end = (y.shape[0], *(place.start[i] + place.size[i] for i in range(2)), y.shape[3])
-    return ctx.emit("STRIDED_SLICE", y, begin=(0, *place.start, 0), end=end, strides=(1, 1, 1, 1))
-
-
-def _block_diagonal(weight: Array, groups: int) -> Array:
-    """Weights [C, M/groups, KH, KW] of all groups as one [C, M, KH, KW]."""
-    depth, channels = weight.shape[0] // groups, weight.shape[1]
-    dense = np.zeros((weight.shape[0], channels * groups, *weight.shape[2:]), weight.dtype)
-    for g in range(groups):
-        dense[g * depth : (g + 1) * depth, g * channels : (g + 1) * channels] = weight[g * depth : (g + 1) * depth]
-    return dense
-
-
-def _as_convolution(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, place: Placement) -> Tensor | None:
-    """Without a stride it is a convolution with the kernel turned by 180°; None where that would have negative pads."""
-    kernel = weight.shape[2:]
-    before = [kernel[i] - 1 - place.start[i] for i in range(2)]
-    after = [place.start[i] + place.size[i] - x.shape[1 + i] for i in range(2)]
-    if place.strides != (1, 1) or min(*before, *after) < 0:
-        return None
-    data = np.ascontiguousarray(weight[:, :, ::-1, ::-1].transpose(1, 2, 3, 0), np.float32)
-    return ctx.emit(
-        "CONV_2D", x, data, bias, pads=(*before, *after), strides=(1, 1), dilations=(1, 1), activation="NONE"
-    )
-
-
-@IMPORT_ONNX.row("ConvTranspose")
-def import_conv_transpose(ctx: ImportContext) -> list[Tensor]:
-    """Dilations become zeros in the kernel; groups become zeros in the weight or, few and large, one operator each."""
-    x, weight = ctx.inputs[0], ctx.constant(1, "weight")
-    bias = ctx.constant(2, "bias") if len(ctx.inputs) > 2 else None
-    assert x is not None and weight is not None
-    if len(x.shape) != 4:
-        raise ctx.refuse(f"transposed convolution of a tensor of rank {len(x.shape)}", "2-D convolutions are supported")
-    groups = int(ctx.attrs.get("group", 1))
-    weight = _dilated(weight, ctx.attrs.get("dilations") or (1, 1))
-    place = _placement(ctx, x.shape[2:], weight.shape[2:])
-    channels = weight.shape[1] * groups
-    bias = np.zeros(channels, np.float32) if bias is None else bias.astype(np.float32)
-    turned = ctx.nhwc(x)
-    if groups == 1 or groups > _FEW_GROUPS or weight.size * groups <= _SMALL_WEIGHT:
-        return [ctx.nchw(_emit(ctx, turned, _block_diagonal(weight, groups), bias, place))]
-    parts = ctx.emit_many("SPLIT", [turned], axis=3, num_splits=groups)
-    kernels, offsets = np.split(weight, groups), np.split(bias, groups)
-    made = [_emit(ctx, p, k, b, place) for p, k, b in zip(parts, kernels, offsets, strict=True)]
-    return [ctx.nchw(ctx.emit("CONCATENATION", *made, axis=3))]
-
-
-def _case(shape: tuple[int, ...], weight: tuple[int, ...], bias: int = 0, **attrs: Any) -> OnnxCase:
-    constants = {"w": np.linspace(-1, 1, int(np.prod(weight)), dtype=np.float32).reshape(weight)}
-    if bias:
-        constants["b"] = np.linspace(1, 2, bias, dtype=np.float32)
-    return OnnxCase("ConvTranspose", {"x": shape}, constants, attrs)
-
-
-ONNX_EXAMPLES.add(
-    "ConvTranspose",
-    [
-        _case((1, 5, 6, 7), (5, 3, 2, 2), 3, strides=[2, 2]),
-        _case((1, 5, 6, 7), (5, 3, 4, 4), 3, strides=[2, 2], pads=[1, 1, 1, 1]),
-        _case((1, 5, 6, 7), (5, 3, 3, 3), 3, strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]),
-        _case((1, 5, 6, 7), (5, 3, 3, 5), strides=[2, 3], pads=[0, 1, 1, 2]),
-        _case((1, 5, 6, 7), (5, 3, 2, 2), 3, strides=[3, 3], output_padding=[2, 1]),
-        _case((1, 5, 6, 7), (5, 3, 3, 4), 3, strides=[2, 2], auto_pad="SAME_UPPER"),
-        _case((1, 5, 6, 7), (5, 3, 3, 4), strides=[2, 2], auto_pad="SAME_LOWER"),
-        _case((1, 5, 6, 7), (5, 3, 3, 3), strides=[2, 2], output_shape=[12, 14]),
-        _case((1, 5, 6, 7), (5, 3, 3, 2), dilations=[2, 3], pads=[1, 1, 1, 1]),
-        _case((1, 5, 6, 7), (5, 3, 4, 4), 3, strides=[2, 2], pads=[3, 2, 3, 4]),
-        _case((1, 6, 5, 7), (6, 1, 4, 4), 6, strides=[2, 2], pads=[1, 1, 1, 1], group=6),
-        _case((1, 6, 5, 7), (6, 2, 3, 3), 6, group=3),
-    ],
-)
 
 
 def _example(

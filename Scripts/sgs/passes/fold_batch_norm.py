@@ -28,7 +28,7 @@ def _affine(op: str, constant: Vector, swapped: bool) -> tuple[Vector, Vector] |
     return forms.get((op, swapped))
 
 
-def _per_channel(graph: Graph, node: Node) -> tuple[int, Vector] | None:
+def per_channel(graph: Graph, node: Node) -> tuple[int, Vector] | None:
     """(which operand is computed, the other one as a vector [C]); None unless the other varies on the last axis
     alone."""
     result = graph[node.outputs[0]]
@@ -42,7 +42,7 @@ def _per_channel(graph: Graph, node: Node) -> tuple[int, Vector] | None:
     return None
 
 
-def _foldable_mac(edit: Editor, name: str | None) -> Node | None:
+def foldable_mac(edit: Editor, name: str | None) -> Node | None:
     """The operator that makes `name` when it is a sum of products with float constants, no activation, one reader."""
     node = edit.sole_producer(name)
     rule = None if node is None else QUANTISE.get(node.op)
@@ -73,8 +73,8 @@ def fold_batch_norm(graph: Graph) -> int:
         for node in graph.nodes:
             if node.op not in ("ADD", "SUB", "MUL", "DIV"):
                 continue
-            found = _per_channel(graph, node)
-            mac = None if found is None else _foldable_mac(edit, node.inputs[found[0]])
+            found = per_channel(graph, node)
+            mac = None if found is None else foldable_mac(edit, node.inputs[found[0]])
             if found is None or mac is None:
                 continue
             affine = _affine(node.op, found[1], swapped=found[0] == 1)

@@ -7,7 +7,7 @@ from sgs.passes.editor import Editor
 from sgs.registry import SIM
 
 # Operator → what a .sim calls it as a fused activation.
-_FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
+FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
 
 
 def takes_activation(node: Node) -> bool:
@@ -21,12 +21,12 @@ def fuse_activation(graph: Graph) -> int:
     operator has such an attr, still unused, and nothing else reads the operand. The result keeps its name."""
     with Editor(graph) as edit:
         for node in graph.nodes:
-            if node.op not in _FUSED:
+            if node.op not in FUSED:
                 continue
             producer = edit.sole_producer(node.inputs[0])
             if producer is None or not takes_activation(producer):
                 continue
             if edit.bypass(node, producer.outputs[0]):
-                producer.attrs["activation"] = _FUSED[node.op]
+                producer.attrs["activation"] = FUSED[node.op]
                 edit.count += 1
     return edit.count

@@ -16,6 +16,7 @@ from sgs.passes.fold_identity import fold_identity
 from sgs.passes.fold_pad import fold_pad
 from sgs.passes.fold_reshape import fold_reshape
 from sgs.passes.fuse_activation import fuse_activation
+from sgs.passes.hoist_arithmetic import hoist_arithmetic
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.pair_rounding import pair_rounding
@@ -42,6 +43,7 @@ LAYOUT: Sequence[Pass] = (
 ARITHMETIC: Sequence[Pass] = (
     merge_duplicates,
     fold_identity,
+    hoist_arithmetic,
     fold_batch_norm,
     fold_gather,
     fold_pad,
