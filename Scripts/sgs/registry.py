@@ -255,10 +255,12 @@ class QuantRule:
                `apart`, which are plain integers, such as indices.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
       "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
-    `channel_axis` is the axis of the weight that holds output channels.
+    `channel_axis` is the axis of the weight that holds output channels. `retypes`: operands and results may also be
+    plain integers of any width.
     """
 
     kind: Literal["mac", "move", "real", "unary"]
+    retypes: bool = False
     weight: int = 1
     bias: int = 2
     channel_axis: int = 0
