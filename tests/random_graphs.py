@@ -228,7 +228,7 @@ class RandomGraph:
         axis = self._axis(a)
 
         def outline(tensor: Tensor) -> tuple[int, ...]:
-            return (*tensor.shape[:axis], -1, *tensor.shape[axis + 1 :])
+            return (len(tensor.shape), *tensor.shape[:axis], -1, *tensor.shape[axis + 1 :])
 
         fitting = [t for t in self._tensors if t.dtype is a.dtype and outline(t) == outline(a)]
         parts = self._shuffled([a, *(self._one_of(fitting) for _ in range(self._number(1, 3)))])
@@ -302,6 +302,15 @@ class RandomGraph:
         indices = self._rng.integers(0, x.shape[axis], self._number(1, 4)).astype(np.int32)
         self._moved("GATHER", x, indices, axis=axis)
 
+    def repeating(self) -> None:
+        x = self._tensor()
+        if self._chance(0.5):
+            self._moved("TILE", x, multiples=tuple(self._number(1, 3) for _ in x.shape))
+            return
+        extents = tuple(self._number(1, 4) if extent == 1 else extent for extent in x.shape)
+        new = tuple(self._number(1, 3) for _ in range(self._number(0, 1)))
+        self._moved("BROADCAST_TO", x, shape=(*new, *extents))
+
     def constant(self) -> None:
         """Codes like those of another tensor."""
         x = self._tensor()
@@ -327,6 +336,7 @@ OPERATORS: dict[Callable[[RandomGraph], None], tuple[float, ...]] = {
     RandomGraph.blocks: (1, 0, 1, 1),
     RandomGraph.reduction: (0, 0, 1, 0),
     RandomGraph.gathering: (0, 0, 1, 0),
+    RandomGraph.repeating: (0.3, 1, 1, 0.2),
     RandomGraph.constant: (0, 0.4, 0.3, 0),
 }
 

@@ -354,7 +354,7 @@ class FixedBuilder:
 
     def _real(self, node: Node) -> None:
         inputs: list[str | None] = []
-        marked = range_source(self.source, node) is not None
+        marked = node.outputs[0] in self._range_sources
         for name in node.inputs:
             if name is None:
                 inputs.append(None)
