@@ -36,6 +36,7 @@ CUTTABLE = {
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
     **dict.fromkeys(("BATCH_MATMUL", "NORMALISE"), {0, 1, 2, 3}),
+    "LOCAL_RESPONSE_NORMALIZATION": {0, 1, 2},
     "NORMALISE_IMAGE": {1, 2, 3},
     "ONE_HOT": {0, 1, 2},
     "REVERSE_SEQUENCE": {0, 1, 2, 3},

@@ -168,11 +168,29 @@ def _entries(
 ONNX_EXAMPLES.add(
     "OneHot",
     [
-        OnnxCase("OneHot", {"i": (3, 5)}, {"d": np.array(4, np.float32), "v": np.array([0.25, 3], np.float32)}, low=-6, high=6),
         OnnxCase(
-            "OneHot", {"i": (3, 5)}, {"d": np.array(4, np.float32), "v": np.array([2, -1], np.float32)}, {"axis": 1}, low=-6, high=6
+            "OneHot",
+            {"i": (3, 5)},
+            {"d": np.array(4, np.float32), "v": np.array([0.25, 3], np.float32)},
+            low=-6,
+            high=6,
         ),
-        OnnxCase("OneHot", {"i": (7,)}, {"d": np.array([5], np.float32), "v": np.array([3, 10], np.float32)}, {"axis": 0}, low=-6, high=6),
+        OnnxCase(
+            "OneHot",
+            {"i": (3, 5)},
+            {"d": np.array(4, np.float32), "v": np.array([2, -1], np.float32)},
+            {"axis": 1},
+            low=-6,
+            high=6,
+        ),
+        OnnxCase(
+            "OneHot",
+            {"i": (7,)},
+            {"d": np.array([5], np.float32), "v": np.array([3, 10], np.float32)},
+            {"axis": 0},
+            low=-6,
+            high=6,
+        ),
     ],
 )
 
