@@ -73,17 +73,14 @@ def lower_float(low: Lowering, node: Node) -> None:
     attrs = node.attrs
     size = 2 * attrs["radius"] + 1
     numbers = {"alpha": attrs["alpha"] * size, "beta": attrs["beta"], "bias": attrs["bias"]}
-    low.put_real(
-        node.outputs[0], low.op("LRN", [low.real(node.inputs[0] or "", "first")], size=size, **numbers), "first"
-    )
+    y = low.op("LRN", [low.real(node.inputs[0] or "", "first")], size=size, **numbers)
+    low.put_real(node.outputs[0], y, "first")
 
 
 # -- fixed -------------------------------------------------------------------------------------------------------------
 def _divides_by_roots(node: Node) -> bool:
-    attrs = node.attrs
-    return bool(
-        attrs["bias"] > 0 and attrs["alpha"] >= 0 and attrs["beta"] >= 0 and float(attrs["beta"] * 4).is_integer()
-    )
+    bias, alpha, beta = (float(node.attrs[name]) for name in ATTRS[1:])
+    return bias > 0 and alpha >= 0 and beta >= 0 and (4 * beta).is_integer()
 
 
 @FIXED_EXPAND.row(OP)
@@ -97,23 +94,22 @@ def check_power(graph: Graph, node: Node) -> None:
 def _band(node: Node, channels: int) -> Array:
     """1 where an output channel counts an input channel, float64 [C, C]."""
     number = np.arange(channels)
-    return (np.abs(number - number[:, None]) <= node.attrs["radius"]).astype(np.float64)
+    return np.asarray(np.abs(number - number[:, None]) <= node.attrs["radius"], np.float64)
 
 
 @FIXED.row(OP)
 def lower_fixed(low: Lowering, node: Node) -> None:
     x, y = low.graph[node.inputs[0] or ""], low.graph[node.outputs[0]]
     assert x.quant is not None
-    scale, beta = np.float64(x.quant.scale[0]), float(node.attrs["beta"])
+    scale = np.float64(x.quant.scale[0])
+    bias, alpha, beta = (float(node.attrs[name]) for name in ATTRS[1:])
 
     def number(value: float) -> str:
         return low.const(np.asarray(value, np.float64))
 
     codes = low.cast(low.centred(x.name), DType.FLOAT64)
     total = low.op("MatMul", [low.op("Mul", [codes, codes]), low.const(_band(node, x.shape[3]))])
-    base = low.op(
-        "Add", [low.op("Mul", [total, number(node.attrs["alpha"] * (scale * scale))]), number(node.attrs["bias"])]
-    )
+    base = low.op("Add", [low.op("Mul", [total, number(alpha * (scale * scale))]), number(bias)])
     factors = [base] * int(beta)
     if beta % 1:
         root = low.op("Sqrt", [base])
@@ -170,7 +166,7 @@ def import_lrn(ctx: ImportContext) -> list[Tensor]:
     if size % 2 == 0 or len(x.shape) < 2:
         raise ctx.refuse(f"a window of {size} channels of shape {x.shape}", "windows of an odd number are supported")
     attrs = {name: float(ctx.attrs.get(name, value)) for name, value in (("bias", 1), ("beta", 0.75))}
-    alpha = float(ctx.attrs.get("alpha", 1e-4)) / size
+    alpha = float(np.float32(ctx.attrs.get("alpha", 1e-4) / size))
     flat = (*x.shape[:2], math.prod(x.shape[2:]), 1)
     picture = x if len(x.shape) == 4 else ctx.emit("RESHAPE", x, shape=flat)
     y = ctx.nchw(ctx.emit(OP, ctx.nhwc(picture), radius=size // 2, alpha=alpha, **attrs))
