@@ -249,7 +249,7 @@ class RandomGraph:
         axis = self._axis(a)
 
         def outline(tensor: Tensor) -> tuple[int, ...]:
-            return (*tensor.shape[:axis], -1, *tensor.shape[axis + 1 :])
+            return (len(tensor.shape), *tensor.shape[:axis], -1, *tensor.shape[axis + 1 :])
 
         fitting = [t for t in self._tensors if t.dtype is a.dtype and outline(t) == outline(a)]
         parts = self._shuffled([a, *(self._one_of(fitting) for _ in range(self._number(1, 3)))])
