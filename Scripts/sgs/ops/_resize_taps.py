@@ -46,11 +46,15 @@ class Axis:
     @property
     def length(self) -> np.float32:
         """size · scale, the whole number `result` where it is one but for the rounding of `scale`."""
-        exact = float(self.scale) * self.size
-        return np.float32(self.result if abs(exact - self.result) < 1e-5 * self.size else exact)
+        return np.float32(self.result if self.whole else float(self.scale) * self.size)
+
+    @property
+    def whole(self) -> bool:
+        """Whether `length` is a whole number."""
+        return abs(float(self.scale) * self.size - self.result) < 1e-5 * self.size
 
     def places(self, mode: str) -> Array:
-        """float32 [result] input coordinates."""
+        """[result] input coordinates, in binary32 but for asymmetric ones."""
         o, half, last = np.arange(self.result, dtype=np.float32), np.float32(0.5), np.float32(self.size - 1)
         if mode == "align_corners":
             return np.asarray(o * last / (self.length - 1 if self.length != 1 else np.float32(1)))
@@ -59,8 +63,8 @@ class Axis:
             if self.length <= 1:
                 return np.full(self.result, half * (begin + end) * last, np.float32)
             return np.asarray(begin * last + o * (end - begin) * last / (self.length - 1))
-        if mode == "asymmetric":
-            return np.asarray(o / self.scale)
+        if mode == "asymmetric":  # halves are ties when rounded, so a ratio of whole numbers is not rounded first
+            return np.asarray(o.astype(np.float64) * self.size / self.result if self.whole else o / self.scale)
         if mode == "tf_half_pixel_for_nn":
             return np.asarray((o + half) / self.scale)
         if mode == "pytorch_half_pixel" and self.result == 1:

@@ -61,7 +61,11 @@ def _onnx_axis(ctx: ImportContext, index: int, size: int) -> _Axis:
     mode = ctx.attrs.get("auto_pad") or "NOTSET"
     if mode.startswith("SAME"):
         result = -(-size // stride)
-        total = max((result - 1) * stride + span - size, 0)
+        total = (result - 1) * stride + span - size
+        if total < -1:  # TensorFlow starts at 0 there, the ONNX specification has negative pads
+            reason = f"auto_pad {mode} with windows of {span} every {stride} of {size}, which has two meanings"
+            raise ctx.refuse(reason, "give pads instead")
+        total = max(total, 0)
         before = total // 2 if mode == "SAME_UPPER" else total - total // 2
         return _Axis(size, kernel, stride, dilation, before, total - before, result)
     if mode == "VALID":
