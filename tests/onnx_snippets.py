@@ -53,7 +53,8 @@ class Net:
     def model(self, *outputs: str, producer: str = "") -> ModelProto:
         results = [helper.make_empty_tensor_value_info(name) for name in outputs]
         graph = helper.make_graph(self.nodes, "snippet", self.inputs, results, self.initializers)
-        opsets = [helper.make_opsetid("", self.opset)]
+        domains = dict.fromkeys(node.domain for node in self.nodes if node.domain)
+        opsets = [helper.make_opsetid("", self.opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8, producer_name=producer)
         return onnx.shape_inference.infer_shapes(model, data_prop=True)
 

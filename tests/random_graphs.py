@@ -213,6 +213,27 @@ class RandomGraph:
         op = self._one_of(("MEAN", "SUM", "REDUCE_MAX"))
         self._add(self._build(op, x, axes=axes, keep_dims=keep), x.dtype)
 
+    def product(self) -> None:
+        """Of a tensor with itself, or with another that fits."""
+        x = self._tensor(lambda tensor: len(tensor.shape) > 1)
+        adjoint = self._chance(0.5)
+
+        def fits(y: Tensor) -> bool:
+            pairs = zip(x.shape[:-2], y.shape[:-2], strict=False)
+            same = len(y.shape) == len(x.shape) and all(p == q or 1 in (p, q) for p, q in pairs)
+            return same and y.shape[-1 if adjoint else -2] == x.shape[-1]
+
+        y = self._one_of([tensor for tensor in self._tensors if fits(tensor)])
+        self._add(self._build("BATCH_MATMUL", x, y, adj_x=False, adj_y=adjoint), self._one_of(ACTIVATIONS))
+
+    def normalisation(self) -> None:
+        x = self._tensor(lambda tensor: bool(tensor.shape))
+        axes = tuple(sorted({self._number(0, len(x.shape) - 1) for _ in range(self._number(1, 2))}))
+        count = float(np.prod([x.shape[axis] for axis in axes]))
+        attrs: dict[str, Any] = {"axes": axes, "count": count, "centre": self._chance(0.7), "floor": 1e-12}
+        more = {"epsilon": 1e-5, "offset": 0.0, "activation": self._one_of(("NONE", "RELU"))}
+        self._add(self._build("NORMALISE", x, **attrs, **more), self._one_of(ACTIVATIONS))
+
     # -- moves ---------------------------------------------------------------------------------------------------------
     def _moved(self, op: str, x: Tensor, *others: Tensor | Array, **attrs: Any) -> None:
         self._add(self._build(op, x, *others, **attrs), x.dtype)
@@ -335,6 +356,8 @@ OPERATORS: dict[Callable[[RandomGraph], None], tuple[float, ...]] = {
     RandomGraph.padding: (1, 0, 1, 0),
     RandomGraph.blocks: (1, 0, 1, 1),
     RandomGraph.reduction: (0, 0, 1, 0),
+    RandomGraph.product: (0, 0, 1, 0),
+    RandomGraph.normalisation: (0, 0, 1, 0),
     RandomGraph.gathering: (0, 0, 1, 0),
     RandomGraph.repeating: (0.3, 1, 1, 0.2),
     RandomGraph.constant: (0, 0.4, 0.3, 0),

@@ -32,7 +32,8 @@ def one_node_model(case: OnnxCase) -> ModelProto:
         net.input(name, *shape, dtype=helper.np_dtype_to_tensor_dtype(np.dtype(case.types.get(name, "float32"))))
     net.initializers = [onnx.numpy_helper.from_array(value, name) for name, value in case.constants.items()]
     order = case.order or (*case.inputs, *case.constants)
-    results = net(case.op, *order, outputs=case.outputs, result="y", **case.attrs)
+    domain, _, op = case.op.rpartition(".")
+    results = net(op, *order, outputs=case.outputs, result="y", domain=domain, **case.attrs)
     return net.model(*([results] if isinstance(results, str) else results))
 
 
@@ -146,9 +147,10 @@ def test_external_data_is_read(tmp_path: Path) -> None:
         import_onnx(path)
 
 
-def test_local_functions_are_inlined(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opset", [17, 15, 21])
+def test_local_functions_are_inlined(opset: int, tmp_path: Path) -> None:
     nodes = [helper.make_node("Relu", ["p"], ["t"]), helper.make_node("Add", ["t", "p"], ["q"])]
-    function = helper.make_function("local", "twice", ["p"], ["q"], nodes, [helper.make_opsetid("", 17)])
+    function = helper.make_function("local", "twice", ["p"], ["q"], nodes, [helper.make_opsetid("", opset)])
     net = Net()
     x = net.input("x", 2, 3)
     net.nodes.append(helper.make_node("twice", [x], ["y"], domain="local"))

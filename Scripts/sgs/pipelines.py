@@ -61,6 +61,7 @@ from sgs.quant.prepare import prepare
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
 from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
+from sgs.quant.unrounded import rounding_parameters, unrounded
 from sgs.registry import OPERATOR
 from sgs.report.calibration import record as calibration_record
 from sgs.report.compile import csv_text, describe_image, json_text
@@ -111,6 +112,10 @@ def convert_onnx(
     imported.metadata["config"] = config.text
     graph = imported.copy()
     optimise(graph)
+    own = rounding_parameters(graph)
+    if own:
+        _log.info("the network is quantised already: its ranges of %d tensors are kept", len(own))
+        graph.metadata[METADATA_KEY] = recorded(own)
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
     return imported, graph
@@ -178,7 +183,7 @@ def import_parameters(graph: Graph, path: Path) -> None:
     Raises UserError listing all that is wrong with the file, or does not fit the graph.
     """
     parameters = read_parameters(path)
-    check_parameters(parameters, graph, file=path)
+    check_parameters(parameters, unrounded(graph), file=path)
     if METADATA_KEY in graph.metadata:
         _log.warning("quantisation parameters: those of %s replace those in the float .sim", path)
     graph.metadata[METADATA_KEY] = recorded(parameters)
@@ -277,6 +282,7 @@ def calibrate(
     Raises UserError for inputs that do not fit together.
     """
     refuse_unsupported_formats(config)
+    float_graph = unrounded(float_graph)
     check_operators(float_graph)
     check_names(float_graph, config)
     check_integer_inputs(float_graph, config)
@@ -384,7 +390,7 @@ def layers_of(
 def read_statistics(path: Path, graph: Graph, origin: Origin) -> tuple[Statistics, Origin]:
     """Statistics of a file, which must be of `origin` and hold all that any level may want of a float graph, and what
     they are of (perhaps more samples). Raises UserError."""
-    prepared = prepare(graph)
+    prepared = prepare(unrounded(graph))
     return fitting_statistics(path, origin, prepared, searched_tensors(prepared))
 
 
@@ -430,6 +436,7 @@ def apply_plan(
     Raises UserError for a plan (read from `file`) or an ini that does not fit the network.
     """
     refuse_unsupported_formats(config)
+    float_graph = unrounded(float_graph)
     check_operators(float_graph)
     check_names(float_graph, config)
     check_integer_inputs(float_graph, config)

@@ -23,6 +23,7 @@ from sgs.quant.levels import forced_bits
 from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import prepare
+from sgs.quant.unrounded import unrounded
 from sgs.registry import QUANTISE
 from sgs.simulation import Kind, Port, Simulator
 
@@ -215,7 +216,7 @@ def planned_types(graph: Graph, conv: ConvSpec) -> dict[str, DType]:
 
     Tensors that disappear into a table on the way are listed as the INT16 that tables read.
     """
-    prepared = prepare(graph)
+    prepared = prepare(unrounded(graph))
     forced = forced_bits(prepared, conv)
     macs = {node.outputs[0]: MacChoice(forced.get(node.outputs[0], 8), np.ones(1)) for node in mac_nodes(prepared)}
     ranges = {tensor.name: TensorRange(-1.0, 1.0) for tensor in prepared.activations()}

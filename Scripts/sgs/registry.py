@@ -447,6 +447,9 @@ class ImportContext(Protocol):
     def emit_many(self, op: str, operands: Sequence[Any], **attrs: Any) -> list[Tensor]:
         """Append an operator of ours with several results."""
 
+    def call(self, op: str, *operands: Tensor | None, **attrs: Any) -> list[Tensor]:
+        """Results of another ONNX operator's row, on operands in the source's layout, as part of this node."""
+
     def nhwc(self, tensor: Tensor) -> Tensor:
         """Transpose an NCHW tensor of rank 4 to NHWC."""
 

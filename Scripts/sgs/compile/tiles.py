@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -55,18 +56,23 @@ def part_of(graph: Graph, node: Node, box: Box) -> Part:
 
 
 def part_graph(graph: Graph, node: Node, box: Box) -> tuple[Graph, Node]:
-    """A graph of one node that computes a box of the node's results; tensors keep their names, constants are cut."""
+    """A graph of one node that computes a box of the node's results; constants are cut. Tensors keep their names, but
+    of one that is read in several boxes there is a tensor for each."""
     part, results = part_of(graph, node, box), graph.results(node)
-    boxes = [result_box(box, results[0], result) for result in results]
-    alone = Graph(node.op)
-    tensors: Sequence[tuple[str | None, Box | None]] = [
-        *zip(node.inputs, part.operands, strict=True),
-        *zip(node.outputs, boxes, strict=True),
-    ]
-    for name, span in tensors:
-        if name is not None and span is not None:
-            alone.tensors[name] = cut(graph[name], span)
-    made = Node(node.op, list(node.inputs), list(node.outputs), part.attrs, node.name)
+    alone, names = Graph(node.op), dict[tuple[str, Box], str]()
+
+    def put(name: str | None, span: Box | None) -> str | None:
+        if name is None or span is None:
+            return name
+        if (name, span) not in names:
+            piece = names[name, span] = alone.fresh(name)
+            alone.tensors[piece] = replace(cut(graph[name], span), name=piece)
+        return names[name, span]
+
+    inputs = [put(*pair) for pair in zip(node.inputs, part.operands, strict=True)]
+    for result in results:
+        put(result.name, result_box(box, results[0], result))
+    made = Node(node.op, inputs, list(node.outputs), part.attrs, node.name)
     alone.nodes.append(made)
     return alone, made
 

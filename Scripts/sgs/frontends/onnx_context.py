@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,26 +11,38 @@ import numpy as np
 from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from sgs.builder import GraphBuilder
-from sgs.errors import NeedsConstant, UnsupportedOperator, UserError
+from sgs.errors import OPERATOR_LIST, NeedsConstant, UnsupportedOperator, UserError
 from sgs.ir.graph import Node, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.registry import IMPORT_ONNX
 
 _TURNING = "TRANSPOSE"
+_NARROW = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}
+
+
+def is_small(kind: str) -> bool:
+    """Whether numpy's name of a type is that of one that graphs hold as a larger one, and that rounds or wraps
+    otherwise."""
+    return kind in _NARROW or kind.startswith(("float8", "float4"))
 
 
 def as_graph_data(value: Array) -> Array:
     """A source value in an element type that graphs hold.
 
     Floats of every width become float32; integers wider than 32 bits int32, saturated (the huge ends of slices mean "to
-    the end"). Raises ValueError for types that have no place in a graph, such as strings.
+    the end"), those narrower than 8 bits have 8.
+
+    Raises ValueError for types that have no place in a graph, such as strings.
     """
     kind = value.dtype
     if kind.kind == "f" or kind.name.startswith(("bfloat", "float")):
         return value.astype(np.float32)
     if kind in (np.int64, np.uint32, np.uint64):
         return np.clip(value, -(2**31), 2**31 - 1).astype(np.int32)
+    if kind.name in _NARROW:
+        return value.astype(_NARROW[kind.name])
     DType.of(kind)  # raises ValueError
     return value
 
@@ -52,7 +65,7 @@ class NodeContext:
         """`readers`: the source's values that something reads; True for those that a node does. `input_types`: numpy's
         names of the element types of the source's inputs."""
         self.builder = builder
-        self.op = node.op_type
+        self.op = self._source_op = node.op_type
         self.inputs = inputs
         self.opset = opset
         self.output_count = len(node.output)
@@ -78,7 +91,7 @@ class NodeContext:
     @property
     def label(self) -> str:
         """How messages name this node."""
-        return f"{self.op} '{self.name}'"
+        return f"{self._source_op} '{self.name}'"
 
     def constant(self, index: int, what: str) -> Array | None:
         """Value of a constant operand, None when absent; refuses a node whose operand is computed."""
@@ -108,6 +121,15 @@ class NodeContext:
             if isinstance(operand, Tensor):
                 self._settle(operand)
         return self.builder.node(op, operands, name=self.name, outputs=self._stems, **attrs)
+
+    def call(self, op: str, *operands: Tensor | None, **attrs: Any) -> list[Tensor]:
+        if op not in IMPORT_ONNX:
+            raise self.refuse(f"operator {op} is not supported", OPERATOR_LIST)
+        inner = copy(self)
+        inner.op, inner.inputs, inner.attrs = op, list(operands), dict(attrs)
+        inner._node = helper.make_node(op, ["" if t is None else t.name for t in operands], self._stems)
+        inner._values = {t.name: t.data for t in operands if t is not None and t.data is not None}
+        return list(IMPORT_ONNX[op](inner))
 
     def nhwc(self, tensor: Tensor) -> Tensor:
         return self._turned(tensor, NCHW_TO_NHWC, "nhwc")

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, defs, helper, inliner
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper
 from onnx.shape_inference import InferenceError
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
-from sgs.errors import OPERATOR_LIST, UnsupportedOperator, UserError, raise_all
-from sgs.frontends.onnx_context import NodeContext, as_graph_data
+from sgs.errors import OPERATOR_LIST, NeedsConstant, UnsupportedOperator, UserError, raise_all
+from sgs.frontends.onnx_bodies import Body, called, function_body, is_expandable
+from sgs.frontends.onnx_context import NodeContext, as_graph_data, is_small
+from sgs.frontends.onnx_control import HANDLERS, IDENTITY, Item, Walk
 from sgs.frontends.onnx_fold import evaluate, foldable, result_sizes
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
 from sgs.frontends.onnx_model import (
@@ -34,8 +36,8 @@ from sgs.frontends.onnx_model import (
     input_ports,
     invalid_because,
     load_model,
-    normalised,
 )
+from sgs.frontends.onnx_reasons import reason_of
 from sgs.frontends.onnx_simplify import simplified
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, check_shapes, operate
 from sgs.ir.graph import Graph, Tensor
@@ -52,7 +54,13 @@ _SHAPE_OF = {
     "Size": lambda shape, attrs: np.array(int(np.prod(shape)), np.int64),
 }
 
+# operands that may be of a type below a byte, or of 8-bit floating point: only the value counts
+_READS_SMALL = {"QuantizeLinear": (1, 2), "DequantizeLinear": (0, 1, 2), "Cast": (0,), "CastLike": (0,)}
+# operators that a body may be made of: others are evaluated, by the walk itself
+_KNOWN = frozenset({"Constant", "ConstantOfShape", "Range", *_SHAPE_OF, *HANDLERS, *IMPORT_ONNX})
+
 Layouts = Mapping[str, SourceLayout]
+Made = TypeVar("Made")
 
 
 def import_onnx(
@@ -111,6 +119,7 @@ def import_model(
 ) -> Graph:
     """Import a model that is in memory; see `import_onnx`."""
     whole, source = source, operate(source, surgery)
+    _refuse_other_values(source)
     inputs = _ordered(source, "input", [port.name for port in source.inputs], input_names)
     outputs = _ordered(source, "output", [port.name for port in source.outputs], output_names)
     ports = input_ports(source, input_shapes, inputs, surgery.input_shapes)
@@ -141,6 +150,22 @@ def import_model(
 def import_problems(source: SourceModel, ports: Sequence[Port]) -> list[UserError]:
     """All that keeps a model from being imported at the ports' shapes; nothing is simplified."""
     return _Walk(source, ports, [port.name for port in source.outputs], {}, {}, {}).run()
+
+
+def _refuse_other_values(source: SourceModel) -> None:
+    """Raise UserError for inputs that are no tensors: sequences, optional values, maps."""
+    found = [(value.name, value.type.WhichOneof("value")) for value in source.proto.graph.input]
+    problems: list[UserError] = [
+        UnsupportedOperator(
+            f"input '{name}' is {kind.removesuffix('_type').replace('_', ' ')}, which no graph holds",
+            stage="convert",
+            file=source.path,
+            remedy="give the network tensors",
+        )
+        for name, kind in found
+        if kind not in (None, "tensor_type")
+    ]
+    raise_all(problems, stage="convert", file=source.path)
 
 
 def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequence[str] | None) -> list[str]:
@@ -178,8 +203,8 @@ class _Walk:
         overrides: Layouts,
         output_shapes: Mapping[str, Sequence[int]],
     ) -> None:
-        source = _with_known_operators(source)
         self.source = source
+        self.opset = source.opset  # of the node at hand: bodies may be written in another one
         self.ports = ports
         self.output_names = outputs
         self.wanted = wanted
@@ -190,15 +215,20 @@ class _Walk:
         self.values: dict[str, Array] = {}  # constants of the source
         self.tensors: dict[str, Tensor] = {}  # activations, in the source's layout
         self.unknown: set[str] = set()  # constants that depend on the shape of a lost activation
+        self.small: dict[str, str] = {}  # inputs of types that are held as larger ones → the type
+        self.sequences: dict[str, list[str]] = {}  # lists of values, by the names of their elements
         self.lost: set[str] = set()  # results of nodes that were refused
         self.defined = {name for node in source.proto.graph.node for name in node.output}
         self.problems: list[UserError] = []
+        # those in another operator set than the model's: the others are inlined by now
+        self.functions = {(f.domain, f.name, f.overload): f for f in source.proto.functions}
         self.readers = {**dict.fromkeys(outputs, False), **dict.fromkeys(_all_reads(source.proto.graph), True)}
+        self.inner: dict[str, list[str]] = {}  # values inside bodies → what their nodes read
 
     def run(self) -> list[UserError]:
         """Import everything; returns the problems, of which the graph is free only when there are none."""
         self._add_inputs()
-        self._bind_constants(self.source.proto.graph)
+        self._bind_constants({tensor.name: tensor for tensor in self.source.proto.graph.initializer})
         self._walk()
         for name in self.output_names:
             self._check_output(name)
@@ -209,24 +239,18 @@ class _Walk:
             verify(self.graph, "ONNX import")
         return self.problems
 
-    def _check_output_shape(self, name: str) -> None:
-        """Compare what the caller says of an output, if anything, with what it is."""
-        known: Tensor | Array | None = self.tensors.get(name, self.values.get(name))
-        wanted = self.output_shapes.get(name)
-        if wanted is not None and known is not None and tuple(wanted) != tuple(known.shape):
-            told, is_ = (",".join(map(str, shape)) for shape in (wanted, known.shape))
-            self._report(
-                f"output '{name}' has the shape [{is_}], not [{told}]", remedy="--outputs takes names alone too"
-            )
-
     def _check_output(self, name: str) -> None:
-        if not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
+        """Report an output that nothing computes, or that no graph holds."""
+        if name in self.sequences:
+            self._report(f"output '{name}' is a sequence, which no graph holds", remedy="return its elements")
+        elif not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
             self._report(f"output '{name}' is computed by no node", remedy="export the model again")
         elif name in self.values and name not in self.tensors:
             try:
                 as_graph_data(self.values[name])
             except ValueError as error:
-                self._report(f"output '{name}' is a constant of a type that no graph holds").__cause__ = error
+                kind = self.values[name].dtype
+                self._report(f"output '{name}' has element type {kind}, which no graph holds").__cause__ = error
 
     def _record(self) -> dict[str, Any]:
         proto = self.source.proto
@@ -243,6 +267,8 @@ class _Walk:
                 self._report(f"input '{port.name}' has element type {port.dtype}, which no graph holds")
                 self.lost.add(port.name)
                 continue
+            if is_small(port.dtype):
+                self.small[port.name] = port.dtype
             assert port.shape is not None
             if prod(port.shape) > LARGEST_TENSOR:
                 self._report(f"input '{port.name}' of shape {port.shape} is too large", remedy="give it other extents")
@@ -280,42 +306,155 @@ class _Walk:
         return self.builder("TRANSPOSE", tensor, name=tensor.name, output=f"{tensor.name}/{wanted.lower()}", perm=perm)
 
     # -- nodes -----------------------------------------------------------------------------------------------------
-    def _bind_constants(self, graph: GraphProto) -> None:
-        for tensor in graph.initializer:
+    def _bind_constants(self, constants: Mapping[str, TensorProto]) -> None:
+        for name, tensor in constants.items():
             try:
-                self.values[tensor.name] = self.source.value_of(tensor)
+                self.values[name] = self.source.value_of(tensor)
             except (LookupError, TypeError, ValueError) as error:
                 remedy = "export or download the model again"
-                self._report(f"initializer '{tensor.name}' is damaged: {error}", remedy=remedy).__cause__ = error
-                self.lost.add(tensor.name)
+                self._report(f"initializer '{name}' is damaged: {error}", remedy=remedy).__cause__ = error
+                self.lost.add(name)
 
     def _walk(self) -> None:
-        queue = deque(self.source.proto.graph.node)
+        queue: deque[tuple[Item, int]] = deque((node, self.source.opset) for node in self.source.proto.graph.node)
         while queue:
-            node = queue.popleft()
-            if not any(node.output):  # nobody can read it
-                continue
-            state, first = self._state(node), next(iter(node.input), "")
-            if state == "undefined":
-                self._lose(node)
-            elif node.op_type == "If" and first in self.values:
-                queue.extendleft(reversed(self._branch(node)))
-            elif state == "constant" and foldable(node) and self._fold(node):
-                pass
-            elif node.op_type in _SHAPE_OF and first in self.tensors:
-                attrs = {a.name: a.i for a in node.attribute}
-                self.values[node.output[0]] = _SHAPE_OF[node.op_type](self.tensors[first].shape, attrs)
-            elif state == "lost":
-                self._pass_over(node)
-            else:
-                self._import(node)
+            item, self.opset = queue.popleft()
+            more = self._take(item) if isinstance(item, NodeProto) else self._expanded(item.node, item.make)
+            for made in more:
+                if isinstance(made, NodeProto):
+                    self.readers.update(dict.fromkeys(filter(None, made.input), True))
+                    self.inner.update((name, list(made.input)) for name in made.output if name not in self.inner)
+            queue.extendleft((made, self.opset) for made in reversed(more))
+
+    def _take(self, node: NodeProto) -> Sequence[Item]:
+        """Deal with one node; returns what takes its place."""
+        state, first = self._state(node), next(iter(node.input), "")
+        if not any(node.output):  # nobody can read it
+            pass
+        elif state == "undefined":
+            self._lose(node)
+        elif state == "lost":
+            self._pass_over(node)
+        elif (handler := self._handler(node)) is not None:
+            return self._expanded(node, lambda: handler(self, node))
+        elif state == "constant" and foldable(node) and self._fold(node):
+            pass
+        elif node.op_type in _SHAPE_OF and first in self.tensors:
+            attrs = {a.name: a.i for a in node.attribute}
+            self.values[node.output[0]] = _SHAPE_OF[node.op_type](self.tensors[first].shape, attrs)
+        elif _key(node) in IMPORT_ONNX:
+            self._import(node)
+        else:
+            return self._expanded(node, lambda: self._body(node))
+        return []
+
+    def _handler(self, node: NodeProto) -> Callable[[Walk, NodeProto], list[Item]] | None:
+        """What solves a node of control flow, or on sequences."""
+        if _key(node) == "Identity" and node.input[0] in self.sequences:
+            return IDENTITY
+        return HANDLERS.get(_key(node))
+
+    def _expanded(self, node: NodeProto, make: Callable[[], Sequence[Item]]) -> Sequence[Item]:
+        """What `make` gives in place of a node; nothing where it refuses it."""
+        return self._attempt(node, make) or []
+
+    def _attempt(self, node: NodeProto, make: Callable[[], Made]) -> Made | None:
+        """What `make` makes of a node; None where it cannot, which is reported."""
+        try:
+            return make()
+        except UserError as error:
+            if not (error.node and error.file):
+                cause, error = error, self._about(error.reason, node, error.remedy, type(error))
+                error.__cause__ = cause
+            if isinstance(error, NeedsConstant):
+                error.operand = self._outer(error.operand)
+            self.problems.append(error)
+        except (MemoryError, ValueError) as error:  # shape rules: the operands do not fit the operator
+            self._report(str(error), node, "check the model and the input shapes").__cause__ = error
+        except (ArithmeticError, AssertionError, AttributeError, LookupError, StopIteration, TypeError) as error:
+            reason = invalid_because(self.source, self.ports)
+            if reason is None:
+                raise
+            self._report(f"the model is not valid ONNX: {reason}", node).__cause__ = error
+        self._lose(node)
+        return None
+
+    def _body(self, node: NodeProto) -> Sequence[Item]:
+        """What the model, or the ONNX standard, defines an operator by. Raises UserError for one without a definition
+        by operators that there are."""
+        stem = f"{node.output[0] or node.name}/{node.op_type.lower()}"
+        function = self.functions.get((node.domain, node.op_type, node.overload))
+        body = self._standard_body(node, stem) if function is None else called(node, function, stem)
+        opset = self.opset if body is None or body.opset is None else body.opset
+        if body is None or (function is None and not all(self._has_meaning(n, opset) for n in body.nodes)):
+            raise self._about(reason_of(node, _key(node)), node, OPERATOR_LIST, UnsupportedOperator)
+        self.opset = opset
+        return body.nodes
+
+    def _standard_body(self, node: NodeProto, stem: str) -> Body | None:
+        if not is_expandable(node, self.opset, _KNOWN):
+            return None
+        try:
+            return function_body(node, self.opset, [self._type(name) for name in node.input], stem)
+        except RuntimeError as error:  # not for these types
+            _log.debug("%s '%s' has no body: %s", node.op_type, node.name, error)
+            return None
+
+    def _has_meaning(self, node: NodeProto, opset: int) -> bool:
+        """Whether an operator is one that there is, or is defined by such."""
+        known = _key(node) in _KNOWN or (node.domain, node.op_type, node.overload) in self.functions
+        return known or is_expandable(node, opset, _KNOWN)
+
+    # -- what handlers of control flow see: `onnx_control.Walk` -----------------------------------------------------
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        found = self.tensors.get(name, self.values.get(name))
+        return None if found is None else tuple(found.shape)
+
+    def bind_body(self, body: Body) -> None:
+        self._bind_constants(body.constants)
+
+    def known(self, node: NodeProto, index: int, what: str) -> Array | None:
+        name = node.input[index] if index < len(node.input) else ""
+        if not name or name in self.values:
+            return self.values.get(name)
+        reason, remedy = f"its {what} '{name}' is computed by the network", f"a constant {what} is supported"
+        error = self._about(reason, node, remedy, NeedsConstant)
+        assert isinstance(error, NeedsConstant)
+        error.operand = self._outer(name)
+        raise error
+
+    def unsupported(self, node: NodeProto, reason: str, remedy: str = "") -> UserError:
+        return self._about(reason, node, remedy or None, UnsupportedOperator)
+
+    def _outer(self, name: str) -> str:
+        """A computed value of the model itself that a value inside a body comes from."""
+        pending, seen = [name], {name}
+        while pending:
+            name = pending.pop()
+            if name not in self.inner:
+                return name
+            more = [n for n in self.inner[name] if n and n not in self.values and n not in seen]
+            pending += more
+            seen.update(more)
+        return name
+
+    def _type(self, name: str) -> TypeProto | None:
+        """ONNX's type of a value, as far as a graph tells: real numbers are float, integers int64."""
+        if name in self.values:
+            value = self.values[name]
+            return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+        if name not in self.tensors:
+            return None
+        tensor = self.tensors[name]
+        wide = np.dtype(np.int64) if tensor.dtype is DType.INT32 else tensor.dtype.numpy
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(wide), tensor.shape)
 
     def _state(self, node: NodeProto) -> Literal["constant", "lost", "undefined", "active"]:
         """What the operands allow; reports those that nothing defines."""
         names = [name for name in node.input if name]
         if all(name in self.values for name in names):
             return "constant"
-        known = (self.values, self.tensors, self.unknown, self.lost)
+        known = (self.values, self.tensors, self.sequences, self.unknown, self.lost)
         missing = [name for name in names if not any(name in group for group in known)]
         for name in missing:
             later = name in self.defined
@@ -326,24 +465,10 @@ class _Walk:
             return "undefined"
         return "lost" if any(name in self.lost or name in self.unknown for name in names) else "active"
 
-    def _branch(self, node: NodeProto) -> list[NodeProto]:
-        """The nodes of the branch that an If with a constant condition takes, and copies to the If's own names."""
-        condition = self.values[node.input[0]].reshape(-1)
-        taken = "then_branch" if condition.size and bool(condition[0]) else "else_branch"
-        body = next((a.g for a in node.attribute if a.name == taken), None)
-        if body is None or condition.size != 1 or len(body.output) != len(node.output):
-            self._report("its branches do not fit it", node, "export the model again")
-            self._lose(node)
-            return []
-        self._bind_constants(body)
-        pairs = zip(body.output, node.output, strict=True)
-        copies = [helper.make_node("Identity", [inner.name], [outer]) for inner, outer in pairs]
-        return [*body.node, *copies]
-
     def _fold(self, node: NodeProto) -> bool:
         """Evaluate a node of constants; False where ONNX's reference cannot, so that its row may try."""
         try:
-            results = evaluate(node, self.values, self.source.opset)
+            results = evaluate(node, self.values, self.opset)
         except Exception as error:
             _log.debug("%s '%s' is not folded: %s", node.op_type, node.name or next(iter(node.output)), error)
             return False
@@ -358,50 +483,35 @@ class _Walk:
         if node.op_type in _SHAPE_OF or all(name in self.values or name in self.unknown for name in names):
             self.unknown.update(filter(None, node.output))
             return
-        if _key(node) not in IMPORT_ONNX:
+        if not self._has_meaning(node, self.opset):
             self._refuse(node)
         self._lose(node)
 
     def _import(self, node: NodeProto) -> None:
         """Let the operator's row emit the node."""
-        row = IMPORT_ONNX.get(_key(node))
-        if row is None:
-            self._refuse(node)
-            return
-        try:
-            operands = _aligned(node, [self._operand(name) for name in node.input])
-            self._foresee_sizes(node)
-            context = NodeContext(
-                self.builder,
-                node,
-                operands,
-                self.values,
-                opset=self.source.opset,
-                path=self.source.path,
-                readers=self.readers,
-                input_types={port.name: port.dtype for port in self.ports},
-            )
-            mark = len(self.graph.nodes)
-            results = row(context)
-            context.name_results(mark, results)
-            self._check_sizes(mark)
-        except UserError as error:
-            if not (error.node and error.file):
-                cause, error = error, self._about(error.reason, node, error.remedy, type(error))
-                error.__cause__ = cause
-            self.problems.append(error)
-            self._lose(node)
-        except (MemoryError, ValueError) as error:  # shape rules: the operands do not fit the operator
-            self._report(str(error), node, "check the model and the input shapes").__cause__ = error
-            self._lose(node)
-        except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError) as error:
-            reason = invalid_because(self.source, self.ports)
-            if reason is None:
-                raise
-            self._report(f"the model is not valid ONNX: {reason}", node).__cause__ = error
-            self._lose(node)
-        else:
+        results = self._attempt(node, lambda: self._emitted(node))
+        if results is not None:
             self._bind(node, results)
+
+    def _emitted(self, node: NodeProto) -> Sequence[Tensor]:
+        self._check_operands(node)
+        operands = _aligned(node, [self._operand(name) for name in node.input])
+        self._foresee_sizes(node)
+        context = NodeContext(
+            self.builder,
+            node,
+            operands,
+            self.values,
+            opset=self.opset,
+            path=self.source.path,
+            readers=self.readers,
+            input_types={port.name: port.dtype for port in self.ports},
+        )
+        mark = len(self.graph.nodes)
+        results = IMPORT_ONNX[_key(node)](context)
+        context.name_results(mark, results)
+        self._check_sizes(mark)
+        return results
 
     def _foresee_sizes(self, node: NodeProto) -> None:
         """As `_check_sizes`, before the row makes anything, as far as ONNX's shape inference knows."""
@@ -409,12 +519,21 @@ class _Walk:
             return
         known = {name: self.tensors.get(name, self.values.get(name)) for name in node.input if name}
         try:
-            sizes = result_sizes(node, known, self.source.opset)
+            sizes = result_sizes(node, known, self.opset)
         except (InferenceError, LookupError, RuntimeError, TypeError, ValueError) as error:
             _log.debug("%s '%s': shapes are not inferred: %s", node.op_type, node.name, error)
             return
         if any(elements > LARGEST_TENSOR for elements, _ in sizes):
             raise ValueError("its result is too large")
+
+    def _check_operands(self, node: NodeProto) -> None:
+        """Raise UserError for operands that are no tensors of a type whose arithmetic graphs have."""
+        for index, name in enumerate(node.input):
+            if name in self.sequences:
+                raise self.unsupported(node, f"it reads '{name}', a sequence")
+            kind = self.values[name].dtype.name if name in self.values else self.small.get(name, "")
+            if is_small(kind) and index not in _READS_SMALL.get(node.op_type, ()):
+                raise self.unsupported(node, f"its operand '{name}' has element type {kind}", "cast it first")
 
     def _check_sizes(self, first_node: int) -> None:
         """Raise ValueError for a result of the nodes from `first_node` on that no machine holds."""
@@ -451,8 +570,8 @@ class _Walk:
         self.lost.update(filter(None, node.output))
 
     def _refuse(self, node: NodeProto) -> None:
-        kind = _key(node)
-        self.problems.append(self._about(f"operator {kind} is not supported", node, OPERATOR_LIST, UnsupportedOperator))
+        reason = reason_of(node, _key(node))
+        self.problems.append(self._about(reason, node, OPERATOR_LIST, UnsupportedOperator))
         self._lose(node)
 
     def _report(self, reason: str, node: NodeProto | None = None, remedy: str | None = None) -> UserError:
@@ -477,7 +596,7 @@ def _all_reads(graph: GraphProto) -> set[str]:
         part = pending.pop()
         for node in part.node:
             found.update(filter(None, node.input))
-            pending.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+            pending.extend(body for attribute in node.attribute for body in (attribute.g, *attribute.graphs))
         if part is not graph:
             found.update(value.name for value in part.output)
     return found
@@ -502,27 +621,3 @@ def _turn_shape(shape: Sequence[int], present: SourceLayout, wanted: SourceLayou
         return tuple(shape)
     perm = NHWC_TO_NCHW if wanted == "NCHW" else NCHW_TO_NHWC
     return tuple(shape[axis] for axis in perm)
-
-
-def _with_known_operators(source: SourceModel) -> SourceModel:
-    """Replace operators that have no row by the body that the ONNX standard defines them by, where that body is made of
-    operators that have one."""
-    proto = source.proto
-    for op in sorted(_strange(proto)):
-        try:
-            schema = defs.get_schema(op, source.opset, "")
-        except defs.SchemaError:
-            continue
-        if schema.has_function or schema.has_context_dependent_function:  # type: ignore[attr-defined]
-            try:
-                expanded = inliner.inline_selected_functions(proto, [("", op)], inline_schema_functions=True)
-            except RuntimeError as error:  # it needs to know the types of all operands, and does not
-                _log.debug("%s is not replaced by its body: %s", op, error)
-                continue
-            proto = expanded if _strange(expanded) < _strange(proto) else proto
-    return source if proto is source.proto else normalised(proto, source.path, source.digest, source.external)
-
-
-def _strange(proto: ModelProto) -> set[str]:
-    """Operator types of the default domain that have no row."""
-    return {node.op_type for node in proto.graph.node if _key(node) not in IMPORT_ONNX and _key(node) == node.op_type}

@@ -195,6 +195,13 @@ def _example(x: Shape, y: Shape | Array, adj_x: bool = False, adj_y: bool = Fals
     return build.output(build(OP, a, b, output="z", adj_x=adj_x, adj_y=adj_y))
 
 
+def _gram_example(shape: Shape) -> Graph:
+    """The products of the rows of one tensor with each other."""
+    build = GraphBuilder()
+    x = build.input("x", shape)
+    return build.output(build(OP, x, x, output="z", adj_x=False, adj_y=True))
+
+
 def _constant_example() -> Graph:
     return _example((3, 5, 7), np.random.default_rng(0).normal(0, 1, (3, 7, 4)).astype(np.float32))
 
@@ -208,6 +215,7 @@ EXAMPLES.add(
         _example((2, 1, 5, 7), (3, 7, 6)),
         _example((2, 1, 3, 5, 7), (4, 1, 6, 7), adj_y=True),
         _example((4, 7, 5), (6, 7), adj_x=True, adj_y=True),
+        _gram_example((3, 5, 7)),
         _constant_example(),
     ],
 )

@@ -83,6 +83,7 @@ SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"})
 def import_concat(ctx: ImportContext) -> list[Tensor]:
     """Operands without elements, such as an empty list that grew, add nothing."""
     operands = [x for x in ctx.inputs if x is not None and x.elements]
+    operands = operands or [x for x in ctx.inputs[:1] if x is not None]
     if len(operands) == 1:
         return operands
     return [ctx.emit("CONCATENATION", *operands, axis=int(ctx.attrs.get("axis", 1)) % len(operands[0].shape))]

@@ -8,7 +8,6 @@ hidden size, D the directions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,15 +87,7 @@ def _function(ctx: ImportContext, name: str, attrs: dict[str, float]) -> Functio
         return lambda x: _add(ctx, _mul(ctx, x, _number(attrs["alpha"])), _number(attrs["beta"]))
     if name == "ScaledTanh":
         return lambda x: _mul(ctx, ctx.emit("TANH", _mul(ctx, x, _number(attrs["beta"]))), _number(attrs["alpha"]))
-    if name not in IMPORT_ONNX:
-        raise ctx.refuse(f"the activation {name}")
-
-    def by_row(x: Tensor) -> Tensor:
-        inner = copy(ctx)
-        inner.op, inner.inputs, inner.attrs = name, [x], dict(attrs)
-        return IMPORT_ONNX[name](inner)[0]
-
-    return by_row
+    return lambda x: ctx.call(name, x, **attrs)[0]
 
 
 def _clipped(ctx: ImportContext, x: Tensor) -> Tensor:

@@ -250,8 +250,14 @@ def import_split(ctx: ImportContext) -> list[Tensor]:
         count = int(ctx.attrs.get("num_outputs", ctx.output_count))
         each = -(-x.shape[axis] // count)
         sizes = [each] * (count - 1) + [x.shape[axis] - each * (count - 1)]
-    if sum(sizes) != x.shape[axis] or min(sizes) <= 0:
+    if sum(sizes) != x.shape[axis] or min(sizes) < 0:
         raise ctx.refuse(f"parts of {sizes} do not make up axis {axis} of shape {x.shape}")
+    parts = iter(_parts(ctx, x, axis, [size for size in sizes if size]))
+    empty = np.zeros((*x.shape[:axis], 0, *x.shape[axis + 1 :]), x.dtype.numpy)
+    return [next(parts) if size else Tensor(f"{x.name}/empty", empty.shape, x.dtype, empty) for size in sizes]
+
+
+def _parts(ctx: ImportContext, x: Tensor, axis: int, sizes: Sequence[int]) -> list[Tensor]:
     if len(sizes) == 1:
         return [x]
     if len(set(sizes)) == 1:

@@ -105,7 +105,7 @@ QUANTISE.add(OP, QuantRule("real"))
 RANGE.add(OP, (0.0, 1.0))
 
 
-@RELEVANT.row(OP)
+@RELEVANT.row(OP, SHIFT)
 def relevant(low: Lowering, node: Node, value: str, layout: Layout) -> str:
     """Further than REACH below the largest of its row every value is as good as minus infinity."""
     if node.attrs["beta"] <= 0:
@@ -213,20 +213,29 @@ for _op in (SHIFT, NORM):
 
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------
+def softmax_axes(ctx: ImportContext) -> tuple[Tensor, tuple[int, ...]]:
+    """(operand, the axes that one softmax goes over): before operator set 13 all from attribute `axis` on but those of
+    extent 1, which make no difference."""
+    x = ctx.inputs[0]
+    assert x is not None
+    if not x.shape or not x.dtype.is_float:
+        raise ctx.refuse(f"a softmax of {x.dtype.name} numbers of shape {x.shape}")
+    rank = len(x.shape)
+    axis = int(ctx.attrs.get("axis", -1 if ctx.opset >= 13 else 1)) % rank
+    if ctx.opset >= 13:
+        return x, (axis,)
+    return x, tuple(a for a in range(axis, rank) if x.shape[a] != 1) or (rank - 1,)
+
+
 @IMPORT_ONNX.row("Softmax")
 def import_softmax(ctx: ImportContext) -> list[Tensor]:
     """The axis is brought to the end by a TRANSPOSE. Before operator set 13 all axes from `axis` on are one."""
-    x = ctx.inputs[0]
-    assert x is not None
-    rank = len(x.shape)
-    axis = int(ctx.attrs.get("axis", -1 if ctx.opset >= 13 else 1)) % max(rank, 1)
-    if ctx.opset < 13:
-        solid = [a for a in range(axis, rank) if x.shape[a] != 1]
-        if len(solid) > 1:
-            flat = (int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:])))
-            y = ctx.emit(OP, ctx.emit("RESHAPE", x, shape=flat), beta=1.0)
-            return [ctx.emit("RESHAPE", y, shape=x.shape)]
-        axis = solid[0] if solid else rank - 1
+    x, axes = softmax_axes(ctx)
+    rank, axis = len(x.shape), axes[0]
+    if len(axes) > 1:
+        flat = (int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:])))
+        y = ctx.emit(OP, ctx.emit("RESHAPE", x, shape=flat), beta=1.0)
+        return [ctx.emit("RESHAPE", y, shape=x.shape)]
     if axis == rank - 1:
         return [ctx.emit(OP, x, beta=1.0)]
     perm = (*(a for a in range(rank) if a != axis), axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from sgs.ir.graph import Graph, Node, Tensor
@@ -20,6 +21,7 @@ class Editor:
         self.count = 0
         self._removed: set[int] = set()
         self._inserted: dict[int, list[Node]] = {}  # id of a node → nodes to stand in front of it
+        self._behind: dict[int, list[Node]] = {}  # and behind it
 
     def __enter__(self) -> Editor:
         return self
@@ -29,8 +31,13 @@ class Editor:
     ) -> None:
         if kind is not None:
             return
-        if self._inserted:
-            self.graph.nodes = [n for node in self.graph.nodes for n in (*self._inserted.get(id(node), ()), node)]
+        if self._inserted or self._behind:
+            before, behind = self._inserted, self._behind
+            self.graph.nodes = [
+                made
+                for node in self.graph.nodes
+                for made in (*before.get(id(node), ()), node, *behind.get(id(node), ()))
+            ]
         if self._removed:
             self.graph.nodes = [node for node in self.graph.nodes if id(node) not in self._removed]
         self.graph.prune()
@@ -64,6 +71,16 @@ class Editor:
         if old is not None:
             self._forget(old, node)
 
+    def set_inputs(self, node: Node, names: Sequence[str | None]) -> None:
+        """Make a node read these tensors and no others."""
+        for name in node.inputs:
+            if name is not None:
+                self._forget(name, node)
+        node.inputs = list(names)
+        for name in names:
+            if name is not None:
+                self.readers.setdefault(name, []).append(node)
+
     def add_constant(self, stem: str, data: object) -> str:
         """A new constant, under a fresh name."""
         tensor = self.graph.add_constant(stem, data)  # type: ignore[arg-type]
@@ -73,12 +90,21 @@ class Editor:
     def insert_before(self, place: Node, node: Node) -> None:
         """Add a node, whose results are already tensors of the graph, in front of another."""
         self._inserted.setdefault(id(place), []).append(node)
+        self._index(node)
+
+    def insert_behind(self, place: Node, nodes: Sequence[Node]) -> None:
+        """Add nodes, whose results are already tensors of the graph, behind another."""
+        self._behind.setdefault(id(place), []).extend(nodes)
+        for node in nodes:
+            self._index(node)
+
+    def _index(self, node: Node) -> None:
         self.producers.update((name, node) for name in node.outputs)
         for name in node.outputs:
             self.readers.setdefault(name, [])
         for operand in node.inputs:
             if operand is not None:
-                self.readers[operand].append(node)
+                self.readers.setdefault(operand, []).append(node)
 
     def bypass(self, node: Node, source: str, output: int = 0) -> bool:
         """Let readers of a node's result read `source` instead; the node goes away once all its results are bypassed.

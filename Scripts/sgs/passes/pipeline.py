@@ -19,6 +19,7 @@ from sgs.passes.fuse_activation import fuse_activation
 from sgs.passes.hoist_arithmetic import hoist_arithmetic
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
+from sgs.passes.pair_rounding import pair_rounding
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.stack_slices import stack_slices
 
@@ -31,6 +32,7 @@ _ROUNDS = 8  # a graph that still changes after so many rounds is left as it is
 LAYOUT: Sequence[Pass] = (
     fold_constants,
     fold_identity,
+    pair_rounding,
     move_transposes,
     fold_reshape,
     stack_slices,

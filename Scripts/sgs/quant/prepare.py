@@ -16,7 +16,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.quant.masks import bound_constants
+from sgs.quant.masks import bound_constants, relevant_readers
 from sgs.quant.normalisation import with_normalisations
 from sgs.registry import QUANTISE, RANGE_FROM, REAL
 
@@ -111,11 +111,18 @@ def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) 
     return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
 
 
-def range_source(graph: Graph, node: Node) -> str | None:
-    """The operand that gives a prepared node's results their range; None where they have a range of their own."""
-    row = RANGE_FROM.get(node.op)
-    index = None if row is None else row(node, graph.operands(node))
-    return None if index is None else node.inputs[index]
+def range_sources(graph: Graph) -> dict[str, str]:
+    """Result of a prepared or fixed graph → the operand that gives it its range. Others have a range of their own,
+    among them those of which only some values matter (quant/masks.py)."""
+    own = relevant_readers(graph)
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        row = RANGE_FROM.get(node.op)
+        index = None if row is None else row(node, graph.operands(node))
+        source = None if index is None else node.inputs[index]
+        if source is not None:
+            found.update((name, source) for name in node.outputs if name not in own)
+    return found
 
 
 def kind_of(node: Node) -> str:
