@@ -301,6 +301,10 @@ RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 # has to lose against every value and may saturate; None where the result has a range of its own
 RANGE_FROM: RuleTable[Callable[[Node, Sequence[Tensor | None]], int | None]] = RuleTable("range source")
 
+# (node) → how far below the largest value of its row a value of operand 0 no longer counts: what marks masked places
+# has to lie as far below the others in the codes, too
+FADES: RuleTable[Callable[[Node], float]] = RuleTable("distance at which values fade")
+
 
 # -- compiler
 # --------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
+    FADES,
     FIXED,
     FIXED_EXPAND,
     FLOAT,
@@ -98,6 +99,7 @@ def lower_float(low: Lowering, node: Node) -> None:
 # -- quantisation ------------------------------------------------------------------------------------------------------
 QUANTISE.add(OP, QuantRule("real"))
 RANGE.add(OP, (0.0, 1.0))
+FADES.add(OP, lambda node: REACH / float(node.attrs["beta"]))
 
 
 @FIXED_EXPAND.row(OP)

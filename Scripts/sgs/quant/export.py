@@ -15,7 +15,7 @@ from sgs.errors import UserError
 from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise
 from sgs.numeric.types import DType
-from sgs.quant.prepare import range_source
+from sgs.quant.prepare import range_sources
 from sgs.registry import QUANTISE
 
 STAGE = "save_quant_param"
@@ -31,13 +31,11 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
     for node in fixed.nodes:
         if node.op == "DEQUANTIZE" and node.outputs[0] in fixed.outputs:
             names[node.inputs[0] or ""] = node.outputs[0]
-    marked = set()
+    marked = range_sources(fixed)
     for node in fixed.nodes:
         if node.op in ("QUANTIZE", "NORMALISE_IMAGE"):
             source = node.inputs[0] or ""
             names[node.outputs[0]] = names.get(source, source)
-        if range_source(fixed, node) is not None:
-            marked.update(node.outputs)
     codes = [t for t in fixed.activations() if t.quant is not None and t.dtype in (DType.UINT8, DType.INT16)]
     return [(names.get(t.name, t.name), t) for t in codes if t.name not in marked]
 

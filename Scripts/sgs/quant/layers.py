@@ -22,7 +22,7 @@ from sgs.numeric.types import DType
 from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan
-from sgs.quant.prepare import range_source
+from sgs.quant.prepare import range_sources
 from sgs.registry import COST, FLOAT, QUANTISE
 
 SAMPLES = 2  # looked at: errors are of many thousand values each
@@ -176,7 +176,7 @@ class _Comparison:
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
         self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
-        marked = {name for node in core.nodes if range_source(core, node) is not None for name in node.outputs}
+        marked = range_sources(core).keys()
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
         self._segments = _split(graph)
         self._place()

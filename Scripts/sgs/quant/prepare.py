@@ -15,7 +15,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.registry import QUANTISE, RANGE_FROM, REAL
+from sgs.registry import MOVE, QUANTISE, RANGE_FROM, REAL
 
 FUNCTION = "FUNCTION"  # exists only between `prepare` and the fixed graph; attr "expression"
 EQUALISE = "equalise"  # attr, True on a node with a constant [C] of channel equalisation; exists only in memory
@@ -105,8 +105,26 @@ def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) 
     return Node(FUNCTION, [root], [result], {"expression": expression}, steps[-1].name)
 
 
-def range_source(graph: Graph, node: Node) -> str | None:
-    """The operand that gives a prepared node's results their range; None where they have a range of their own."""
+def range_sources(graph: Graph) -> dict[str, str]:
+    """Tensor → the one that gives it its range, for results that hold markers beside values: of the operators that put
+    them there, and of those that only copy such results."""
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        source = _marked_from(graph, node) or next((name for name in _copied(node) if name in found), None)
+        if source is not None:
+            found.update(dict.fromkeys(node.outputs, source))
+    return found
+
+
+def _copied(node: Node) -> list[str]:
+    """What an operator copies as it is, all of it or a part."""
+    rule = QUANTISE.get(node.op)
+    if node.op not in MOVE or rule is None or rule.moved is None:
+        return []
+    return [name for index in rule.moved(node) if (name := node.inputs[index]) is not None]
+
+
+def _marked_from(graph: Graph, node: Node) -> str | None:
     row = RANGE_FROM.get(node.op)
     index = None if row is None else row(node, graph.operands(node))
     return None if index is None else node.inputs[index]

@@ -20,7 +20,7 @@ from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.quant.edit import moved_operands
-from sgs.quant.prepare import FUNCTION, Expression, kind_of, prepare, range_source
+from sgs.quant.prepare import FUNCTION, Expression, kind_of, prepare, range_sources
 from sgs.registry import FLOAT, Layout
 
 Extrema = tuple[Array, Array]  # (low, high), float32 [C] each
@@ -33,7 +33,7 @@ _PROBES = np.unique(np.concatenate([-_REACH, [0.0], _REACH, np.linspace(-20, 20,
 # -- activations -------------------------------------------------------------------------------------------------------
 def marked_tensors(graph: Graph) -> set[str]:
     """Results that hold fill values which only mark a place; their range is that of the operand they come from."""
-    return {name for node in graph.nodes if range_source(graph, node) is not None for name in node.outputs}
+    return set(range_sources(graph))
 
 
 def observed_tensors(graph: Graph) -> list[str]:
