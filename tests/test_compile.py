@@ -749,7 +749,7 @@ def scale_per_channel() -> Graph:
 
 def no_scale() -> Graph:
     f = Fixed()
-    x = f.build.input("x", (1, 4, 3), DType.INT32)
+    x = f.build.input("x", (1, 4, 3), DType.INT16)
     return f.done(f("ADD", x, x, activation="NONE"))
 
 
@@ -826,7 +826,6 @@ REFUSED: dict[str, tuple[Callable[[], Graph], dict[str, Any], list[str]]] = {
     "moved to another type": (moved_to_another_type, {}, ["CONCATENATION", "keeps their type, scale and zero point"]),
     "moved to another scale": (moved_to_another_scale, {}, ["TRANSPOSE", "keeps their type, scale and zero point"]),
     "computed weight": (computed("CONV_2D", (4, 3, 3, 3), DType.INT8, **WINDOW), {}, ["weight and the bias are const"]),
-    "computed slope": (computed("PRELU", (3,), DType.INT16), {}, ["PRELU", "The slope is a constant"]),
     "computed table": (
         computed("TABLE", (513,), DType.INT16),
         {},

@@ -123,8 +123,8 @@ def check_operators(graph: Graph) -> None:
                 node=node.label,
                 remedy="cut the network before this node with ConvertTool's --outputs, and do the rest outside",
             )
-            for node in graph.nodes
-            if (reason := OPERATOR[node.op].no_integers)
+            for node in prepare(graph).nodes
+            if node.op in OPERATOR and (reason := OPERATOR[node.op].no_integers)
         ],
         stage="calibrate",
     )

@@ -255,10 +255,12 @@ class QuantRule:
                `apart`, which are plain integers, such as indices.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
       "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
-    `channel_axis` is the axis of the weight that holds output channels.
+    `channel_axis` is the axis of the weight that holds output channels. `retypes`: operands and results may also be
+    plain integers of any width.
     """
 
     kind: Literal["mac", "move", "real", "unary"]
+    retypes: bool = False
     weight: int = 1
     bias: int = 2
     channel_axis: int = 0
@@ -303,9 +305,9 @@ RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 # has to lose against every value and may saturate; None where the result has a range of its own
 RANGE_FROM: RuleTable[Callable[[Node, Sequence[Tensor | None]], int | None]] = RuleTable("range source")
 
-# (lowering, node, operand 0 as a session value, layout) → operand 0 with values that make no difference to the result
-# brought as near to the others as they can be
-RELEVANT: RuleTable[Callable[[Lowering, Node, str, Layout], str]] = RuleTable("relevant values")
+# (node) → how far below the largest value of its row, along the last axis, a value of operand 0 no longer counts; 0
+# where all count. What marks masked places has to lie as far below the others in the codes, too
+FADES: RuleTable[Callable[[Node], float]] = RuleTable("distance at which values fade")
 
 
 # -- compiler

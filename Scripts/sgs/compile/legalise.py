@@ -108,7 +108,7 @@ def codes_are_quantised(node: Node, operands: Sequence[Tensor | None], results: 
     """Activations that an operator computes with, rather than moves, have a scale and a zero point, or are plain
     integers of 32 bits or truth values."""
     rule = QUANTISE.get(node.op)
-    if rule is None or rule.kind not in ("mac", "real"):
+    if rule is None or rule.kind not in ("mac", "real") or rule.retypes:
         return True
     tensors = [tensor for tensor in (*operands, *results) if tensor is not None and not tensor.is_constant]
     return all(tensor.quant is not None or tensor.dtype in PLAIN for tensor in tensors)

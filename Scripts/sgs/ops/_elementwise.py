@@ -71,6 +71,11 @@ def carrier_of(tensor: Tensor) -> Carrier:
     return "integer"
 
 
+def is_coded(tensor: Tensor | None) -> bool:
+    """Whether the elements are codes of an activation, with their scale or before they have one."""
+    return tensor is not None and (tensor.quant is not None or tensor.dtype in (DType.UINT8, DType.INT16))
+
+
 def common_carrier(op: str, operands: Sequence[Tensor | None], meanings: Meanings) -> Carrier:
     """The carrier of all operands. Raises ValueError where they differ, or the operator has no meaning for it."""
     found = {carrier_of(tensor) for tensor in operands if tensor is not None}
@@ -161,7 +166,8 @@ def add_elementwise(
     """
 
     def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-        common_carrier(op, operands, meanings)
+        if not any(is_coded(tensor) for tensor in operands):
+            common_carrier(op, operands, meanings)
         ((shape, dtype),) = infer_broadcast(node, operands)
         return [(shape, result or dtype)]
 

@@ -49,7 +49,7 @@ _LEAST, _LARGEST = np.float32(-(2**31)), np.float32(2**31 - 128)  # binary32 num
 
 OPERATOR.add("CAST", OperatorInfo("both", "elements in another type"))
 LAYOUT.add("CAST", transparent)
-QUANTISE.add("CAST", QuantRule("real"))
+QUANTISE.add("CAST", QuantRule("real", retypes=True))
 TILE.add("CAST", ELEMENTWISE)
 CONSTRAINTS.add("CAST", ())
 

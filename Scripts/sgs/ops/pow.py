@@ -15,7 +15,18 @@ from sgs.ops._elementwise import common_carrier, infer_broadcast, onnx
 from sgs.ops._float_only import add_float_only
 from sgs.ops._integers import in_integers, present, retyped
 from sgs.ops._layout import transparent
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, REAL, ImportContext, Lowering, OnnxCase, Shape, SimRow
+from sgs.registry import (
+    IMPORT_ONNX,
+    ONNX_EXAMPLES,
+    QUANTISE,
+    REAL,
+    ImportContext,
+    Lowering,
+    OnnxCase,
+    QuantRule,
+    Shape,
+    SimRow,
+)
 
 _MEANINGS = dict.fromkeys(("real", "integer"), onnx("Pow", np.power))
 
@@ -47,6 +58,9 @@ add_float_only(
     SimRow("PowOptions"),
     layout=transparent,
 )
+
+
+QUANTISE.add("POW", QuantRule("unary"))  # where it is a function of one tensor
 
 
 @REAL.row("POW")

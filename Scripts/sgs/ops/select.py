@@ -16,7 +16,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._elementwise import carrier_of, common_carrier, in_type, infer_broadcast, numbers
+from sgs.ops._elementwise import carrier_of, common_carrier, in_type, infer_broadcast, is_coded, numbers
 from sgs.ops._integers import in_integers
 from sgs.ops._layout import transparent
 from sgs.ops._move import ELEMENTWISE
@@ -63,7 +63,8 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
     condition = operands[0]
     if condition is None or condition.dtype is not DType.BOOL:
         raise ValueError(f"{OP} takes a condition of type BOOL")
-    common_carrier(OP, operands[1:], dict.fromkeys(("real", "integer", "boolean")))  # type: ignore[arg-type]
+    if not any(is_coded(tensor) for tensor in operands[1:]):
+        common_carrier(OP, operands[1:], dict.fromkeys(("real", "integer", "boolean")))  # type: ignore[arg-type]
     ((shape, _),) = infer_broadcast(node, operands)
     ((_, dtype),) = infer_broadcast(node, operands[1:])
     return [(shape, dtype)]
