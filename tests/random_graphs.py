@@ -323,6 +323,15 @@ class RandomGraph:
         indices = self._rng.integers(0, x.shape[axis], self._number(1, 4)).astype(np.int32)
         self._moved("GATHER", x, indices, axis=axis)
 
+    def repeating(self) -> None:
+        x = self._tensor()
+        if self._chance(0.5):
+            self._moved("TILE", x, multiples=tuple(self._number(1, 3) for _ in x.shape))
+            return
+        extents = tuple(self._number(1, 4) if extent == 1 else extent for extent in x.shape)
+        new = tuple(self._number(1, 3) for _ in range(self._number(0, 1)))
+        self._moved("BROADCAST_TO", x, shape=(*new, *extents))
+
     def constant(self) -> None:
         """Codes like those of another tensor."""
         x = self._tensor()
@@ -350,6 +359,7 @@ OPERATORS: dict[Callable[[RandomGraph], None], tuple[float, ...]] = {
     RandomGraph.product: (0, 0, 1, 0),
     RandomGraph.normalisation: (0, 0, 1, 0),
     RandomGraph.gathering: (0, 0, 1, 0),
+    RandomGraph.repeating: (0.3, 1, 1, 0.2),
     RandomGraph.constant: (0, 0.4, 0.3, 0),
 }
 

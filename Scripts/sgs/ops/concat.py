@@ -81,12 +81,11 @@ SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"})
 
 @IMPORT_ONNX.row("Concat")
 def import_concat(ctx: ImportContext) -> list[Tensor]:
-    """Operands without entries along the axis add nothing."""
-    first = ctx.inputs[0]
-    assert first is not None
-    axis = ctx.attrs["axis"] % len(first.shape)
-    full = [x for x in ctx.inputs if x is not None and x.shape[axis]] or [first]
-    return [full[0] if len(full) < len(ctx.inputs) and len(full) == 1 else ctx.emit("CONCATENATION", *full, axis=axis)]
+    """Operands without elements, such as an empty list that grew, add nothing."""
+    operands = [x for x in ctx.inputs if x is not None and x.elements]
+    if len(operands) == 1:
+        return operands
+    return [ctx.emit("CONCATENATION", *operands, axis=int(ctx.attrs.get("axis", 1)) % len(operands[0].shape))]
 
 
 ONNX_EXAMPLES.add(

@@ -1,7 +1,7 @@
 """GATHER: entries of attr `axis` by number. x [.., D, ..], indices int32 (any shape) → indices' shape in place of D.
 
-Indices lie in [0, D). Either operand may be constant: constant indices pick channels or rows, a constant x is an
-embedding.
+Either operand may be constant: constant indices pick channels or rows, a constant x is an embedding. Constant indices
+lie in [0, D); computed ones, unlike TFLite's, in [-D, D), where negative ones count from the end.
 """
 
 from __future__ import annotations

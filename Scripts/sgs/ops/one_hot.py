@@ -16,9 +16,9 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.ops._integers import retyped
 from sgs.ops._layout import fixed
 from sgs.ops._move import move_cost
-from sgs.ops.cast import retyped
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -165,34 +165,13 @@ def _entries(
     return ctx.emit("REDUCE_MAX" if on >= off else "REDUCE_MIN", halves, axes=(axis,), keep_dims=False)
 
 
-ONNX_EXAMPLES.add(
-    "OneHot",
-    [
-        OnnxCase(
-            "OneHot",
-            {"i": (3, 5)},
-            {"d": np.array(4, np.float32), "v": np.array([0.25, 3], np.float32)},
-            low=-6,
-            high=6,
-        ),
-        OnnxCase(
-            "OneHot",
-            {"i": (3, 5)},
-            {"d": np.array(4, np.float32), "v": np.array([2, -1], np.float32)},
-            {"axis": 1},
-            low=-6,
-            high=6,
-        ),
-        OnnxCase(
-            "OneHot",
-            {"i": (7,)},
-            {"d": np.array([5], np.float32), "v": np.array([3, 10], np.float32)},
-            {"axis": 0},
-            low=-6,
-            high=6,
-        ),
-    ],
-)
+def _case(shape: Shape, values: tuple[float, float], **attrs: Any) -> OnnxCase:
+    """Indices within and without the depth of 4, of either sign."""
+    constants = {"d": np.array(4, np.float32), "v": np.array(values, np.float32)}
+    return OnnxCase("OneHot", {"i": shape}, constants, attrs, low=-6, high=6)
+
+
+ONNX_EXAMPLES.add("OneHot", [_case((3, 5), (0.25, 3)), _case((3, 5), (2, -1), axis=1), _case((7,), (3, 10), axis=0)])
 
 
 def _example(shape: Shape, axis: int) -> Graph:

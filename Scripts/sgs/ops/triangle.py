@@ -6,8 +6,8 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.types import DType
-from sgs.ops._integers import NARROW
-from sgs.ops.cast import graph_type, retyped
+from sgs.ops._integers import NARROW, retyped
+from sgs.ops.cast import graph_type
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
 
@@ -33,8 +33,10 @@ def import_eye_like(ctx: ImportContext) -> list[Tensor]:
     """A constant, as only the operand's shape counts."""
     x = ctx.inputs[0]
     assert x is not None
+    if len(x.shape) != 2:
+        raise ctx.refuse(f"an operand of shape {x.shape}", "it is to be a matrix")
     dtype = graph_type(ctx, int(ctx.attrs["dtype"])) if "dtype" in ctx.attrs else x.dtype
-    data = np.eye(*x.shape, int(ctx.attrs.get("k", 0))).astype(dtype.numpy)
+    data = np.eye(x.shape[0], x.shape[1], int(ctx.attrs.get("k", 0))).astype(dtype.numpy)
     return [Tensor(f"{ctx.name}/eye", data.shape, DType.of(data.dtype), data)]
 
 
