@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from fixed_examples import quantised
+from fixed_examples import float_feeds, quantised
 from onnx_compare import assert_same, save
 from onnx_snippets import Net
 from sgs.builder import GraphBuilder
 from sgs.engine import FixedEngine, FloatEngine, run_reference
 from sgs.frontends.onnx_import import import_onnx
 from sgs.ir import Graph, Tensor
-from sgs.numeric.quantise import Array, QuantParams, activation_params
+from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise
 from sgs.numeric.table import build_table, expand
 from sgs.numeric.types import DType
 from sgs.ops import _elementwise
 from sgs.passes.pipeline import optimise
+from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.prepare import FUNCTION, prepare
 
 # -- one tensor, one table ---------------------------------------------------------------------------------------------
@@ -153,6 +154,11 @@ def test_operands_of_different_types_are_refused() -> None:
         _elementwise.carrier_of(Tensor("t", (3,), DType.INT8))
 
 
+def quant_of(tensor: Tensor) -> QuantParams:
+    assert tensor.quant is not None
+    return tensor.quant
+
+
 # -- masks -------------------------------------------------------------------------------------------------------------
 
 
@@ -175,6 +181,10 @@ def test_a_marker_does_not_widen_the_range(
 ) -> None:
     build = GraphBuilder()
     x, y = (build.input(name, (3, 5, 5)) for name in "xy")
-    graph = build.output(build("SOFTMAX", masked(build, x, y, marker), beta=1.0))
-    fixed = quantised(graph, 16)
-    assert isinstance(fixed["z"].quant, QuantParams) and float(fixed["z"].quant.scale[0]) < 1e-3
+    scores = build("RESHAPE", masked(build, x, y, marker), shape=(15, 5))
+    graph = build.output(build("SOFTMAX", scores, output="p", beta=1.0))
+    fixed, feeds = quantised(graph, 16), float_feeds(graph, 0)
+    assert float(quant_of(fixed["z"]).scale[0]) < 1e-3
+    truth, codes = FloatEngine(graph).run(feeds)["p"], run_reference(fixed, codes_of_inputs(fixed, feeds))["p"]
+    assert np.abs(dequantise(codes, quant_of(fixed["p"])) - truth).max() < 5e-4
+    assert not codes[truth == 0].any()

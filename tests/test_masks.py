@@ -13,7 +13,7 @@ from sgs.engine import FixedEngine, FloatEngine
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array
 from sgs.quant.boundary import codes_of_inputs, real_outputs
-from sgs.quant.masks import relevant_readers
+from sgs.quant.masks import fading_tensors
 from sgs.quant.prepare import range_sources
 from sgs.quant.statistics import measure_extrema
 
@@ -65,7 +65,7 @@ def flat(build: GraphBuilder, x: Tensor) -> Tensor:
 
 def test_masked_tensors_are_measured_as_far_as_they_matter() -> None:
     graph = masked(triangle(-1e4), flat)
-    assert set(relevant_readers(graph)) == {"scores", "reshape"}
+    assert set(fading_tensors(graph)) == {"scores", "reshape"}
     feeds = [float_feeds(graph, seed) for seed in range(2)]
     low, high = measure_extrema(graph, feeds, threads=1).tensors["scores"].span
     assert -15 <= low <= -9 and high == max(feed["x"].max() for feed in feeds)
@@ -78,5 +78,5 @@ def test_others_are_measured_whole() -> None:
     read = masked(triangle(-1e4), lambda build, x: build("ADD", x, build("TANH", x), activation="NONE", output="sum"))
     out = masked(triangle(-1e4))
     out.outputs.append("scores")
-    assert [set(relevant_readers(graph)) for graph in (apart, read, out)] == [{"reshape"}, {"sum"}, set()]
+    assert [set(fading_tensors(graph)) for graph in (apart, read, out)] == [{"reshape"}, {"sum"}, set()]
     assert range_sources(out) == {"scores": "x"} and not range_sources(apart).keys() & {"reshape"}

@@ -12,6 +12,7 @@ from sgs.builder import GraphBuilder
 from sgs.engine import FixedEngine, FloatEngine, run_reference
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array
+from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.prepare import prepare
 
@@ -74,6 +75,27 @@ def network(spell: Spelled, scale: float) -> Graph:
     x = build.input("x", (3, 5, 11))
     y = spell(build, plain(build, "MUL", x, np.geomspace(1, scale, 5, dtype=np.float32).reshape(5, 1)))
     return build.output(y)
+
+
+def tensorflow(build: GraphBuilder, x: Tensor) -> Tensor:
+    """Multiplied out: x · (rsqrt · factor) + (offset - mean · (rsqrt · factor))."""
+    m = mean(build, x)
+    v = mean(build, build("SQUARED_DIFFERENCE", x, m))
+    f = plain(
+        build, "MUL", build("RSQRT", plain(build, "ADD", v, number(1e-3))), np.linspace(1, 2, 11, dtype=np.float32)
+    )
+    rest = plain(build, "SUB", np.linspace(-1, 1, 11, dtype=np.float32), plain(build, "MUL", m, f))
+    return plain(build, "ADD", plain(build, "MUL", x, f), rest)
+
+
+def test_what_tensorflow_multiplies_out_is_factored() -> None:
+    graph = network(tensorflow, 2)
+    feeds = float_feeds(graph, 5)
+    before = FloatEngine(graph, threads=1).run(feeds)
+    optimise(graph)
+    assert [node.op for node in prepare(graph).nodes] == ["MUL", "NORMALISE", "MUL", "ADD"]
+    after = FloatEngine(graph, threads=1).run(feeds)
+    assert all(np.allclose(before[name], after[name], atol=1e-5) for name in graph.outputs)
 
 
 SPELLED = (exporter, reciprocal, rsqrt, norm, unbiased)

@@ -305,9 +305,9 @@ RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 # has to lose against every value and may saturate; None where the result has a range of its own
 RANGE_FROM: RuleTable[Callable[[Node, Sequence[Tensor | None]], int | None]] = RuleTable("range source")
 
-# (lowering, node, operand 0 as a session value, layout) → operand 0 with values that make no difference to the result
-# brought as near to the others as they can be
-RELEVANT: RuleTable[Callable[[Lowering, Node, str, Layout], str]] = RuleTable("relevant values")
+# (node) → how far below the largest value of its row, along the last axis, a value of operand 0 no longer counts; 0
+# where all count. What marks masked places has to lie as far below the others in the codes, too
+FADES: RuleTable[Callable[[Node], float]] = RuleTable("distance at which values fade")
 
 
 # -- compiler

@@ -82,8 +82,8 @@ SIM.add("CONCATENATION", SimRow("ConcatenationOptions", fields={"axis": "axis"})
 @IMPORT_ONNX.row("Concat")
 def import_concat(ctx: ImportContext) -> list[Tensor]:
     """Operands without elements, such as an empty list that grew, add nothing."""
-    operands = [x for x in ctx.inputs if x is not None and x.elements]
-    operands = operands or [x for x in ctx.inputs[:1] if x is not None]
+    present = [x for x in ctx.inputs if x is not None]
+    operands = [x for x in present if x.elements] or present[:1]
     if len(operands) == 1:
         return operands
     return [ctx.emit("CONCATENATION", *operands, axis=int(ctx.attrs.get("axis", 1)) % len(operands[0].shape))]

@@ -27,6 +27,7 @@ from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
+    FADES,
     FIXED,
     FIXED_EXPAND,
     FLOAT,
@@ -38,7 +39,6 @@ from sgs.registry import (
     QUANTISE,
     RANGE,
     REFERENCE,
-    RELEVANT,
     SIM,
     TILE,
     Cost,
@@ -83,11 +83,7 @@ def layout(graph: Graph, node: Node, perm: tuple[int, ...]) -> Moved | None:
 def _place(low: Lowering, name: str) -> tuple[Layout, int]:
     """The layout to work in, and where it holds the last axis."""
     layout = low.prefer([name])
-    return layout, _last_axis(layout)
-
-
-def _last_axis(layout: Layout) -> int:
-    return 1 if layout == "first" else -1
+    return layout, 1 if layout == "first" else -1
 
 
 @FLOAT.row(OP)
@@ -105,14 +101,10 @@ QUANTISE.add(OP, QuantRule("real"))
 RANGE.add(OP, (0.0, 1.0))
 
 
-@RELEVANT.row(OP, SHIFT)
-def relevant(low: Lowering, node: Node, value: str, layout: Layout) -> str:
-    """Further than REACH below the largest of its row every value is as good as minus infinity."""
-    if node.attrs["beta"] <= 0:
-        return value
-    axis = low.const(np.array([_last_axis(layout)], np.int64))
-    reach = low.const(np.asarray(REACH / node.attrs["beta"], np.float32))
-    return str(low.op("Max", [value, low.op("Sub", [low.op("ReduceMax", [value, axis], keepdims=1), reach])]))
+@FADES.row(OP, SHIFT)
+def fades(node: Node) -> float:
+    beta = float(node.attrs["beta"])
+    return REACH / beta if beta > 0 else 0.0
 
 
 @FIXED_EXPAND.row(OP)

@@ -9,6 +9,7 @@ from sgs.ir.graph import Graph
 from sgs.ir.verify import verify
 from sgs.passes.channel_shuffle import channel_shuffle
 from sgs.passes.depth_to_space import depth_to_space
+from sgs.passes.factor_normalisation import factor_normalisation
 from sgs.passes.fold_batch_norm import fold_batch_norm
 from sgs.passes.fold_constants import fold_constants
 from sgs.passes.fold_gather import fold_gather
@@ -44,6 +45,7 @@ ARITHMETIC: Sequence[Pass] = (
     merge_duplicates,
     fold_identity,
     hoist_arithmetic,
+    factor_normalisation,
     fold_batch_norm,
     fold_gather,
     fold_pad,

@@ -28,7 +28,7 @@ from sgs.numeric.types import DType
 from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
 from sgs.quant.plan import MacChoice, QuantPlan
 from sgs.quant.prepare import FUNCTION, kind_of, range_sources
-from sgs.registry import FIXED_EXPAND, OPERATOR, QUANTISE
+from sgs.registry import FADES, FIXED_EXPAND, OPERATOR, QUANTISE
 
 WEIGHT_TYPE = {4: DType.INT4, 8: DType.INT8, 16: DType.INT16}  # of a sum of products, by its precision
 _FAR = 1e38  # what infinities that mark a place become: all codes of it stand for binary32 numbers
@@ -186,6 +186,18 @@ def build_groups(graph: Graph) -> dict[str, _Group]:
     return group
 
 
+def _fading(graph: Graph) -> dict[str, float]:
+    """Tensor → how far below the others its values no longer count, to whoever reads it through moving operators."""
+    found: dict[str, float] = {}
+    for node in reversed(graph.nodes):
+        if node.op in FADES and node.inputs[0] is not None:
+            found[node.inputs[0]] = max(found.get(node.inputs[0], 0.0), FADES[node.op](node))
+        elif node.op not in FADES and kind_of(node) == "move":
+            distance = max((found.get(name, 0.0) for name in node.outputs), default=0.0)
+            found.update((name, max(found.get(name, 0.0), distance)) for name in moved_operands(node))
+    return found
+
+
 class FixedBuilder:
     """Builds the fixed graph in one walk. Used through `build_fixed`."""
 
@@ -201,19 +213,22 @@ class FixedBuilder:
         self._movers = {name: node for node in moving for name in moved_results(node)}
         self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
         self._range_sources = range_sources(prepared)
+        self._fading = _fading(prepared)
 
     # -- storage -------------------------------------------------------------------------------------------------------
     def _range(self, name: str, dtype: DType) -> tuple[float, float]:
         """What codes of a tensor must cover: all of it in INT16, the clipped range (where the plan has one) in
         UINT8.
         """
+        below = 0.0  # room for what marks a place
         while name in self._range_sources:
+            below = max(below, self._fading.get(name, 0.0))
             name = self._range_sources[name]
         tensor = self.source[name]
         if tensor.data is not None:
-            return float(tensor.data.min(initial=0)), float(tensor.data.max(initial=0))
+            return float(tensor.data.min(initial=0)) - below, float(tensor.data.max(initial=0))
         chosen = self.plan.range_of(name, narrow=dtype is DType.UINT8)
-        return chosen.low, chosen.high
+        return chosen.low - below, chosen.high
 
     def separate(self) -> None:
         """Take what moving operators join out of groups that are held as real numbers."""

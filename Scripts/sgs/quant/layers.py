@@ -20,7 +20,7 @@ from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.quant.boundary import codes_of_inputs
-from sgs.quant.masks import relevant_readers
+from sgs.quant.masks import fading_tensors
 from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan
 from sgs.quant.prepare import range_sources
@@ -177,7 +177,7 @@ class _Comparison:
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
         self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
-        marked = {*range_sources(core), *relevant_readers(core)}
+        marked = {*range_sources(core), *fading_tensors(core)}
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
         self._segments = _split(graph)
         self._place()

@@ -2,24 +2,25 @@
 
 What a mask hides from a softmax is -10^4, the lowest binary32 or minus infinity there, and would leave the other values
 a handful of codes. A softmax does not see how far below the largest of its row a value is, once that is far enough
-(`RELEVANT` rows): tensors that only such operators read are measured as if nothing in them were lower than that, and
-what is lower saturates.
+(`FADES` rows): tensors that only such operators read are measured as if nothing in them were lower than that, and what
+is lower saturates.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from sgs.engine.lowering import SessionBuilder
 from sgs.ir import Graph, Node
-from sgs.registry import RELEVANT
+from sgs.registry import FADES, Layout
 
 LARGEST = 1e30  # of constants in networks that are quantised: what is larger, or infinite, only marks a place
 
 
 def bound_constants(graph: Graph) -> None:
     """Bring constants of masks that are beyond ±LARGEST back to it, in place, so that ranges stay finite. Constants of
-    masks are those that reach nothing but what `relevant_readers` finds."""
-    reached, hidden = _readers(graph), set(relevant_readers(graph))
+    masks are those that reach nothing but what `fading_tensors` finds."""
+    reached, hidden = _readers(graph), set(fading_tensors(graph))
     for name in [*(name for node in reversed(graph.nodes) for name in node.outputs), *graph.tensors]:
         made = [result for node in reached.get(name, []) for result in node.outputs]
         if made and name not in graph.outputs and hidden.issuperset(made):
@@ -38,25 +39,32 @@ def _readers(graph: Graph) -> dict[str, list[Node]]:
     return readers
 
 
-def relevant_readers(graph: Graph) -> dict[str, Node]:
-    """Tensor → the operator that tells which of its values matter, of those that nothing else reads, directly or
-    through a RESHAPE that keeps its rows."""
+def fading_tensors(graph: Graph) -> dict[str, float]:
+    """Tensor → how far below the largest of its row values make no difference, of those that nothing else reads than
+    operators for which that is so, directly or through a RESHAPE that keeps the rows."""
     readers = _readers(graph)
-    found: dict[str, Node] = {}
+    found: dict[str, float] = {}
     for node in reversed(graph.nodes):
         for name in node.outputs:
-            nodes = [_reader(graph, reader, found) for reader in readers.get(name, [])]
-            first = nodes[0] if nodes and name not in graph.outputs else None
-            if first is not None and all(n is not None and (n.op, n.attrs) == (first.op, first.attrs) for n in nodes):
-                found[name] = first
+            distances = [_distance(graph, reader, found) for reader in readers.get(name, [])]
+            if distances and all(distances) and name not in graph.outputs:
+                found[name] = max(distances)
     return found
 
 
-def _reader(graph: Graph, node: Node, found: dict[str, Node]) -> Node | None:
-    """The operator behind a reader that tells which values matter."""
-    if node.op in RELEVANT:
-        return node
+def _distance(graph: Graph, node: Node, found: dict[str, float]) -> float:
+    """How far below the largest of its row of operand 0 values make no difference to a node; 0 where all do."""
+    if node.op in FADES:
+        return FADES[node.op](node)
     if node.op != "RESHAPE":
-        return None
+        return 0.0
     x, y = graph[node.inputs[0] or ""], graph[node.outputs[0]]
-    return found.get(y.name) if x.shape[-1:] == y.shape[-1:] else None
+    return found.get(y.name, 0.0) if x.shape[-1:] == y.shape[-1:] else 0.0
+
+
+def raised(builder: SessionBuilder, value: str, distance: float, layout: Layout) -> str:
+    """A session value with everything that is further than that below the largest of its row brought up to there."""
+    axis = builder.const(np.array([1 if layout == "first" else -1], np.int64))
+    floor = builder.op("ReduceMax", [value, axis], keepdims=1)
+    floor = builder.op("Sub", [floor, builder.const(np.asarray(distance, np.float32))])
+    return str(builder.op("Max", [value, floor]))

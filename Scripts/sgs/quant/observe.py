@@ -22,10 +22,10 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._mac import real_bounds
 from sgs.quant.bins import BINS, Bins, count
-from sgs.quant.masks import bound_constants, relevant_readers
+from sgs.quant.masks import bound_constants, fading_tensors, raised
 from sgs.quant.prepare import kind_of
 from sgs.quant.propagate import Extrema, channels, reduced
-from sgs.registry import FLOAT, RANGE, RELEVANT, Layout
+from sgs.registry import FLOAT, RANGE, Layout
 
 Feeds = Mapping[str, Array]
 LANE_BYTES = 1 << 30  # what the activations of all pictures in flight may take
@@ -148,7 +148,7 @@ class ExtremaObserver:
         bounded = graph.copy()
         bound_constants(bounded)
         self._graph = needed_for(bounded, names)
-        self._relevant = relevant_readers(graph)
+        self._fading = fading_tensors(graph)
         producers = graph.producers()
         self._signed = {name for name in names if name not in producers or not never_negative(producers[name])}
         # Maxima and minima do not see a NaN: where an operator can make one of finite numbers, a sum looks for it.
@@ -168,9 +168,8 @@ class ExtremaObserver:
             tensor, layout = self._graph[name], builder.layouts(name)[0]
             asked = {"ReduceSum": name in self._doubted, "ReduceMin": name in self._signed, "ReduceMax": True}
             zeros, value = builder.const(np.zeros(channels(tensor), np.float32)), builder.codes(name, layout)
-            if name in self._relevant:
-                reader = self._relevant[name]
-                value = RELEVANT[reader.op](builder, reader, value, layout)
+            if name in self._fading:
+                value = raised(builder, value, self._fading[name], layout)
             rows += [reduced(builder, tensor, op, layout, value) if wanted else zeros for op, wanted in asked.items()]
         rows.reverse()
         builder.add_output("tally", builder.op("Concat", rows, axis=0), (self._owner.size,))

@@ -16,9 +16,9 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.quant.masks import bound_constants, relevant_readers
+from sgs.quant.masks import bound_constants, fading_tensors
 from sgs.quant.normalisation import with_normalisations
-from sgs.registry import QUANTISE, RANGE_FROM, REAL
+from sgs.registry import MOVE, QUANTISE, RANGE_FROM, REAL
 
 FUNCTION = "FUNCTION"  # exists only between `prepare` and the fixed graph; attr "expression"
 EQUALISE = "equalise"  # attr, True on a node with a constant [C] of channel equalisation; exists only in memory
@@ -112,17 +112,30 @@ def _function_node(graph: Graph, result: str, root: str, steps: Sequence[Node]) 
 
 
 def range_sources(graph: Graph) -> dict[str, str]:
-    """Result of a prepared or fixed graph → the operand that gives it its range. Others have a range of their own,
-    among them those of which only some values matter (quant/masks.py)."""
-    own = relevant_readers(graph)
+    """Tensor → the one that gives it its range, for results that hold markers beside values: of the operators that put
+    them there, and of those that only copy such results. Those of which only some values matter (quant/masks.py) have a
+    range of their own."""
+    own = fading_tensors(graph)
     found: dict[str, str] = {}
     for node in graph.nodes:
-        row = RANGE_FROM.get(node.op)
-        index = None if row is None else row(node, graph.operands(node))
-        source = None if index is None else node.inputs[index]
+        source = _marked_from(graph, node) or next((name for name in _copied(node) if name in found), None)
         if source is not None:
             found.update((name, source) for name in node.outputs if name not in own)
     return found
+
+
+def _copied(node: Node) -> list[str]:
+    """What an operator copies as it is, all of it or a part."""
+    rule = QUANTISE.get(node.op)
+    if node.op not in MOVE or rule is None or rule.moved is None:
+        return []
+    return [name for index in rule.moved(node) if (name := node.inputs[index]) is not None]
+
+
+def _marked_from(graph: Graph, node: Node) -> str | None:
+    row = RANGE_FROM.get(node.op)
+    index = None if row is None else row(node, graph.operands(node))
+    return None if index is None else node.inputs[index]
 
 
 def kind_of(node: Node) -> str:

@@ -20,7 +20,7 @@ from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.quant.edit import moved_operands
-from sgs.quant.masks import relevant_readers
+from sgs.quant.masks import fading_tensors
 from sgs.quant.prepare import FUNCTION, Expression, kind_of, prepare, range_sources
 from sgs.registry import FLOAT, Layout
 
@@ -187,7 +187,7 @@ class Propagation:
     def of(float_graph: Graph) -> Propagation:
         graph = prepare(float_graph)
         names = observed_tensors(graph)
-        known, masked = set(names), relevant_readers(graph)
+        known, masked = set(names), fading_tensors(graph)
         nodes = [n for n in graph.nodes if _traceable(graph, n, known) and not masked.keys() & set(n.outputs)]
         moved = {name for node in nodes for name in node.outputs}
         roots = dict.fromkeys(name for node in nodes for name in moved_operands(node) if name not in moved)
