@@ -186,17 +186,33 @@ class RandomGraph:
     def combination(self) -> None:
         """Of two tensors, one of which may be broadcast."""
         a, op = self._wide(), self._one_of(("ADD", "SUB", "MUL", "MAXIMUM"))
-
-        def fits(b: Tensor) -> bool:
-            pairs = zip(a.shape, b.shape, strict=False)
-            return b.dtype is a.dtype and len(b.shape) == len(a.shape) and all(p == q or 1 in (p, q) for p, q in pairs)
-
-        b = self._one_of([tensor for tensor in self._tensors if fits(tensor)])
+        b = self._fitting(a)
         if op == "MAXIMUM":
             self._add(self._build(op, a, b), a.dtype)
         else:
             result = self._build(op, a, b, activation=self._one_of(("NONE", "RELU")))
             self._add(result, self._one_of((DType.UINT8, DType.INT16, DType.INT16)))
+
+    def _fitting(self, a: Tensor) -> Tensor:
+        """A tensor that broadcasts with another one of its type."""
+
+        def fits(b: Tensor) -> bool:
+            pairs = zip(a.shape, b.shape, strict=False)
+            return b.dtype is a.dtype and len(b.shape) == len(a.shape) and all(p == q or 1 in (p, q) for p, q in pairs)
+
+        return self._one_of([tensor for tensor in self._tensors if fits(tensor)])
+
+    def selecting(self) -> None:
+        """Of two tensors by a comparison, or a tensor in whole numbers."""
+        a = self._wide()
+        if self._chance(0.3):
+            self._add(self._build("CAST", self._build("CAST", a, to="INT32"), to="FLOAT32"), DType.INT16)
+            return
+        b = self._fitting(a)
+        mask = self._build(self._one_of(("LESS", "GREATER_EQUAL", "NOT_EQUAL")), a, b)
+        if self._chance(0.3):
+            mask = self._build("LOGICAL_NOT", mask)
+        self._add(self._build("SELECT_V2", mask, a, b), self._one_of(ACTIVATIONS))
 
     def requantising(self) -> None:
         self._add(self._build("QUANTIZE", self._tensor()), self._one_of(ACTIVATIONS))
@@ -251,7 +267,8 @@ class RandomGraph:
         def outline(tensor: Tensor) -> tuple[int, ...]:
             return (len(tensor.shape), *tensor.shape[:axis], -1, *tensor.shape[axis + 1 :])
 
-        fitting = [t for t in self._tensors if t.dtype is a.dtype and outline(t) == outline(a)]
+        alike = [t for t in self._tensors if t.dtype is a.dtype and len(t.shape) == len(a.shape)]
+        fitting = [t for t in alike if outline(t) == outline(a)]
         parts = self._shuffled([a, *(self._one_of(fitting) for _ in range(self._number(1, 3)))])
         self._moved("CONCATENATION", *parts, axis=axis)
 
@@ -361,6 +378,7 @@ OPERATORS: dict[Callable[[RandomGraph], None], tuple[float, ...]] = {
     RandomGraph.gathering: (0, 0, 1, 0),
     RandomGraph.repeating: (0.3, 1, 1, 0.2),
     RandomGraph.constant: (0, 0.4, 0.3, 0),
+    RandomGraph.selecting: (0, 0, 2, 0),
 }
 
 
