@@ -123,11 +123,13 @@ def peer_seconds(file: Path, folder: Path) -> tuple[float, str] | None:
     python = os.environ.get("ONNX2TF_PYTHON")
     if not python:
         return None
-    command = [python, "-m", "onnx2tf", "-i", str(file), "-o", str(folder / "peer"), "-n", "-nuo"]
+    command = [python, "-m", "onnx2tf", "-i", str(file.resolve()), "-o", str(folder / "peer"), "-n", "-nuo"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
+    # pictures that it would fetch from the network, for a check of its own
+    np.save(folder / "calibration_image_sample_data_20x128x128x3_float32.npy", np.zeros((20, 128, 128, 3), np.float32))
     start = time.perf_counter()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=600)
     except subprocess.TimeoutExpired:
         return 600.0, "timeout"
     made = any((folder / "peer").glob("*.tflite"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sgs.cli.names import check_outputs, debug_path, float_path
@@ -56,9 +57,13 @@ def _body(argv: list[str]) -> int:
     debug = debug_path(target)
     check_outputs([target, debug], inputs(options))
     _, imported, graph = convert(options)
-    with atomic_outputs(debug, target) as (debug_file, target_file):
-        write_sim(imported, debug_file, stage="debug")
-        write_sim(graph, target_file, stage="float")
+    with atomic_outputs(debug, target) as (debug_file, target_file), ThreadPoolExecutor(2) as pool:
+        files = [
+            pool.submit(write_sim, imported, debug_file, stage="debug"),
+            pool.submit(write_sim, graph, target_file, stage="float"),
+        ]
+        for file in files:
+            file.result()
     print(f"Float model at: {target}")
     return 0
 
