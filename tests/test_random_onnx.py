@@ -15,8 +15,8 @@ from sgs.registry import ONNX_EXAMPLES
 @settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_networks(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
-    model = build(lambda sequence: data.draw(st.sampled_from(list(sequence))), largest=6)
-    check(model, tmp_path_factory.getbasetemp())
+    model, feeds = build(lambda sequence: data.draw(st.sampled_from(list(sequence))), largest=6)
+    check(model, feeds, tmp_path_factory.getbasetemp())
 
 
 def test_nearly_every_operator_can_be_drawn() -> None:
@@ -34,9 +34,9 @@ def test_a_wrong_result_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     import random_onnx
 
-    model = build(random.Random(3).choice)
-    assert check(model, tmp_path) == ""
+    model, feeds = build(random.Random(3).choice)
+    assert check(model, feeds, tmp_path) == ""
     truth = random_onnx.run_onnx
     monkeypatch.setattr(random_onnx, "run_onnx", lambda *args: {k: v + 0.5 for k, v in truth(*args).items()})
     with pytest.raises(AssertionError, match="differ"):
-        check(model, tmp_path)
+        check(model, feeds, tmp_path)

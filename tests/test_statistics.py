@@ -72,7 +72,7 @@ def float_examples() -> list[tuple[str, Graph]]:
     return [
         (f"{op}-{index}", graph)
         for op in OPERATOR
-        if OPERATOR[op].stage != "fixed"
+        if OPERATOR[op].stage != "fixed" and not OPERATOR[op].no_integers
         for index, graph in enumerate(EXAMPLES[op]())
         if observed_tensors(graph)
     ]

@@ -232,6 +232,7 @@ class _Walk:
         self._walk()
         for name in self.output_names:
             self._check_output(name)
+            self._check_output_shape(name)
         if not self.problems:
             self._add_outputs()
             self.graph.prune()
@@ -251,6 +252,16 @@ class _Walk:
             except ValueError as error:
                 kind = self.values[name].dtype
                 self._report(f"output '{name}' has element type {kind}, which no graph holds").__cause__ = error
+
+    def _check_output_shape(self, name: str) -> None:
+        """Compare what the caller says of an output, if anything, with what it is."""
+        known: Tensor | Array | None = self.tensors.get(name, self.values.get(name))
+        wanted = self.output_shapes.get(name)
+        if wanted is not None and known is not None and tuple(wanted) != tuple(known.shape):
+            told, is_ = (",".join(map(str, shape)) for shape in (wanted, known.shape))
+            self._report(
+                f"output '{name}' has the shape [{is_}], not [{told}]", remedy="--outputs takes names alone too"
+            )
 
     def _record(self) -> dict[str, Any]:
         proto = self.source.proto

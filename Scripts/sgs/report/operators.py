@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from onnx import helper
 
 import sgs.ops  # noqa: F401  (fills the tables)
@@ -98,7 +99,7 @@ operator that is not listed, but that the ONNX standard defines by others, is re
 
 def operators_page() -> str:
     """The page, Markdown."""
-    becomes = ((f"`{op}`", coded(_imported(op)) or "nothing, it is left out") for op in IMPORT_ONNX)
+    becomes = ((f"`{op}`", _becomes(op)) for op in IMPORT_ONNX)
     return "\n".join(
         (
             INTRODUCTION,
@@ -204,14 +205,20 @@ class _Recorder(NodeContext):
         return super().emit_many(op, operands, **attrs)
 
 
-def _imported(op: str) -> list[str]:
+def _becomes(op: str) -> str:
     """What an ONNX operator becomes, over all of its examples."""
-    return sorted(set().union(*(_emitted(case) for case in ONNX_EXAMPLES[op])))
+    cases = [case for case in ONNX_EXAMPLES[op] if case.inputs]
+    if not cases:  # no implementation to compare with, or a result that does not depend on inputs
+        return "a constant, or what its operands ask for"
+    return coded(sorted(set().union(*map(_emitted, cases)))) or "nothing, it is left out"
 
 
 def _emitted(case: OnnxCase) -> set[str]:
     builder = GraphBuilder()
-    tensors = {name: builder.input(name, shape) for name, shape in case.inputs.items()}
+    tensors = {
+        name: builder.input(name, shape, DType.of(as_graph_data(np.zeros(0, case.types.get(name, "float32"))).dtype))
+        for name, shape in case.inputs.items()
+    }
     for name, value in case.constants.items():
         data = as_graph_data(value)
         tensors[name] = Tensor(name, data.shape, DType.of(data.dtype), data)
