@@ -190,7 +190,7 @@ def without(monkeypatch: pytest.MonkeyPatch, *ops: str) -> None:
     known = {op: row for op, row in IMPORT_ONNX._rows.items() if op not in ops}
     monkeypatch.setattr(IMPORT_ONNX, "_rows", known)
     names = frozenset(known) | {"Constant", "ConstantOfShape", "Range", "Shape", "Size"}
-    monkeypatch.setattr("sgs.frontends.onnx_import._KNOWN", names)
+    monkeypatch.setattr("sgs.frontends.onnx_walk._KNOWN", names)
 
 
 def test_bodies_know_the_types_of_operands_inside_a_network(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import sgs.ops  # noqa: F401  (fills the tables)
 from onnx_compare import assert_same, save
 from onnx_snippets import Net, conv_chain, from_tensorflow
 from sgs.errors import UserError
-from sgs.frontends import onnx_import, onnx_model, onnx_simplify
+from sgs.frontends import onnx_import, onnx_model, onnx_simplify, onnx_walk
 from sgs.frontends.onnx_import import import_onnx
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.passes.pipeline import optimise
@@ -389,7 +389,7 @@ def test_when_onnxsim_is_tried(
     make: Callable[[], ModelProto], options: Any, tries: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done: list[bool] = []
-    plain = onnx_import._Walk.run
+    plain = onnx_walk.ImportWalk.run
 
     def failing(source: Any, ports: Any) -> None:
         done.append(True)
@@ -399,7 +399,7 @@ def test_when_onnxsim_is_tried(
         return plain(walk)
 
     monkeypatch.setattr(onnx_import, "simplified", failing)
-    monkeypatch.setattr(onnx_import._Walk, "run", watched)
+    monkeypatch.setattr(onnx_walk.ImportWalk, "run", watched)
     if make is conv_chain:
         import_onnx(save(make(), tmp_path), **options)
     else:

@@ -27,9 +27,10 @@ from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, raise_all
-from sgs.frontends.onnx_import import Layouts, import_model
+from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import Shape, assumed_shapes, check_file, complete_model, load_model
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
+from sgs.frontends.onnx_walk import Layouts
 from sgs.img import Image
 from sgs.ir import Graph
 from sgs.passes.explain_layout import explain_layout

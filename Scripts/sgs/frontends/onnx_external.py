@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from sgs.config.nearest import listing
 from sgs.errors import UserError, raise_all
-from sgs.frontends.onnx_walk import NAMED, tensors_of
+from sgs.frontends.onnx_message import NAMED, tensors_of
 from sgs.numeric.quantise import Array
 
 INLINE_LIMIT = 64 << 10  # bytes up to which values go into the message, where ONNX's shape inference sees them

@@ -10,8 +10,8 @@ from typing import Any
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from sgs.frontends.onnx_external import bytes_in_file
+from sgs.frontends.onnx_message import inner_graphs, nodes_of, tensors_of
 from sgs.frontends.onnx_model import port_of
-from sgs.frontends.onnx_walk import inner_graphs, nodes_of, tensors_of
 
 
 def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:

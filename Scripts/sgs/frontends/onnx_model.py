@@ -20,7 +20,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, in
 
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
-from sgs.frontends.onnx_walk import texts_of
+from sgs.frontends.onnx_message import texts_of
 from sgs.numeric.quantise import Array
 
 _DEFAULT_DOMAINS = ("", "ai.onnx")

@@ -1,0 +1,69 @@
+"""Everything that there is in an ONNX message, the bodies of control flow and of functions included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+NAMED = "initializer"  # what `tensors_of` calls those of the main graph
+
+
+def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that a node holds itself."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def inner_graphs(proto: ModelProto) -> Iterator[GraphProto]:
+    """The bodies of control flow, however deep."""
+    pending: list[NodeProto] = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]
+    while pending:
+        for graph in bodies_of(pending.pop()):
+            yield graph
+            pending.extend(graph.node)
+
+
+def nodes_of(proto: ModelProto) -> Iterator[NodeProto]:
+    """Every node of the graph, of functions and of bodies."""
+    yield from proto.graph.node
+    for function in proto.functions:
+        yield from function.node
+    for graph in inner_graphs(proto):
+        yield from graph.node
+
+
+def tensors_of(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:
+    """(what it is, tensor) of every tensor."""
+    yield from ((NAMED, tensor) for tensor in proto.graph.initializer)
+    yield from (("constant", tensor) for graph in inner_graphs(proto) for tensor in graph.initializer)
+    for node in nodes_of(proto):
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield "constant", attribute.t
+            yield from (("constant", tensor) for tensor in attribute.tensors)
+
+
+def texts_of(proto: ModelProto) -> Iterator[str | bytes]:
+    """Every name; bytes are one that is not UTF-8."""
+    yield from (proto.producer_name, proto.producer_version, proto.domain)
+    yield from (entry.domain for entry in proto.opset_import)
+    for function in proto.functions:
+        yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
+    for graph in (proto.graph, *inner_graphs(proto)):
+        yield graph.name
+        yield from (tensor.name for tensor in graph.initializer)
+        yield from _texts_of_values((*graph.input, *graph.output, *graph.value_info))
+    for node in nodes_of(proto):
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+    for _, tensor in tensors_of(proto):
+        yield from (text for entry in tensor.external_data for text in (entry.key, entry.value))
+
+
+def _texts_of_values(values: Iterable[ValueInfoProto]) -> Iterator[str | bytes]:
+    for value in values:
+        yield value.name
+        yield from (text for dim in value.type.tensor_type.shape.dim for text in (dim.dim_param, dim.denotation))
