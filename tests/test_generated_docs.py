@@ -72,7 +72,8 @@ def test_every_rule_that_users_read_is_told() -> None:
 
 def test_what_onnx_operators_become() -> None:
     becomes = {coded(op)[0]: coded(ours) for op, ours in rows(OPERATORS, "ONNX operator", "becomes")}
-    assert becomes["Conv"] == ["CONV_2D", "DEPTHWISE_CONV_2D"]
+    assert {"CONV_2D", "DEPTHWISE_CONV_2D"} <= set(becomes["Conv"])
+    assert becomes["Gelu"] == ["GELU"]
     assert becomes["Identity"] == []
     assert {op for ours in becomes.values() for op in ours} <= set(OPERATOR)
 

@@ -20,9 +20,9 @@ def test_random_networks(data: st.DataObject, tmp_path_factory: pytest.TempPathF
 
 
 def test_nearly_every_operator_can_be_drawn() -> None:
-    """Those that cannot have examples of other operator sets only."""
+    """Those that cannot have examples of other operator sets, or of integers, only."""
     drawn = {op for opset in OPSETS for op in cases(opset)}
-    assert len(drawn) >= 0.8 * len(list(ONNX_EXAMPLES))
+    assert len(drawn) >= 0.75 * len(list(ONNX_EXAMPLES))
 
 
 def test_what_jumps_is_not_called_exact() -> None:
