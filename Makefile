@@ -9,12 +9,16 @@
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
 # make bench-compiler   measure the compiler on every network and chip, and its allocators on the MiniMalloc instances
+# make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
+#              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
 # make clean   remove everything that these targets made
 #
-# Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x".
+# Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
+#           EXTRAS=test,networks (what to install for the tests: with networks also those that PyTorch exports).
 
 PYTHON ?= python3
 JOBS ?= 2
+EXTRAS ?= test
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
@@ -34,7 +38,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-import clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -86,6 +90,11 @@ bench-compiler: $(VENV)/.core
 	$(PY) bench/compiler.py --out build/compiler.json $(BENCH_ARGS); status=$$?; \
 	if [ -n "$$SGS_TEST_DATA" ]; then $(PY) bench/minimalloc.py "$$SGS_TEST_DATA/minimalloc" || status=1; fi; exit $$status
 
+# The networks lie in build/torch_networks, the record in build/.
+bench-import: $(VENV)/.test
+	$(PY) bench/onnx_import.py --out build/onnx_import.json $(BENCH_ARGS); status=$$?; \
+	$(PY) -W ignore tests/onnx_backend.py || status=1; exit $$status
+
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -96,7 +105,7 @@ $(VENV)/.core: pyproject.toml | $(VENV)/.created
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(VENV)/.created
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[$(EXTRAS)]'
 	touch $(VENV)/.core $@
 
 $(VENV)/.created:
