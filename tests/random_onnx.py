@@ -216,7 +216,7 @@ def check(model: ModelProto, feeds: dict[str, Any], folder: Path) -> str:
             value = value.transpose(0, 2, 3, 1)
         assert found[name].shape == value.shape, f"{name}: shape {found[name].shape}, expected {value.shape}"
         wide = value.astype(np.float64)
-        finite = np.abs(wide[np.isfinite(wide)]).max(initial=0.01)
+        finite = np.abs(wide[np.isfinite(wide)]).max(initial=0.1)  # sums of what is up to LARGEST may cancel
         close = np.isclose(found[name].astype(np.float64), wide, rtol=1e-4, atol=1e-4 * finite, equal_nan=True)
         assert close.all(), f"{name}: {int(np.sum(~close))} of {close.size} differ"
     return ""

@@ -212,3 +212,12 @@ def test_an_operator_whose_body_is_not_supported_is_refused_itself(monkeypatch: 
     net = Net(opset=20)
     with pytest.raises(UserError, match="operator Gelu is not supported"):
         imported(net.model(net("Gelu", net.input("x", 3, 5))))
+
+
+@pytest.mark.parametrize("op", ["Identity", "If", "Loop", "SequenceAt", "SplitToSequence"])
+def test_nodes_without_operands_are_refused(op: str) -> None:
+    port = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([helper.make_node(op, [], ["y"], name="bare")], "net", [], [port])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(UserError, match="bare"):
+        imported(model)

@@ -228,7 +228,7 @@ class ImportWalk:
 
     def _handler(self, node: NodeProto) -> Callable[[Walk, NodeProto], list[Item]] | None:
         """What solves a node of control flow, or on sequences."""
-        if _key(node) == "Identity" and node.input[0] in self.sequences:
+        if _key(node) == "Identity" and next(iter(node.input), "") in self.sequences:
             return IDENTITY
         return HANDLERS.get(_key(node))
 
