@@ -38,7 +38,7 @@ def as_graph_data(value: Array) -> Array:
     """
     kind = value.dtype
     if kind.kind == "f" or kind.name.startswith(("bfloat", "float")):
-        return value.astype(np.float32)
+        return value.astype(np.float32, copy=False)
     if kind in (np.int64, np.uint32, np.uint64):
         return np.clip(value, -(2**31), 2**31 - 1).astype(np.int32)
     if kind.name in _NARROW:

@@ -186,8 +186,8 @@ class _Scan:
         nodes: list[Item] = []
         formal = [value.name for value in body.input]
         axes, turns = self._of("scan_input_axes", count), self._of("scan_input_directions", count)
-        for name, axis, turn in zip(scanned, axes, turns, strict=True):
-            cut, entries = self._entries(name, axis, body.node)
+        for number, (name, axis, turn) in enumerate(zip(scanned, axes, turns, strict=True)):
+            cut, entries = self._entries(name, axis, body.node, f"{_stem(self.node)}/operand{number}")
             nodes += cut
             parts.append(entries[::-1] if turn else entries)
         if len({len(part) for part in parts}) > 1:
@@ -203,7 +203,7 @@ class _Scan:
         behind = Later(self.node, lambda: self._results(results, self.node.output[split:]))
         return [*nodes, *_copies(state, self.node.output), behind]
 
-    def _entries(self, name: str, axis: int, body: Sequence[NodeProto]) -> tuple[list[NodeProto], list[str]]:
+    def _entries(self, name: str, axis: int, body: Sequence[NodeProto], stem: str) -> tuple[list[NodeProto], list[str]]:
         """(nodes, the entries of an operand along an axis)."""
         shape = self.walk.shape_of(name)
         if shape is None:
@@ -213,7 +213,6 @@ class _Scan:
         if not 0 < steps <= MOST_STEPS or steps * len(body) > MOST_NODES:
             reason = f"{steps} steps, written out one by one"
             raise self.walk.unsupported(self.node, reason, "export the network with the loop outside of it")
-        stem = f"{_stem(self.node)}/{name}"
         pieces, entries = ([f"{stem}/{what}{i}" for i in range(steps)] for what in ("piece", "entry"))
         nodes = parted(name, [1] * steps, pieces, axis, self.walk.opset)
         for piece, entry in zip(pieces, entries, strict=True):

@@ -373,7 +373,7 @@ class ImportWalk:
 
     def _emitted(self, node: NodeProto) -> Sequence[Tensor]:
         self._check_operands(node)
-        operands = _aligned(node, [self._operand(name) for name in node.input])
+        operands = _aligned(self.builder, node, [self._operand(name) for name in node.input])
         self._foresee_sizes(node)
         context = NodeContext(
             self.builder,
@@ -480,16 +480,19 @@ def _all_reads(graph: GraphProto) -> set[str]:
     return found
 
 
-def _aligned(node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:
+def _aligned(builder: GraphBuilder, node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:
     """Before operator set 7, attribute `axis` said where the second operand's axes stand among the first one's."""
     attrs = {a.name: a.i for a in node.attribute if a.name in ("axis", "broadcast")}
     if not attrs.get("broadcast") or "axis" not in attrs or len(operands) != 2:
         return operands
     first, second = operands
-    if first is None or second is None or second.data is None:
+    if first is None or second is None:
         return operands
     axis = attrs["axis"] % len(first.shape)
     behind = (1,) * (len(first.shape) - axis - len(second.shape))
+    if second.data is None:
+        shape = second.shape + behind
+        return [first, builder("RESHAPE", second, name=node.name, output=f"{second.name}/aligned", shape=shape)]
     data = second.data.reshape(second.shape + behind)
     return [first, Tensor(second.name, data.shape, second.dtype, data)]
 

@@ -157,12 +157,14 @@ def add_elementwise(
     result: DType | None = None,
     divides: bool = False,
     operations: int = 2,
+    table: bool = True,
 ) -> None:
     """All rows of an elementwise operator with broadcasting, but for ONNX's.
 
     Operands are all of one of the carriers in `meanings`; `result` is its element type where it is not theirs.
     `divides`: operand 1 is a divisor, and never 0 in fixed graphs or in integers. `operations` of the vector unit are
-    done on every element. Attr `activation`, where there is one, clamps a real result.
+    done on every element. `table`: it may become part of a table, which is interpolated, so not where it jumps at every
+    turn. Attr `activation`, where there is one, clamps a real result.
     """
 
     def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
@@ -203,7 +205,8 @@ def add_elementwise(
     FIXED.add(op, lower)
     REFERENCE.add(op, reference)
     QUANTISE.add(op, QuantRule("real"))
-    REAL.add(op, _real(meanings, divides))
+    if table:
+        REAL.add(op, _real(meanings, divides))
     COST.add(op, cost)
     TILE.add(op, ELEMENTWISE)
     CONSTRAINTS.add(op, ())

@@ -152,6 +152,7 @@ def _add(op: str) -> None:
         sim=SimRow(options, activation=op in _FUSING),
         divides=op in ("DIV", "FLOOR_DIV", "FLOOR_MOD"),
         operations=2 if op in (*_FUSING, "MAXIMUM", "MINIMUM") else 3,
+        table=op not in ("FLOOR_DIV", "FLOOR_MOD"),
     )
 
 
@@ -171,7 +172,7 @@ def _is_mask(tensor: Tensor | None) -> bool:
         return False
     values = numbers(tensor, tensor.data)
     marked = is_marker(values)
-    return bool(marked.any() and ((values == 0) | marked).all())
+    return bool(marked.any() and (values == 0).any() and ((values == 0) | marked).all())
 
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------

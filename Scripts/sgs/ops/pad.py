@@ -38,6 +38,7 @@ from sgs.registry import (
 
 Paddings = tuple[tuple[int, int], ...]
 _NUMPY_MODE: dict[str, Literal["reflect", "symmetric"]] = {"REFLECT": "reflect", "SYMMETRIC": "symmetric"}
+ENDLESS = 1e30  # no value of a network is as large; what is, stands for infinity
 _MARKER = 0.9999e4  # from here on (BERT's -1e4, float16's -65504, float32's lowest) a fill is no value but a marker
 _LEAST_REAL = float(np.finfo(np.float32).min)
 
@@ -148,15 +149,15 @@ add_move("PAD", "zeros around a tensor", _lower, _pad, moved=_first, any_layout=
 add_move("PADV2", "a constant around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4, tile=_TILE)
 
 
-def is_marker(values: Array) -> Array:
-    """Whether numbers only mark a place, and have to lose (or win) against every value."""
-    return np.asarray(np.abs(values) >= _MARKER)
+def is_marker(values: Array, least: float = ENDLESS) -> Array:
+    """Whether numbers only mark a place, and have to lose (or win) against every value: from magnitude `least` on."""
+    return np.asarray(np.abs(values) >= least)
 
 
 @RANGE_FROM.row("PADV2")
 def range_from(node: Node, operands: Sequence[Tensor | None]) -> int | None:
     """The operand where the fill is a marker, such as the lowest float in front of a max pool."""
-    return 0 if is_marker(node.attrs["value"]) else None
+    return 0 if is_marker(node.attrs["value"], _MARKER) else None
 
 
 add_move(

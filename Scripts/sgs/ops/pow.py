@@ -84,7 +84,7 @@ def import_pow(ctx: ImportContext) -> list[Tensor]:
         return [in_integers(ctx, lambda x: ctx.emit("POW", x, powers), [base])]
     exponent = retyped(ctx, exponent, DType.FLOAT32)
     one = _single(exponent)
-    if one is None or len(exponent.shape) > len(base.shape):
+    if one is None or np.broadcast_shapes(base.shape, exponent.shape) != base.shape:
         return [ctx.emit("POW", base, exponent)]
     if one == 1:
         return [base]

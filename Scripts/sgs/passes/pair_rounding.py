@@ -17,7 +17,7 @@ from sgs.ops.quantize_linear import DEQUANTIZE, FAKE, QUANTIZE
 from sgs.passes.editor import Editor
 from sgs.registry import INFER, QUANTISE
 
-_FILLING = frozenset({"PAD", "SPACE_TO_BATCH_ND"})  # what they put beside the moved codes is code 0, not real 0
+_FILLING = frozenset({"PAD", "PADV2", "SPACE_TO_BATCH_ND"})  # what they put beside the moved is no code
 
 
 def pair_rounding(graph: Graph) -> int:
@@ -109,6 +109,8 @@ def _turn_real(edit: Editor, node: Node, source: Node) -> None:
             edit.set_input(node, index, _fake(edit, node, edit.producers[name], step))
     behind = []
     for position, (shape, dtype) in enumerate(INFER[node.op](node, graph.operands(node))):
+        if position in QUANTISE[node.op].apart:  # indices
+            continue
         codes = node.outputs[position]
         node.outputs[position] = real = graph.add_tensor(f"{codes}/real", shape, dtype).name
         attrs = {**source.attrs, "multiply": False}

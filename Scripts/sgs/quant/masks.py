@@ -12,13 +12,12 @@ import numpy as np
 
 from sgs.engine.lowering import SessionBuilder
 from sgs.ir import Graph, Node
+from sgs.ops.pad import ENDLESS
 from sgs.registry import FADES, Layout
-
-LARGEST = 1e30  # of constants in networks that are quantised: what is larger, or infinite, only marks a place
 
 
 def bound_constants(graph: Graph) -> None:
-    """Bring constants of masks that are beyond ±LARGEST back to it, in place, so that ranges stay finite. Constants of
+    """Bring constants of masks that are beyond ±ENDLESS back to it, in place, so that ranges stay finite. Constants of
     masks are those that reach nothing but what `fading_tensors` finds."""
     reached, hidden = _readers(graph), set(fading_tensors(graph))
     for name in [*(name for node in reversed(graph.nodes) for name in node.outputs), *graph.tensors]:
@@ -26,8 +25,8 @@ def bound_constants(graph: Graph) -> None:
         if made and name not in graph.outputs and hidden.issuperset(made):
             hidden.add(name)
     for tensor in (graph[name] for name in hidden):
-        if tensor.data is not None and tensor.dtype.is_float and np.abs(tensor.data).max(initial=0) > LARGEST:
-            tensor.data = np.clip(tensor.data, -LARGEST, LARGEST)
+        if tensor.data is not None and tensor.dtype.is_float and np.abs(tensor.data).max(initial=0) > ENDLESS:
+            tensor.data = np.clip(tensor.data, -ENDLESS, ENDLESS)
 
 
 def _readers(graph: Graph) -> dict[str, list[Node]]:

@@ -202,7 +202,9 @@ def _is_positive(edit: Editor, name: str) -> bool:
 
 
 def _passed(node: Node) -> list[int]:
-    """Operands whose values, or averages of them, are the results' values; a pad's zeros are no matter."""
+    """Operands whose values, or averages of them, are the results' values, beside numbers that are not negative."""
+    if node.op == "PADV2" and node.attrs["value"] < 0:
+        return []
     return _moved(node) or ([0] if node.op in _AVERAGES else [])
 
 
