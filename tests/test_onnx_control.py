@@ -221,3 +221,46 @@ def test_nodes_without_operands_are_refused(op: str) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     with pytest.raises(UserError, match="bare"):
         imported(model)
+
+
+# ---- how much --------------------------------------------------------------------------------------------------------
+
+
+def test_loops_inside_loops_have_one_limit() -> None:
+    net = Net()
+    x = net.input("x", 2)
+    net.initializers += [numpy_helper.from_array(np.array(v), n) for n, v in (("times", 60), ("yes", True))]
+    inner, read = [node("Neg", "t2", "u2")], "u2"
+    for depth in (2, 1, 0):
+        made = body(f"b{depth}", ["i", "go", f"t{depth}"], ["on", read], *inner, node("Identity", "go", "on"))
+        read = f"r{depth}"
+        inner = [node("Loop", f"times yes {f't{depth - 1}' if depth else x}", read, body=made)]
+    net.nodes += inner
+    with pytest.raises(UserError, match="come to more than 50000 nodes"):
+        imported(net.model(read))
+
+
+def test_functions_that_call_each_other_have_a_limit() -> None:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    functions = []
+    for level in range(7):
+        op, domain = ("Neg", "") if level == 0 else (f"f{level - 1}", "own")
+        calls = [helper.make_node(op, [f"v{k}"], [f"v{k + 1}"], domain=domain) for k in range(10)]
+        functions.append(helper.make_function("own", f"f{level}", ["v0"], ["v10"], calls, opsets))
+    ports = [helper.make_tensor_value_info(name, 1, [2]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("f6", ["x"], ["y"], domain="own")], "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=opsets, functions=functions, ir_version=8)
+    with pytest.raises(UserError, match="functions come to more than 200000 nodes"):
+        imported(model)
+    del model.functions[3:]
+    model.graph.node[0].op_type = "f2"
+    assert len(imported(model).nodes) == 1000
+
+
+def test_names_that_the_model_has_itself_are_not_taken() -> None:
+    net = Net()
+    x = net.input("x", 4, 3)
+    own = net("Neg", x, result="q/0")
+    net("SplitToSequence", x, np.array(2), result="q", axis=0)
+    with pytest.raises(UserError, match="defines 'q/0', as the model does"):
+        imported(net.model(net("SequenceAt", "q", np.array(0)), own))

@@ -15,6 +15,7 @@ from onnx import ModelProto, TensorProto, helper
 import sgs.ops  # noqa: F401  (fills the tables)
 from onnx_compare import assert_same, save
 from onnx_snippets import Net, conv_chain, from_tensorflow
+from sgs.engine import FloatEngine
 from sgs.errors import UserError
 from sgs.frontends import onnx_import, onnx_model, onnx_simplify, onnx_walk
 from sgs.frontends.onnx_import import import_onnx
@@ -455,3 +456,25 @@ def test_an_unsupported_operator_says_where_the_list_is(tmp_path: Path) -> None:
     model = net.model(net("Det", net.input("x", 1, 5, 5)))
     with pytest.raises(UserError, match=r"operator Det is not supported \(docs/OPERATORS.md lists the operators"):
         import_onnx(save(model, tmp_path))
+
+
+def test_integers_beyond_32_bits_are_refused_but_as_bounds(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 2, 3, dtype=TensorProto.INT64)
+    bounded = net.model(net("Clip", x, np.array(-(2**40)), np.array(2**40)))
+    assert_same(import_onnx(save(bounded, tmp_path)), bounded, high=90)
+    with pytest.raises(UserError, match="does not fit 32 bits"):
+        import_onnx(save(net.model(net("Add", x, np.array(3_000_000_000))), tmp_path))
+    net = Net()
+    big = net("Mul", net("Shape", net.input("x", 2, 3)), np.array(2**40))
+    with pytest.raises(UserError, match="a constant beyond 32 bits"):
+        import_onnx(save(net.model(big), tmp_path))
+
+
+def test_the_old_axis_aligns_computed_operands(tmp_path: Path) -> None:
+    net = Net(opset=6)
+    x, b = net.input("x", 2, 5, 5), net("Relu", net.input("b", 5))
+    graph = import_onnx(save(net.model(net("Add", x, b, axis=1, broadcast=1)), tmp_path))
+    feeds = {"x": np.arange(50, dtype=np.float32).reshape(2, 5, 5), "b": np.arange(5, dtype=np.float32)}
+    (value,) = FloatEngine(graph, threads=1).run(feeds).values()
+    assert np.array_equal(value, feeds["x"] + feeds["b"][:, None])

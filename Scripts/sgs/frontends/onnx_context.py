@@ -19,6 +19,8 @@ from sgs.numeric.types import DType
 from sgs.registry import IMPORT_ONNX
 
 _TURNING = "TRANSPOSE"
+# operators to which a bound beyond all values is as good as any other
+_BOUNDED = frozenset({"Clip", "Max", "Min", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"})
 _NARROW = {"int2": np.int8, "int4": np.int8, "uint2": np.uint8, "uint4": np.uint8}
 
 
@@ -147,8 +149,17 @@ class NodeContext:
         """File a constant operand in the graph, where it belongs once a row uses it."""
         graph = self.builder.graph
         if tensor.data is not None and graph.tensors.get(tensor.name) is not tensor:
+            self._check_width(tensor)
             tensor.name = graph.fresh(tensor.name)
             graph.tensors[tensor.name] = tensor
+
+    def _check_width(self, tensor: Tensor) -> None:
+        """Refuse integers that were saturated to 32 bits, but as bounds, where that makes no difference."""
+        source = self._values.get(tensor.name)
+        if source is None or source.dtype.kind not in "iu" or self._source_op in _BOUNDED or tensor.data is None:
+            return
+        if source.shape == tensor.shape and not np.array_equal(source, tensor.data):
+            raise self.refuse(f"its constant '{tensor.name}' does not fit 32 bits", "integers are held in 32 bits")
 
     def name_results(self, first_node: int, results: Sequence[Tensor]) -> None:
         """Give the tensors behind `results` the source's names.

@@ -126,6 +126,12 @@ def _put_in(tensor: TensorProto, raw: Array) -> None:
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
+def is_outside(location: str) -> bool:
+    """Whether a location does not stay below the folder that it is relative to, as far as its words say."""
+    pure = PurePosixPath(location)
+    return pure.is_absolute() or bool(PureWindowsPath(location).drive) or ".." in pure.parts
+
+
 class _DataFiles:
     """The data files in a model's folder, each mapped once."""
 
@@ -159,10 +165,9 @@ class _DataFiles:
 
     def _path(self, location: str) -> str:
         """The data file; it has to lie in the model's folder, links followed."""
-        pure = PurePosixPath(location)
         if not location or "\0" in location:
             raise _Fault("its external data name no file")
-        if pure.is_absolute() or PureWindowsPath(location).drive or ".." in pure.parts:
+        if is_outside(location):
             raise _Fault(f"its external data '{location}' lie outside the model's folder", _BESIDE)
         path, folder = (os.path.realpath(name) for name in (self._folder / location, self._folder))
         if not path.startswith(os.path.join(folder, "")):

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-from sgs.frontends.onnx_external import bytes_in_file
+from sgs.frontends.onnx_external import bytes_in_file, is_outside
 from sgs.frontends.onnx_message import inner_graphs, nodes_of, tensors_of
 from sgs.frontends.onnx_model import port_of
 
@@ -63,17 +63,20 @@ def _size(tensor: TensorProto) -> int:
 
 
 def _external_files(proto: ModelProto, folder: Path) -> list[dict[str, Any]]:
-    """Data files that tensors name, and how many do; their size, None for one that is not there."""
+    """Data files that tensors name, and how many do; their size, None for one that is not there, or that is outside of
+    the model's folder and so not looked at."""
     external = (tensor for _, tensor in tensors_of(proto) if tensor.data_location == TensorProto.EXTERNAL)
     entries = (entry.value for tensor in external for entry in tensor.external_data if entry.key == "location")
     return [
-        {"file": name, "tensors": count, "file_bytes": _file_size(folder / name)}
+        {"file": name, "tensors": count, "file_bytes": _file_size(folder, name)}
         for name, count in Counter(entries).items()
     ]
 
 
-def _file_size(path: Path) -> int | None:
+def _file_size(folder: Path, name: str) -> int | None:
+    if is_outside(name):
+        return None
     try:
-        return path.stat().st_size
+        return (folder / name).stat().st_size
     except (OSError, ValueError):
         return None

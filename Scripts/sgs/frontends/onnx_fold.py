@@ -36,6 +36,7 @@ _PLAIN = frozenset((
     "Size", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where",
 ))
 # fmt: on
+_OF_ANY_SIZE = frozenset({"MaxUnpool", "Col2Im", "CenterCropPad"})  # as an operand says
 _OLD_IR = 8  # every onnxruntime knows it
 _TOLD = 1024  # elements up to which an operand may say extents: shapes, pads, repeats ...
 
@@ -60,6 +61,8 @@ def evaluate(node: NodeProto, operands: Mapping[str, Array], opset: int) -> list
     operand_bytes = sum(operands[name].nbytes for name in names)
     sizes = result_sizes(node, operands, opset)
     if sum(size for _, size in sizes) > max(LARGEST_RESULT, operand_bytes):
+        return None
+    if node.op_type in _OF_ANY_SIZE and not all(size for _, size in sizes):
         return None
     inputs = {name: operands[name] for name in names}
     values = None if node.op_type in _PLAIN else _by_onnxruntime(node, inputs, opset)

@@ -9,7 +9,6 @@ from pathlib import Path
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.errors import UnsupportedOperator, UserError, raise_all
 from sgs.frontends.onnx_model import (
-    Port,
     SourceModel,
     input_ports,
     load_model,
@@ -104,11 +103,6 @@ def import_model(
         problems = found if problems is None else min(problems, found, key=len)
     raise_all(problems or [], stage="convert", file=source.path)
     raise AssertionError("unreachable")
-
-
-def import_problems(source: SourceModel, ports: Sequence[Port]) -> list[UserError]:
-    """All that keeps a model from being imported at the ports' shapes; nothing is simplified."""
-    return ImportWalk(source, ports, [port.name for port in source.outputs], {}, {}, {}).run()
 
 
 def _refuse_other_values(source: SourceModel) -> None:

@@ -35,6 +35,34 @@ def nodes_of(proto: ModelProto) -> Iterator[NodeProto]:
         yield from graph.node
 
 
+def inlined_nodes(proto: ModelProto, limit: int) -> int:
+    """How many nodes the graph has once local functions are inlined, as far as `limit`; a function that calls itself
+    has more than any limit. Functions inside bodies of control flow count as well."""
+    functions = {(f.domain, f.name, f.overload): list(f.node) for f in proto.functions}
+    known: dict[tuple[str, str, str], int] = {}
+
+    def nodes_below(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+        for node in nodes:
+            yield node
+            for body in bodies_of(node):
+                yield from nodes_below(body.node)
+
+    def count(nodes: Iterable[NodeProto], open_: frozenset[tuple[str, str, str]]) -> int:
+        total = 0
+        for node in nodes_below(nodes):
+            key = (node.domain, node.op_type, node.overload)
+            if key in open_:
+                return limit + 1
+            if key in functions and key not in known:
+                known[key] = count(functions[key], open_ | {key})
+            total += known.get(key, 1)
+            if total > limit:
+                return limit + 1
+        return total
+
+    return count(proto.graph.node, frozenset())
+
+
 def tensors_of(proto: ModelProto) -> Iterator[tuple[str, TensorProto]]:
     """(what it is, tensor) of every tensor."""
     yield from ((NAMED, tensor) for tensor in proto.graph.initializer)

@@ -20,9 +20,10 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, in
 
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
-from sgs.frontends.onnx_message import texts_of
+from sgs.frontends.onnx_message import inlined_nodes, texts_of
 from sgs.numeric.quantise import Array
 
+MOST_INLINED = 200_000  # nodes
 _DEFAULT_DOMAINS = ("", "ai.onnx")
 _AGAIN = "export or download the model again"
 
@@ -115,6 +116,8 @@ def normalised(
     """The model of a proto in memory, as `load_model` gives it; other frontends that speak ONNX start here."""
     opset = _default_opset(proto, path)
     if proto.functions:
+        if inlined_nodes(proto, MOST_INLINED) > MOST_INLINED:
+            raise refused(path, f"its functions come to more than {MOST_INLINED} nodes", _AGAIN)
         proto = inliner.inline_local_functions(proto)
     if proto.graph.sparse_initializer:
         raise refused(path, "holds sparse initializers", "export it with dense weights")

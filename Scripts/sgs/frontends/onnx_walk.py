@@ -42,6 +42,8 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.registry import IMPORT_ONNX
 
+MOST_WRITTEN = 50_000  # nodes of bodies, steps of loops among them
+MOST_FOLDED = 4 << 30  # bytes
 LARGEST_TENSOR = 2**31 - 1  # elements; .sim counts them in int32
 _log = logging.getLogger(__name__)
 _SHAPE_OF = {
@@ -86,6 +88,8 @@ class ImportWalk:
         self.sequences: dict[str, list[str]] = {}  # lists of values, by the names of their elements
         self.lost: set[str] = set()  # results of nodes that were refused
         self.defined = {name for node in source.proto.graph.node for name in node.output}
+        self.written = 0  # nodes that stand in for others
+        self.folded = 0  # bytes of constants that were computed
         self.problems: list[UserError] = []
         # those in another operator set than the model's: the others are inlined by now
         self.functions = {(f.domain, f.name, f.overload): f for f in source.proto.functions}
@@ -115,10 +119,13 @@ class ImportWalk:
             self._report(f"output '{name}' is computed by no node", remedy="export the model again")
         elif name in self.values and name not in self.tensors:
             try:
-                as_graph_data(self.values[name])
+                held = as_graph_data(self.values[name])
             except ValueError as error:
                 kind = self.values[name].dtype
                 self._report(f"output '{name}' has element type {kind}, which no graph holds").__cause__ = error
+            else:
+                if held.dtype.kind in "iu" and not np.array_equal(held, self.values[name]):
+                    self._report(f"output '{name}' is a constant beyond 32 bits, which no graph holds")
 
     def _check_output_shape(self, name: str) -> None:
         """Compare what the caller says of an output, if anything, with what it is."""
@@ -198,11 +205,27 @@ class ImportWalk:
         while queue:
             item, self.opset = queue.popleft()
             more = self._take(item) if isinstance(item, NodeProto) else self._expanded(item.node, item.make)
-            for made in more:
-                if isinstance(made, NodeProto):
-                    self.readers.update(dict.fromkeys(filter(None, made.input), True))
-                    self.inner.update((name, list(made.input)) for name in made.output if name not in self.inner)
-            queue.extendleft((made, self.opset) for made in reversed(more))
+            if self._adopt(item if isinstance(item, NodeProto) else item.node, more):
+                queue.extendleft((made, self.opset) for made in reversed(more))
+
+    def _adopt(self, source: NodeProto, more: Sequence[Item]) -> bool:
+        """Take note of what stands in a node's place; False, with a report, where it is too much or defines what the
+        model itself defines."""
+        made = [item for item in more if isinstance(item, NodeProto)]
+        for node in made:
+            self.readers.update(dict.fromkeys(filter(None, node.input), True))
+            self.inner.update((name, list(node.input)) for name in node.output if name not in self.inner)
+        self.written += len(made)
+        clash = {name for node in made for name in node.output if name in self.defined} - set(source.output)
+        if clash:
+            self._report(f"what it comes to defines '{min(clash)}', as the model does", source, "rename that tensor")
+        elif self.written > MOST_WRITTEN:
+            reason = f"with it, loops and functions come to more than {MOST_WRITTEN} nodes"
+            self._report(reason, source, "export the network with the loop outside of it")
+        else:
+            return True
+        self._lose(source)
+        return False
 
     def _take(self, node: NodeProto) -> Sequence[Item]:
         """Deal with one node; returns what takes its place."""
@@ -344,7 +367,7 @@ class ImportWalk:
         return "lost" if any(name in self.lost or name in self.unknown for name in names) else "active"
 
     def _fold(self, node: NodeProto) -> bool:
-        """Evaluate a node of constants; False where ONNX's reference cannot, so that its row may try."""
+        """Evaluate a node of constants; False where that cannot be done, so that its row may try."""
         try:
             results = evaluate(node, self.values, self.opset)
         except Exception as error:
@@ -352,6 +375,11 @@ class ImportWalk:
             return False
         if results is None:
             return False
+        self.folded += sum(value.nbytes for value in results if value.flags.owndata)
+        if self.folded > MOST_FOLDED:
+            self._report(f"constants that are computed take more than {MOST_FOLDED >> 30} GiB", node)
+            self._lose(node)
+            return True
         self.values.update((name, value) for name, value in zip(node.output, results, strict=True) if name)
         return True
 
