@@ -2,6 +2,7 @@
 ends of their range, and masks."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,3 +189,29 @@ def test_a_marker_does_not_widen_the_range(
     truth, codes = FloatEngine(graph).run(feeds)["p"], run_reference(fixed, codes_of_inputs(fixed, feeds))["p"]
     assert np.abs(dequantise(codes, quant_of(fixed["p"])) - truth).max() < 5e-4
     assert not codes[truth == 0].any()
+
+
+def test_large_values_that_all_count_are_no_mask() -> None:
+    build = GraphBuilder()
+    x = build.input("x", (3, 4))
+    total = build("ADD", x, np.float32([-2e4, -3e4, -4e4, -2e4]), output="z", activation="NONE")
+    chosen = build("SELECT_V2", build("GREATER", x, np.float32([0])), x, np.float32(2e4), output="w")
+    fixed = quantised(build.output(total, chosen), 16)
+    assert min(float(quant_of(fixed[name]).scale[0]) * 32767 for name in "zw") > 1.9e4
+
+
+def test_remainders_are_computed_not_looked_up() -> None:
+    build = GraphBuilder()
+    x = build("MUL", build.input("x", (3, 50)), np.float32([100]), activation="NONE")
+    graph = build.output(build("FLOOR_MOD", x, np.float32([8]), output="y"))
+    fixed, feeds = quantised(graph, 16), float_feeds(graph, 0)
+    truth, codes = FloatEngine(graph).run(feeds)["y"], run_reference(fixed, codes_of_inputs(fixed, feeds))["y"]
+    error = np.abs(dequantise(codes, quant_of(fixed["y"])) - truth)
+    assert np.median(error) < 0.01 and np.mean(error > 1) < 0.02
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_a_constant_exponent_may_widen_the_base(power: int, tmp_path: Path) -> None:
+    net = Net()
+    model = net.model(net("Pow", net.input("x", 3, 1), np.full((1, 4), power, np.float32)))
+    assert_same(import_onnx(save(model, tmp_path)), model)

@@ -264,3 +264,10 @@ def test_names_that_the_model_has_itself_are_not_taken() -> None:
     net("SplitToSequence", x, np.array(2), result="q", axis=0)
     with pytest.raises(UserError, match="defines 'q/0', as the model does"):
         imported(net.model(net("SequenceAt", "q", np.array(0)), own))
+
+
+def test_a_scan_may_read_one_tensor_along_two_axes() -> None:
+    net = Net()
+    start, x = net.input("s", 3), net.input("x", 3, 3)
+    inner = body("step", ["s", "a", "b"], ["t"], node("Add", "s a", "u"), node("Mul", "u b", "t"))
+    assert_imported(net, net("Scan", start, x, x, body=inner, num_scan_inputs=2, scan_input_axes=[0, 1]))

@@ -143,3 +143,43 @@ def test_ranges_that_the_values_choose_are_measured() -> None:
     optimise(graph)
     assert_same(graph, model)
     assert [node.op for node in unrounded(graph).nodes] == ["RELU"] and rounding_parameters(graph) == ()
+
+
+def test_pads_of_codes_keep_their_numbers() -> None:
+    """The zero point, another code, and codes that a real pad stands between."""
+    for value in (100, 7):
+        net = Net()
+        parameters = net.constant(0.02, np.float32), net.constant(100, np.uint8)
+        codes = net("QuantizeLinear", net.input("x", 3, 5), *parameters)
+        padded = net("Pad", codes, np.array([0, 1, 0, 2]), np.array(value, np.uint8))
+        graph, model = imported(net, net("DequantizeLinear", padded, *parameters))
+        optimise(graph)
+        assert_same(graph, model)
+    net = Net()
+    x = rounded(net, net.input("x", 3, 5), 0.5, 100)
+    padded = net("Pad", x, np.array([0, 1, 0, 2]), np.array(0.7, np.float32))
+    graph, model = imported(net, rounded(net, padded, 0.5, 100))
+    optimise(graph)
+    assert_same(graph, model, low=-9, high=9)
+
+
+def test_a_negative_pad_before_codes_from_0_on_is_clamped() -> None:
+    net = Net()
+    padded = net("Pad", net("Relu", net.input("x", 3, 5)), np.array([0, 1, 0, 2]), np.array(-5, np.float32))
+    graph, _ = imported(net, net("Tanh", rounded(net, padded, 0.05, 0)))
+    optimise(graph)
+    feeds = {"x": np.ones((3, 5), np.float32)}
+    (truth,), (value,) = (FloatEngine(g, threads=1).run(feeds).values() for g in (graph, unrounded(graph)))
+    assert truth.min() == value.min() == 0
+
+
+def test_indices_beside_codes_stay_indices() -> None:
+    net = Net()
+    parameters = net.constant(0.02, np.float32), net.constant(100, np.uint8)
+    codes = net("QuantizeLinear", net.input("x", 3, 5), *parameters)
+    values, where = net("TopK", codes, np.array([2]), outputs=2)
+    graph, _ = imported(net, net("DequantizeLinear", values, *parameters), where)
+    optimise(graph)
+    feeds = {"x": np.random.default_rng(0).uniform(-1, 1, (3, 5)).astype(np.float32)}
+    found = FloatEngine(graph, threads=1).run(feeds)
+    assert np.array_equal(found[graph.outputs[1]], np.argsort(-feeds["x"])[:, :2])

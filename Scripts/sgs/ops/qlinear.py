@@ -1,7 +1,8 @@
 """ONNX operators on codes of a quantised network: QLinearConv, QLinearMatMul and onnxruntime's relatives of them.
 
 Sums of products take codes less zero point, whole numbers in binary32, and multiply the sums by one binary32 factor, as
-integer kernels do: the same codes come out as long as sums stay below 2^24. Other operators work on the real numbers
+integer kernels do: the same codes come out as long as sums stay below 2^24, and beyond, where such sums lose their last
+bits, codes that differ by one at the most. Other operators work on the real numbers
 between the DequantizeLinear of their operands and the QuantizeLinear of their result.
 """
 
