@@ -195,7 +195,7 @@ def test_large_values_that_all_count_are_no_mask() -> None:
     build = GraphBuilder()
     x = build.input("x", (3, 4))
     total = build("ADD", x, np.float32([-2e4, -3e4, -4e4, -2e4]), output="z", activation="NONE")
-    chosen = build("SELECT_V2", build("GREATER", x, np.float32([0])), x, np.float32(2e4), output="w")
+    chosen = build("SELECT_V2", build("GREATER", x, np.float32([0])), x, np.float32([2e4]), output="w")
     fixed = quantised(build.output(total, chosen), 16)
     assert min(float(quant_of(fixed[name]).scale[0]) * 32767 for name in "zw") > 1.9e4
 

@@ -33,6 +33,8 @@ from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.frontends.onnx_walk import Layouts
 from sgs.img import Image
 from sgs.ir import Graph
+from sgs.numeric.types import DType
+from sgs.ops.gather import indexed_entries
 from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
@@ -91,6 +93,10 @@ def convert_onnx(
     Raises UserError for a model or an ini that cannot be used, or for names of the ini that the model does not have.
     """
     refuse_unsupported_formats(config)
+    both = [spec.name for spec in config.inputs if spec.name in {output.name for output in config.outputs}]
+    if both:
+        remedy = "leave it out of [OUTPUT_CONFIG] outputs: who feeds it has it"
+        raise UserError("is input and output", stage="convert", file=config.path, node=f"'{both[0]}'", remedy=remedy)
     source = load_model(model)
     if checker:
         check_file(model)
@@ -214,9 +220,21 @@ def check_operators(graph: Graph) -> None:
 
 
 def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
-    """Raise UserError where the network reads integers of its own (numbers of words ...) and the ini says otherwise."""
+    """Raise UserError where the network reads integers of its own (numbers of words ...) and the ini says otherwise, or
+    these need more than 16 bits."""
+    entries = indexed_entries(graph)
     raise_all(
         [
+            UserError(
+                f"the network looks up one of {entries[spec.name]} entries, and inputs of 16 bits reach 32767",
+                stage="calibrate",
+                node=f"input '{spec.name}'",
+                remedy="make the table smaller, or cut the network behind it with ConvertTool's --inputs",
+            )
+            for spec in config.inputs
+            if entries.get(spec.name, 0) > 1 << 15
+        ]
+        + [
             UserError(
                 f"the network reads {graph[spec.name].dtype.name.lower()} here",
                 stage="calibrate",
@@ -291,7 +309,7 @@ def calibrate(
         raise UserError("there are no calibration samples", stage="calibrate")
     inputs = {name: float_graph[name] for name in float_graph.inputs}
     check_normalisation(config, preprocessors, samples[0], inputs)
-    feeds = FloatFeeds(config, tuple(preprocessors), inputs)
+    feeds = FloatFeeds(config, tuple(preprocessors), inputs, indexed_entries(float_graph))
     check_outputs(float_graph)
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
@@ -496,9 +514,12 @@ def check_outputs(graph: Graph) -> None:
     problems = []
     for name in graph.outputs:
         reason = "is a constant" if name not in produced and name not in graph.inputs else ""
-        reason = reason if graph[name].dtype.is_float else "is an integer, which a fixed network does not return"
+        kind = "a truth value" if graph[name].dtype is DType.BOOL else "an integer"
+        reason = reason if graph[name].dtype.is_float else f"is {kind}, which a fixed network does not return"
         if reason:
             remedy = "leave it out of [OUTPUT_CONFIG] outputs"
+            if name in produced:
+                remedy += f", or cut the network before {produced[name].label} with ConvertTool's --outputs"
             problems.append(UserError(reason, stage="calibrate", node=f"output '{name}'", remedy=remedy))
     raise_all(problems, stage="calibrate")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec, parse_input_config
-from sgs.data.feed import fixed_inputs, float_inputs
+from sgs.data.feed import check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FixedEngine, FloatEngine
@@ -22,6 +22,7 @@ from sgs.img import Image, IoTensor, OfflineEngine, read_image
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.ops.gather import indexed_entries
 from sgs.sim import expect_stage, read_sim
 
 STAGE = "simulate"
@@ -44,6 +45,7 @@ class Port:
     layout: str
     quant: QuantParams | None = None
     spec: InputSpec | None = None
+    entries: int = 0  # that its numbers pick from, of an input that does
 
     def real(self, values: Array) -> Array:
         """What an array of this port stands for: codes become float32, anything else stays."""
@@ -131,7 +133,8 @@ class Simulator:
         ports = {
             name: _graph_port(graph, name, layouts[name], specs.get(name)) for name in layouts if name in graph.tensors
         }
-        self.inputs = tuple(ports[name] for name in graph.inputs)
+        entries = indexed_entries(graph)
+        self.inputs = tuple(replace(ports[name], entries=entries.get(name, 0)) for name in graph.inputs)
         self.outputs = tuple(ports[name] for name in graph.outputs)
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ class Simulator:
             raise ValueError(
                 f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
             )
-        return np.ascontiguousarray(values)
+        return np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
 
     # -- feeding from files --------------------------------------------------------------------------------------------
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
@@ -273,4 +276,6 @@ def _as_fed(port: Port, values: Array, path: Path) -> Array:
     if not np.array_equal(fed, values, equal_nan=True):
         reason = f"expected values that {fed.dtype} holds, got {values.min():g}..{values.max():g} ({values.dtype})"
         raise UserError(reason, stage=STAGE, file=path, node=f"input '{port.name}'")
+    if port.entries:
+        check_indices(port.name, fed, port.entries, stage=STAGE, file=path)
     return fed

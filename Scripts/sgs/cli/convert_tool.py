@@ -94,6 +94,6 @@ def convert(options: argparse.Namespace) -> tuple[InputConfig, Graph, Graph]:
     )
     if options.quant_file is not None:
         import_parameters(graph, Path(options.quant_file))
-    _log.info("imported\n%s", dump(imported))
-    _log.info("optimised\n%s", dump(graph))
+    _log.debug("imported\n%s", dump(imported))
+    _log.debug("optimised\n%s", dump(graph))
     return config, imported, graph

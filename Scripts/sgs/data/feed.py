@@ -11,6 +11,7 @@ import numpy as np
 from sgs.config.input_config import CHANNELS, InputConfig, InputSpec, refuse_unsupported_formats
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
+from sgs.errors import UserError
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 
@@ -27,6 +28,14 @@ class Fed(Protocol):
     def shape(self) -> tuple[int, ...]: ...
     @property
     def dtype(self) -> DType: ...
+
+
+def check_indices(name: str, values: Array, entries: int, *, stage: str, file: object) -> None:
+    """Raise UserError where numbers that pick from so many entries are not among them; negative ones count from the
+    end."""
+    if values.size and not -entries <= values.min() <= values.max() < entries:
+        reason = f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+        raise UserError(reason, stage=stage, file=file, node=f"input '{name}'", remedy="mend the preprocess script")
 
 
 def float_inputs(
@@ -51,7 +60,7 @@ def float_inputs(
 
 def _as_float32(array: Array, script: Preprocessor, image: Path) -> Array:
     with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(array, np.float32)
+        result = np.asarray(array, np.float32, order="C")
     if not np.isfinite(result).all():  # float64 beyond float32
         raise script.wrong(image, True, "returned values that float32 cannot hold")
     return result
@@ -85,7 +94,7 @@ def _picture(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -
 
 def _raw_float32(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
     array = script.check(script(image, False), shape, "f", image=image, norm=False, expected="float32")
-    return np.ascontiguousarray(array, np.float32)
+    return np.asarray(array, np.float32, order="C")
 
 
 def _raw_int16(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
@@ -113,7 +122,7 @@ def _exactly(
     if outside.any():
         reason = f"returned values {wide.min():g}..{wide.max():g}, needed are {needed}"
         raise script.wrong(image, norm, reason, None if norm else "with norm=False the script must not normalise")
-    result = np.ascontiguousarray(wide.astype(dtype))
+    result = np.asarray(wide.astype(dtype), order="C")
     if (result != wide).any():
         odd = wide[result != wide].flat[0]
         raise script.wrong(image, norm, f"returned {odd:g}, needed are {needed}", "round them and use astype")

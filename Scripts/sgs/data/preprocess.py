@@ -93,7 +93,7 @@ class Preprocessor:
         if result.dtype.kind == "f" and not np.isfinite(result).all():
             count = np.count_nonzero(~np.isfinite(result))
             raise self.wrong(image, norm, f"returned {count} values that are not finite")
-        return np.ascontiguousarray(result)
+        return np.asarray(result, order="C")
 
     def check(
         self, array: Array, shape: Sequence[int], kinds: str, *, image: str | Path, norm: bool, expected: str = ""

@@ -219,6 +219,11 @@ def input_ports(
         elif port.shape is None:
             dynamic.append(port)
         ports.append(port)
+    shapeless = [port.name for port in dynamic if not port.declared]
+    if shapeless:
+        remedy = "give every input's shape with --input_shapes"
+        told = ", ".join(f"'{name}'" for name in shapeless)
+        raise refused(source.path, f"the model says no shape of input {told}", remedy)
     if dynamic:
         told = ", ".join(f"'{p.name}' [{','.join(map(str, p.declared))}]" for p in dynamic)
         assumed = assumed_shapes(ports)
@@ -300,7 +305,8 @@ def invalid_because(source: SourceModel, ports: Sequence[Port]) -> str | None:
     """Why ONNX itself finds the model invalid at these input shapes, None when it does not."""
     fixed = fix_shapes(without_external(source.proto), ports)
     try:
-        onnx.checker.check_model(fixed)
+        if all(value.type.tensor_type.HasField("shape") for value in fixed.graph.output):  # else it says no more
+            onnx.checker.check_model(fixed)
         onnx.shape_inference.infer_shapes(fixed, check_type=True, strict_mode=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError) as error:
         return first_line(error)

@@ -82,7 +82,7 @@ def check_shapes(source: SourceModel, surgery: Surgery, ports: Sequence[Port]) -
                 shown = ",".join(map(str, shape))
                 reason = f"input '{value.name}' has the shape {shown}, but {_spelt(dim, surgery)}"
                 problems.append(_fault(source, reason, "give one of the two"))
-            if dim.dim_param:
+            if dim.dim_param and dim.dim_param != "?":  # Paddle's word for an extent that it does not know
                 seen.setdefault(dim.dim_param, {}).setdefault(extent, value.name)
     raise_all(problems, stage="convert", file=source.path)
     for symbol, extents in seen.items():

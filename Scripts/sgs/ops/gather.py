@@ -130,6 +130,20 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 TILE.add("GATHER", TileRow(free_axes, _part))
 
 
+def indexed_entries(graph: Graph) -> dict[str, int]:
+    """Integer input → the fewest entries of what it picks from, of inputs that a GATHER reads."""
+    found: dict[str, int] = {}
+    cast = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op == "CAST"}
+    for node in graph.nodes:
+        picked = node.inputs[1] if node.op == "GATHER" else None
+        name = cast.get(picked or "", picked)
+        if name is not None and name in graph.inputs:
+            table = graph[node.inputs[0] or ""]
+            entries = table.shape[node.attrs["axis"]]
+            found[name] = min(found.get(name, entries), entries)
+    return found
+
+
 # -- ONNX import -----------------------------------------------------------------------------------------------------
 def _as_range(indices: Array) -> tuple[int, int, int] | None:
     """(begin, end, stride) of indices [K] that are evenly spaced, end -1 before index 0; else None."""

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from sgs.config.input_config import InputConfig
-from sgs.data.feed import Fed, float_inputs
+from sgs.data.feed import Fed, check_indices, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import Workers, map_threads, processors
@@ -43,15 +43,22 @@ def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
 
 @dataclass(frozen=True)
 class FloatFeeds:
-    """Samples as feeds of a float network; small and picklable, loads pictures when iterated."""
+    """Samples as feeds of a float network; small and picklable, loads pictures when iterated.
+
+    `entries`: input → how many entries its numbers pick from, of those that pick.
+    """
 
     config: InputConfig
     preprocessors: tuple[Preprocessor, ...]
     inputs: Mapping[str, Fed]
+    entries: Mapping[str, int] = field(default_factory=dict)
 
     def load(self, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
         for sample in samples:
-            yield float_inputs(self.config, self.preprocessors, sample, self.inputs)
+            feeds = float_inputs(self.config, self.preprocessors, sample, self.inputs)
+            for name, count in self.entries.items():
+                check_indices(name, feeds[name], count, stage="calibrate", file=", ".join(map(str, sample)))
+            yield feeds
 
 
 def loading_processes(asked: int, feeds: FloatFeeds, samples: Sequence[Sample]) -> int:
