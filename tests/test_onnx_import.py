@@ -478,3 +478,28 @@ def test_the_old_axis_aligns_computed_operands(tmp_path: Path) -> None:
     feeds = {"x": np.arange(50, dtype=np.float32).reshape(2, 5, 5), "b": np.arange(5, dtype=np.float32)}
     (value,) = FloatEngine(graph, threads=1).run(feeds).values()
     assert np.array_equal(value, feeds["x"] + feeds["b"][:, None])
+
+
+MALFORMED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "strides of another rank": ("Conv", {"strides": [2]}, "strides has incorrect size"),
+    "channels that are not the weight's": ("Conv", {"group": 2}, "do not fit|not valid ONNX"),
+    "a kernel that is not the weight's": ("Conv", {"kernel_shape": [5, 5]}, "kernel_shape"),
+    "padding nobody knows": ("Conv", {"auto_pad": "SAME"}, "auto_pad SAME is not defined"),
+    "an axis that there is not": ("Softmax", {"axis": 9}, "'axis' must be in"),
+    "an attribute that there is not": ("Relu", {"colour": 3}, "colour"),
+    "an order nobody knows": ("DepthToSpace", {"blocksize": 2, "mode": "XYZ"}, "mode XYZ is not defined"),
+}
+
+
+@pytest.mark.parametrize(("op", "attrs", "told"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_nodes_are_refused(op: str, attrs: dict[str, Any], told: str, tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 1, 4, 6, 8)
+    operands = [x, net.weights(6, 4, 3, 3)] if op == "Conv" else [x]
+    net.nodes.append(helper.make_node(op, operands, ["y"], name="odd", **attrs))
+    port = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(net.nodes, "net", net.inputs, [port], net.initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    with pytest.raises(UserError, match=told) as caught:
+        import_onnx(save(model, tmp_path), skip_simplify=True)
+    assert "'odd'" in str(caught.value)

@@ -124,7 +124,9 @@ def _literal(node: NodeProto, operands: Mapping[str, Array]) -> Array | None:
     return None
 
 
-def result_sizes(node: NodeProto, operands: Mapping[str, Array | Tensor | None], opset: int) -> list[tuple[int, int]]:
+def result_sizes(
+    node: NodeProto, operands: Mapping[str, Array | Tensor | None], opset: int, *, strict: bool = False
+) -> list[tuple[int, int]]:
     """(elements, bytes) of the results whose shape ONNX's shape inference finds, without computing anything.
 
     Errors of shape inference (operands that do not fit the operator) reach the caller.
@@ -143,7 +145,7 @@ def result_sizes(node: NodeProto, operands: Mapping[str, Array | Tensor | None],
             kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
             graph.input.append(helper.make_tensor_value_info(name, kind, operand.shape))
     model = helper.make_model(graph, opset_imports=[_opset(opset), *_other_domains(node)])
-    inferred = shape_inference.infer_shapes(model, data_prop=True)
+    inferred = shape_inference.infer_shapes(model, data_prop=True, strict_mode=strict)
     return [_size(value.type.tensor_type) for value in inferred.graph.output]
 
 

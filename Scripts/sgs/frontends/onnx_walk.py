@@ -18,7 +18,7 @@ from math import prod
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, TypeProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, checker, helper
 from onnx.shape_inference import InferenceError
 
 import sgs.ops  # noqa: F401  (fills the tables)
@@ -32,6 +32,7 @@ from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
 from sgs.frontends.onnx_model import (
     Port,
     SourceModel,
+    first_line,
     invalid_because,
 )
 from sgs.frontends.onnx_reasons import reason_of
@@ -44,6 +45,9 @@ from sgs.registry import IMPORT_ONNX
 
 MOST_WRITTEN = 50_000  # nodes of bodies, steps of loops among them
 MOST_FOLDED = 4 << 30  # bytes
+_AUTO_PADS = ("", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")
+_CHECKED_IR = 10  # of nodes, whatever the model's
+_OF_NODE = "(op_type:"  # what errors of ONNX's shape inference are about
 LARGEST_TENSOR = 2**31 - 1  # elements; .sim counts them in int32
 _log = logging.getLogger(__name__)
 _SHAPE_OF = {
@@ -402,6 +406,7 @@ class ImportWalk:
     def _emitted(self, node: NodeProto) -> Sequence[Tensor]:
         self._check_operands(node)
         operands = _aligned(self.builder, node, [self._operand(name) for name in node.input])
+        self._check_form(node)
         self._foresee_sizes(node)
         context = NodeContext(
             self.builder,
@@ -419,14 +424,37 @@ class ImportWalk:
         self._check_sizes(mark)
         return results
 
+    def _check_form(self, node: NodeProto) -> None:
+        """Raise UserError for attributes that the operator does not have, or values that they cannot have."""
+        pads = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "auto_pad"), "")
+        if pads not in _AUTO_PADS:
+            raise self.unsupported(node, f"auto_pad {pads} is not defined", f"use one of {', '.join(_AUTO_PADS[1:])}")
+        if not foldable(node) or node.domain not in ("", "ai.onnx"):
+            return
+        context = checker.C.CheckerContext()
+        context.ir_version, context.opset_imports = _CHECKED_IR, {"": self.opset}
+        try:
+            checker.check_node(node, context)
+        except checker.ValidationError as error:
+            told = first_line(error)
+            raise self.unsupported(node, f"it is not valid ONNX: {told}", "export the model again") from error
+
     def _foresee_sizes(self, node: NodeProto) -> None:
-        """As `_check_sizes`, before the row makes anything, as far as ONNX's shape inference knows."""
+        """As `_check_sizes`, before the row makes anything, as far as ONNX's shape inference knows.
+
+        Raises UserError for a node whose attributes or operands it finds wrong.
+        """
         if not foldable(node):
             return
         known = {name: self.tensors.get(name, self.values.get(name)) for name in node.input if name}
         try:
-            sizes = result_sizes(node, known, self.opset)
-        except (InferenceError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            sizes = result_sizes(node, known, self.opset, strict=True)
+        except InferenceError as error:
+            if str(error).count(_OF_NODE) == 1:  # of the node itself; bodies in the standard have errors of their own
+                told = str(error).rpartition("ShapeInferenceError]")[2].strip()
+                raise self.unsupported(node, f"it is not valid ONNX: {told}", "export the model again") from error
+            sizes = []
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
             _log.debug("%s '%s': shapes are not inferred: %s", node.op_type, node.name, error)
             return
         if any(elements > LARGEST_TENSOR for elements, _ in sizes):

@@ -35,9 +35,22 @@ def import_conv(ctx: ImportContext) -> Sequence[Tensor]:
     assert x is not None and weight is not None
     spatial_rank(ctx, x, "convolution")
     groups = int(ctx.attrs.get("group", 1))
+    check_kernel(ctx, weight)
+    if groups < 1 or weight.shape[0] % groups or x.shape[1] != weight.shape[1] * groups:
+        reason = f"weights of shape {weight.shape} in {groups} groups do not fit {x.shape[1]} channels"
+        raise ctx.refuse(reason, "export the model again")
     window = onnx_window(ctx, weight.shape[2:], x.shape[2:])
     bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
     return [convolved(ctx, x, weight, bias, window, groups)]
+
+
+def check_kernel(ctx: ImportContext, weight: Array) -> None:
+    """Raise the refusal of an attribute kernel_shape that is not the weight's."""
+    told = tuple(ctx.attrs.get("kernel_shape") or weight.shape[2:])
+    if told != weight.shape[2:]:
+        raise ctx.refuse(
+            f"kernel_shape {told} is not that of weights of shape {weight.shape}", "export the model again"
+        )
 
 
 def convolved(ctx: ImportContext, x: Tensor, weight: Array, bias: Array, window: OnnxWindow, groups: int) -> Tensor:

@@ -191,12 +191,18 @@ TILE.add(STACK, TileRow(_stack_axes, _stack_part))
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------
+def _check_mode(ctx: ImportContext) -> None:
+    if ctx.attrs.get("mode", "DCR") not in ("DCR", "CRD"):
+        raise ctx.refuse(f"mode {ctx.attrs['mode']} is not defined", "use DCR or CRD")
+
+
 @IMPORT_ONNX.row("DepthToSpace")
 def import_depth_to_space(ctx: ImportContext) -> list[Tensor]:
     """Mode DCR has our order of channels; CRD counts the pixels of a block fastest, so its channels are turned."""
     x, block = ctx.inputs[0], int(ctx.attrs["blocksize"])
     assert x is not None
     channels = x.shape[1]
+    _check_mode(ctx)
     if block < 1 or channels % block**2:
         raise ctx.refuse(f"{channels} channels do not make blocks of {block}×{block} pixels")
     y = ctx.nhwc(x)
@@ -211,6 +217,7 @@ def import_space_to_depth(ctx: ImportContext) -> list[Tensor]:
     """Mode CRD (operator set 28) counts the pixels of a block fastest."""
     x, block = ctx.inputs[0], int(ctx.attrs["blocksize"])
     assert x is not None
+    _check_mode(ctx)
     if block < 1 or x.shape[2] % block or x.shape[3] % block:
         raise ctx.refuse(f"{x.shape[2]}×{x.shape[3]} pixels do not divide into blocks of {block}×{block}")
     y, channels = ctx.emit(STACK, ctx.nhwc(x), block_size=block), x.shape[1]

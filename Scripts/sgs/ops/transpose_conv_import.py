@@ -25,6 +25,7 @@ from sgs.ops._spatial import (
     to_picture,
     to_volume,
 )
+from sgs.ops.conv_import import check_kernel
 from sgs.ops.transpose_conv import OP, full_extent, same_crop, valid_crop
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
@@ -148,6 +149,7 @@ def import_conv_transpose(ctx: ImportContext) -> list[Tensor]:
     assert x is not None and weight is not None
     rank = spatial_rank(ctx, x, "transposed convolution")
     groups = int(ctx.attrs.get("group", 1))
+    check_kernel(ctx, weight)
     weight = dilated(weight, ctx.attrs.get("dilations") or (1,) * rank)
     place = _placement(ctx, x.shape[2:], weight.shape[2:])
     bias = np.zeros(weight.shape[1] * groups, np.float32) if bias is None else bias.astype(np.float32)
