@@ -14,6 +14,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import multiply
 from sgs.ops._spatial import from_picture, from_volume, spatial_rank, to_picture, to_volume
 from sgs.ops._window import same_pads
 from sgs.ops.pool import AVERAGE, MAX
@@ -188,7 +189,7 @@ def _average_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tenso
     if (counts == area).all():
         return y
     factor = (area / counts).astype(np.float32).reshape(1, *counts.shape, 1)
-    return ctx.emit("MUL", y, factor, activation="NONE")
+    return multiply(ctx, y, factor)
 
 
 def mean_with_zeros(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:

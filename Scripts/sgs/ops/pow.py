@@ -13,6 +13,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import common_carrier, infer_broadcast, onnx
 from sgs.ops._float_only import add_float_only
+from sgs.ops._import import number
 from sgs.ops._integers import in_integers, present, retyped
 from sgs.ops._layout import transparent
 from sgs.registry import (
@@ -88,7 +89,7 @@ def import_pow(ctx: ImportContext) -> list[Tensor]:
         return [ctx.emit("POW", base, exponent)]
     if one == 1:
         return [base]
-    return [ctx.emit(_NAMED[one], base) if one in _NAMED else ctx.emit("POW", base, np.array([one], np.float32))]
+    return [ctx.emit(_NAMED[one], base) if one in _NAMED else ctx.emit("POW", base, number(one))]
 
 
 def _single(tensor: Tensor) -> float | None:

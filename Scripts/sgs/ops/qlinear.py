@@ -15,6 +15,7 @@ import numpy as np
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import multiply
 from sgs.ops.quantize_linear import CODES, QUANTIZE
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
@@ -127,7 +128,7 @@ def import_gemm(ctx: ImportContext) -> list[Tensor]:
     total = ctx.call("Gemm", *operands, **turns)[0]
     if len(ctx.inputs) > 7 and ctx.inputs[7] is not None:
         return _requantised(ctx, total, left.reshape(1), right.reshape(-1), 7)
-    return [ctx.emit("MUL", total, (left.reshape(1) * right.reshape(-1)).astype(np.float32), activation="NONE")]
+    return [multiply(ctx, total, (left.reshape(1) * right.reshape(-1)).astype(np.float32))]
 
 
 def _whole(ctx: ImportContext, op: str, operands: Sequence[Tensor], terms: int, **attrs: Any) -> list[Tensor]:

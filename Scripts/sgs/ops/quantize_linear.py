@@ -20,6 +20,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import divide, number, subtract
 from sgs.ops._layout import transparent
 from sgs.registry import (
     EXAMPLES,
@@ -202,11 +203,11 @@ def import_dynamic(ctx: ImportContext) -> list[Tensor]:
     x = ctx.inputs[0]
     assert x is not None
     least, most = _reduced(ctx, x, "REDUCE_MIN", "MINIMUM"), _reduced(ctx, x, "REDUCE_MAX", "MAXIMUM")
-    width = ctx.emit("SUB", most, least, activation="NONE")
-    scale = ctx.emit("DIV", width, np.array([255], np.float32), activation="NONE")
-    scale = ctx.emit("MAXIMUM", scale, np.array([np.finfo(np.float32).tiny], np.float32))
+    width = subtract(ctx, most, least)
+    scale = divide(ctx, width, 255)
+    scale = ctx.emit("MAXIMUM", scale, number(float(np.finfo(np.float32).tiny)))
     attrs: dict[str, Any] = {"codes": "UINT8", "low": 0, "high": 255, "multiply": False}
-    below = ctx.emit("SUB", np.zeros(1, np.float32), least, activation="NONE")
+    below = subtract(ctx, 0, least)
     zero = ctx.emit(QUANTIZE, below, scale, np.zeros(1, np.float32), **attrs)
     scale, zero = (ctx.emit("RESHAPE", tensor, shape=()) for tensor in (scale, zero))
     return [ctx.emit(QUANTIZE, x, scale, zero, **attrs), scale, zero]
