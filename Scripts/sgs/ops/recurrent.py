@@ -141,9 +141,8 @@ def _step_gru(it: _Direction, x: Tensor) -> None:
     z, r = it.parted(f(_clipped(ctx, _sum_or(ctx, it.recur(it.hidden, slice(2 * size)), gates))), 2)
     if ctx.attrs.get("linear_before_reset", 0):
         if it.hidden is not None:
-            candidate = add(
-                ctx, candidate, multiply(ctx, r, fully_connected(ctx, it.hidden, it.recurrent[after], bias))
-            )
+            inner = fully_connected(ctx, it.hidden, it.recurrent[after], bias)
+            candidate = add(ctx, candidate, multiply(ctx, r, inner))
         elif bias.any():
             candidate = add(ctx, candidate, multiply(ctx, r, bias))
     elif it.hidden is not None:
