@@ -22,6 +22,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._import import divide, number, subtract
 from sgs.ops._layout import transparent
+from sgs.ops._onnx_types import NAMES
 from sgs.registry import (
     EXAMPLES,
     FLOAT,
@@ -44,7 +45,7 @@ from sgs.registry import (
 
 QUANTIZE, DEQUANTIZE, FAKE = "QUANTIZE_LINEAR", "DEQUANTIZE_LINEAR", "FAKE_QUANTIZE"
 _WHY = "works on codes of the source network's own, which no pair of QuantizeLinear and DequantizeLinear encloses"
-# ONNX element type → (type that holds it here, least code, largest code)
+# ONNX element type of codes → (type that holds it here, least code, largest code)
 CODES: dict[str, tuple[DType, int, int]] = {
     "uint8": (DType.UINT8, 0, 255),
     "int8": (DType.INT8, -128, 127),
@@ -55,7 +56,6 @@ CODES: dict[str, tuple[DType, int, int]] = {
     "uint2": (DType.UINT8, 0, 3),
     "int2": (DType.INT8, -2, 1),
 }
-_ONNX_TYPES = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 21: "uint4", 22: "int4", 25: "uint2", 26: "int2"}
 
 OPERATOR.add(QUANTIZE, OperatorInfo("float", "real numbers to codes of the source network", no_integers=_WHY))
 OPERATOR.add(DEQUANTIZE, OperatorInfo("float", "codes of the source network to real numbers", no_integers=_WHY))
@@ -160,7 +160,7 @@ def _code_type(ctx: ImportContext) -> str:
         name = ctx.source_type(2)
     else:
         wanted = int(ctx.attrs.get("output_dtype", 0)) or 2
-        name = _ONNX_TYPES.get(wanted, f"ONNX type {wanted}")
+        name = NAMES.get(wanted, f"ONNX type {wanted}")
     if name not in CODES:
         raise ctx.refuse(f"codes of {name}", f"codes are {', '.join(CODES)}")
     return name
