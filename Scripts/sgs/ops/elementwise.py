@@ -18,7 +18,7 @@ from sgs.numeric.types import DType
 from sgs.ops._elementwise import Meaning, add_elementwise, carrier_of, numbers, onnx
 from sgs.ops._import import divide, multiply, subtract
 from sgs.ops._integers import in_integers, present
-from sgs.ops.pad import is_marker
+from sgs.ops._marker import is_marker
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, ImportContext, Lowering, OnnxCase, SimRow
 
 _FUSING = ("ADD", "SUB", "MUL", "DIV")
