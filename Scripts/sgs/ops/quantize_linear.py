@@ -12,6 +12,7 @@ FAKE_QUANTIZE, and calibration takes those for what they say of ranges (`quant.u
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -119,6 +120,33 @@ def real(node: Node, values: Sequence[Array]) -> Array:
 for _op in (QUANTIZE, DEQUANTIZE, FAKE):
     LAYOUT.add(_op, transparent)
     SIM.add(_op, SimRow(custom=True))
+
+
+# -- what codes stand for --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Grid:
+    """The real numbers step · (q - zero) of codes from low to high."""
+
+    step: float
+    zero: int
+    low: int
+    high: int
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the largest of them."""
+        return self.step * (self.low - self.zero), self.step * (self.high - self.zero)
+
+
+def grid_of(graph: Graph, node: Node) -> Grid | None:
+    """What a FAKE_QUANTIZE gives, or the codes of a QUANTIZE_LINEAR stand for (whole numbers where its scale is but a
+    factor); None where that is not the same for all elements, or is computed."""
+    is_factor = node.op == QUANTIZE and node.attrs["multiply"]
+    step = 1.0 if is_factor else graph[node.inputs[3 if node.op == FAKE else 1] or ""].number
+    zero = graph[node.inputs[2] or ""].number
+    if step is None or zero is None:
+        return None
+    return Grid(step, int(zero), node.attrs["low"], node.attrs["high"])
 
 
 # -- ONNX import -----------------------------------------------------------------------------------------------------
