@@ -60,6 +60,11 @@ def fully_connected(ctx: ImportContext, x: Tensor, weight: Array, bias: Array | 
     return ctx.emit("FULLY_CONNECTED", x, weight, bias, activation="NONE", keep_num_dims=True)
 
 
+def along(values: Array, axis: int, rank: int) -> Array:
+    """One number, or one an entry of an axis, as [1] or [entries, 1..]: it broadcasts against a tensor of that rank."""
+    return values.reshape((1,) if values.size == 1 else (-1, *(1,) * (rank - axis % rank - 1)))
+
+
 def reshaped(ctx: ImportContext, x: Tensor, shape: Shape) -> Tensor:
     """The tensor under another shape, at once where it is constant; itself where it has that shape."""
     if x.shape == shape:

@@ -21,7 +21,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._import import divide, number, subtract
+from sgs.ops._import import along, divide, number, subtract
 from sgs.ops._layout import transparent
 from sgs.ops._onnx_types import NAMES
 from sgs.registry import (
@@ -160,7 +160,7 @@ def _spread(ctx: ImportContext, value: Array, x: Tensor) -> Array:
     axis = int(ctx.attrs.get("axis", 1)) % rank
     if block:
         return np.take(np.repeat(value, block, axis), range(x.shape[axis]), axis)
-    return value.reshape((-1, *(1,) * (rank - axis - 1)))
+    return along(value, axis, rank)
 
 
 def _parameters(ctx: ImportContext, x: Tensor) -> list[Tensor | Array]:
