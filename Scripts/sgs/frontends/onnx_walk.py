@@ -18,7 +18,7 @@ from math import prod
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, TypeProto, checker, helper
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto, checker, defs, helper
 from onnx.shape_inference import InferenceError
 
 import sgs.ops  # noqa: F401  (fills the tables)
@@ -429,7 +429,7 @@ class ImportWalk:
         pads = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "auto_pad"), "")
         if pads not in _AUTO_PADS:
             raise self.unsupported(node, f"auto_pad {pads} is not defined", f"use one of {', '.join(_AUTO_PADS[1:])}")
-        if not foldable(node) or node.domain not in ("", "ai.onnx"):
+        if not foldable(node) or not _is_current(node, self.opset):
             return
         context = checker.C.CheckerContext()
         context.ir_version, context.opset_imports = _CHECKED_IR, {"": self.opset}
@@ -520,6 +520,15 @@ class ImportWalk:
 def _key(node: NodeProto) -> str:
     """The operator's name in the import table: operators of other domains are `domain.Operator`."""
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _is_current(node: NodeProto, opset: int) -> bool:
+    """Whether an operator is one of the standard's, and not one that it has withdrawn."""
+    try:
+        schema = defs.get_schema(node.op_type, opset, "") if node.domain in ("", "ai.onnx") else None
+    except defs.SchemaError:
+        return False
+    return schema is not None and not schema.deprecated
 
 
 def _all_reads(graph: GraphProto) -> set[str]:

@@ -45,6 +45,11 @@ class Tensor:
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
+    def number(self) -> float | None:
+        """What a constant of one element holds; None for any other tensor."""
+        return None if self.data is None or self.data.size != 1 else float(self.data.reshape(-1)[0])
+
+    @property
     def nbytes(self) -> int:
         """Bytes as stored unpacked in memory (INT4: one byte an element)."""
         return self.elements * self.dtype.numpy.itemsize

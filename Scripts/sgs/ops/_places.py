@@ -14,12 +14,8 @@ import numpy as np
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.registry import Box, ImportContext, Shape, whole_box
-
-
-def reshaped(ctx: ImportContext, x: Tensor, shape: Shape) -> Tensor:
-    """The tensor under another shape."""
-    return x if x.shape == shape else ctx.emit("RESHAPE", x, shape=shape)
+from sgs.ops._import import reshaped
+from sgs.registry import Box, ImportContext, whole_box
 
 
 def from_start(ctx: ImportContext, indices: Array, extents: Sequence[int] | int) -> Array:
@@ -31,15 +27,15 @@ def from_start(ctx: ImportContext, indices: Array, extents: Sequence[int] | int)
     return np.asarray(found)
 
 
-def along(axis: int, indices: Array) -> Array:
+def places_along(axis: int, indices: Array) -> Array:
     """Places [.., rank] that differ from those of the elements of `indices` in the coordinate along `axis`."""
     coordinates: list[Array] = list(np.indices(indices.shape))
     coordinates[axis] = indices
     return np.stack(coordinates, -1).astype(np.int64)
 
 
-def computed_along(ctx: ImportContext, axis: int, indices: Tensor) -> Tensor:
-    """`along` for indices that the network computes: INT32 [.., rank]."""
+def computed_places_along(ctx: ImportContext, axis: int, indices: Tensor) -> Tensor:
+    """`places_along` for indices that the network computes: INT32 [.., rank]."""
     grid = np.stack(list(np.indices(indices.shape)), -1).astype(np.int32)
     column = ctx.emit("RESHAPE", indices, shape=(*indices.shape, 1))
     parts: list[Tensor | Array] = [grid[..., :axis], column, grid[..., axis + 1 :]]

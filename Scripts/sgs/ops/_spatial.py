@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgs.ir.graph import Tensor
+from sgs.ops._import import reshaped
 from sgs.registry import ImportContext
 
 _CHANNELS_LAST, _CHANNELS_FIRST = (0, 2, 3, 4, 1), (0, 4, 1, 2, 3)
@@ -76,4 +77,4 @@ def stack_depth(ctx: ImportContext, x: Tensor, starts: Sequence[int], count: int
         grouped = (batch * count * height * width, groups, channels // groups)
         taps = [ctx.emit("RESHAPE", tap, shape=grouped if groups > 1 else (*pictures[:3], channels)) for tap in taps]
         taps = [ctx.emit("CONCATENATION", *taps, axis=len(taps[0].shape) - 1)]
-    return taps[0] if taps[0].shape == pictures else ctx.emit("RESHAPE", taps[0], shape=pictures)
+    return reshaped(ctx, taps[0], pictures)

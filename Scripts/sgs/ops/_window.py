@@ -62,6 +62,20 @@ class OnnxWindow:
         return {"strides": strides, "dilations": dilations, "pads": (*first, *last)}
 
 
+def same_total(size: int, kernel: int, stride: int, dilation: int) -> int:
+    """What SAME adds to an axis so that a window stands at every stride-th entry: what the windows span beyond the
+    axis, negative where they leave some of it out."""
+    windows = -(-size // stride)
+    return (windows - 1) * stride + (kernel - 1) * dilation + 1 - size
+
+
+def parted(total: int, mode: str = "SAME_UPPER") -> tuple[int, int]:
+    """(before, behind) that ONNX's auto_pad parts a number in: halves, the odd one behind for SAME_UPPER (which is
+    TFLite's SAME), else in front."""
+    small, large = total // 2, total - total // 2
+    return (small, large) if mode == "SAME_UPPER" else (large, small)
+
+
 def onnx_window(ctx: ImportContext, kernel: Sequence[int], size: Sequence[int]) -> OnnxWindow:
     """The window of an ONNX Conv over spatial extents `size`, auto_pad resolved. Refuses negative pads."""
     rank = len(kernel)
@@ -70,12 +84,9 @@ def onnx_window(ctx: ImportContext, kernel: Sequence[int], size: Sequence[int]) 
     pads = tuple(ctx.attrs.get("pads") or (0,) * (2 * rank))
     mode = ctx.attrs.get("auto_pad", "NOTSET") or "NOTSET"
     if mode.startswith("SAME"):
-        totals = []
-        for axis in range(rank):
-            out = -(-size[axis] // strides[axis])
-            totals.append(max((out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - size[axis], 0))
-        small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-        pads = (*small, *large) if mode == "SAME_UPPER" else (*large, *small)
+        totals = [same_total(size[i], kernel[i], strides[i], dilations[i]) for i in range(rank)]
+        sides = [parted(max(total, 0), mode) for total in totals]
+        pads = tuple(side[i] for i in range(2) for side in sides)
     elif mode == "VALID":
         pads = (0,) * (2 * rank)
     if min(pads) < 0:
@@ -87,13 +98,9 @@ def same_pads(
     shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> tuple[int, int, int, int]:
     """(top, left, bottom, right) that TFLite's SAME means for an NHWC shape."""
-    before, after = [], []
-    for axis in range(2):
-        out = -(-shape[axis + 1] // strides[axis])
-        total = max((out - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1 - shape[axis + 1], 0)
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return before[0], before[1], after[0], after[1]
+    totals = [same_total(shape[i + 1], kernel[i], strides[i], dilations[i]) for i in range(2)]
+    (top, bottom), (left, right) = (parted(max(total, 0)) for total in totals)
+    return top, left, bottom, right
 
 
 def cut_axes(node: Node, shape: Sequence[int], kernel: Sequence[int]) -> dict[int, int]:

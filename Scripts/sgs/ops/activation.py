@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from sgs.ir.graph import Tensor
-from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import add, divide, multiply, number, subtract
 from sgs.ops._integers import in_integers, present
 from sgs.ops._unary import unary_cases
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
@@ -18,63 +17,37 @@ from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 _NO_BOUND = 3e38  # a Clip to beyond it is none
 
 
-def _number(value: float) -> Array:
-    return np.array([value], np.float32)
-
-
-class _Formula:
-    """Writes an expression of real numbers with the node's context."""
-
-    def __init__(self, ctx: ImportContext) -> None:
-        self.ctx = ctx
-
-    def _binary(self, op: str, a: Tensor | float, b: Tensor | float, **attrs: Any) -> Tensor:
-        operands = (_number(value) if isinstance(value, float) else value for value in (a, b))
-        return self.ctx.emit(op, *operands, **attrs)
-
-    def add(self, a: Tensor | float, b: Tensor | float) -> Tensor:
-        return self._binary("ADD", a, b, activation="NONE")
-
-    def mul(self, a: Tensor | float, b: Tensor | float) -> Tensor:
-        return self._binary("MUL", a, b, activation="NONE")
-
-    def div(self, a: Tensor | float, b: Tensor | float) -> Tensor:
-        return self._binary("DIV", a, b, activation="NONE")
-
-    def positive_part(self, x: Tensor) -> Tensor:
-        return self.ctx.emit("RELU", x)
-
-    def negative_part(self, x: Tensor) -> Tensor:
-        return self._binary("MINIMUM", x, 0.0)
-
-    def exceeds(self, x: Tensor, limit: float) -> Tensor:
-        return self._binary("GREATER", x, limit)
-
-    def select(self, condition: Tensor, x: Tensor, other: Tensor | float) -> Tensor:
-        return self.ctx.emit("SELECT_V2", condition, x, _number(other) if isinstance(other, float) else other)
-
-    def softplus(self, x: Tensor) -> Tensor:
-        """max(x, 0) + log(1 + exp(-|x|)): no exponential overflows."""
-        power = self.ctx.emit("EXP", self.ctx.emit("NEG", self.ctx.emit("ABS", x)))
-        return self.add(self.positive_part(x), self.ctx.emit("LOG", self.add(power, 1.0)))
-
-    def elu(self, x: Tensor, alpha: float) -> Tensor:
-        """x where positive, alpha · (exp(x) − 1) elsewhere."""
-        below = self.negative_part(self.ctx.emit("ELU", x))
-        return self.add(self.positive_part(x), self.mul(below, alpha))
-
-
-def _operand(ctx: ImportContext) -> tuple[Tensor, _Formula]:
+def _operand(ctx: ImportContext) -> Tensor:
     x = ctx.inputs[0]
     assert x is not None
-    return x, _Formula(ctx)
+    return x
+
+
+def _positive_part(ctx: ImportContext, x: Tensor) -> Tensor:
+    return ctx.emit("RELU", x)
+
+
+def _negative_part(ctx: ImportContext, x: Tensor) -> Tensor:
+    return ctx.emit("MINIMUM", x, number(0))
+
+
+def _softplus(ctx: ImportContext, x: Tensor) -> Tensor:
+    """max(x, 0) + log(1 + exp(-|x|)): no exponential overflows."""
+    power = ctx.emit("EXP", ctx.emit("NEG", ctx.emit("ABS", x)))
+    return add(ctx, _positive_part(ctx, x), ctx.emit("LOG", add(ctx, power, 1)))
+
+
+def _elu(ctx: ImportContext, x: Tensor, alpha: float) -> Tensor:
+    """x where positive, alpha · (exp(x) − 1) elsewhere."""
+    below = _negative_part(ctx, ctx.emit("ELU", x))
+    return add(ctx, _positive_part(ctx, x), multiply(ctx, below, alpha))
 
 
 _ZERO, _ONE = np.array([0], np.int32), np.array([1], np.int32)
 
 
 def _negated(ctx: ImportContext, x: Tensor) -> Tensor:
-    return ctx.emit("SUB", _ZERO, x, activation="NONE")
+    return subtract(ctx, _ZERO, x)
 
 
 def _sign(ctx: ImportContext, x: Tensor) -> Tensor:
@@ -110,8 +83,8 @@ for _onnx, _row in _WITH_INTEGERS.items():
 
 @IMPORT_ONNX.row("Reciprocal")
 def import_reciprocal(ctx: ImportContext) -> list[Tensor]:
-    x, write = _operand(ctx)
-    return [write.div(1.0, x)]
+    x = _operand(ctx)
+    return [divide(ctx, 1.0, x)]
 
 
 ONNX_EXAMPLES.add("Reciprocal", unary_cases("Reciprocal", 0.25, 8))
@@ -119,9 +92,9 @@ ONNX_EXAMPLES.add("Reciprocal", unary_cases("Reciprocal", 0.25, 8))
 
 @IMPORT_ONNX.row("HardSigmoid")
 def import_hard_sigmoid(ctx: ImportContext) -> list[Tensor]:
-    x, write = _operand(ctx)
+    x = _operand(ctx)
     alpha, beta = float(ctx.attrs.get("alpha", 0.2)), float(ctx.attrs.get("beta", 0.5))
-    return [ctx.emit("RELU_0_TO_1", write.add(write.mul(x, alpha), beta))]
+    return [ctx.emit("RELU_0_TO_1", add(ctx, multiply(ctx, x, alpha), beta))]
 
 
 ONNX_EXAMPLES.add("HardSigmoid", unary_cases("HardSigmoid", alpha=0.17, beta=0.4))
@@ -129,72 +102,73 @@ ONNX_EXAMPLES.add("HardSigmoid", unary_cases("HardSigmoid", alpha=0.17, beta=0.4
 
 @IMPORT_ONNX.row("Softplus")
 def import_softplus(ctx: ImportContext) -> list[Tensor]:
-    x, write = _operand(ctx)
-    return [write.softplus(x)]
+    x = _operand(ctx)
+    return [_softplus(ctx, x)]
 
 
 @IMPORT_ONNX.row("Softsign")
 def import_softsign(ctx: ImportContext) -> list[Tensor]:
-    x, write = _operand(ctx)
-    return [write.div(x, write.add(ctx.emit("ABS", x), 1.0))]
+    x = _operand(ctx)
+    return [divide(ctx, x, add(ctx, ctx.emit("ABS", x), 1.0))]
 
 
 @IMPORT_ONNX.row("Mish")
 def import_mish(ctx: ImportContext) -> list[Tensor]:
-    x, write = _operand(ctx)
-    return [write.mul(x, ctx.emit("TANH", write.softplus(x)))]
+    x = _operand(ctx)
+    return [multiply(ctx, x, ctx.emit("TANH", _softplus(ctx, x)))]
 
 
 @IMPORT_ONNX.row("Swish")
 def import_swish(ctx: ImportContext) -> list[Tensor]:
     """x · sigmoid(alpha · x)."""
-    x, write = _operand(ctx)
+    x = _operand(ctx)
     alpha = float(ctx.attrs.get("alpha", 1.0))
-    return [write.mul(x, ctx.emit("LOGISTIC", x if alpha == 1 else write.mul(x, alpha)))]
+    return [multiply(ctx, x, ctx.emit("LOGISTIC", x if alpha == 1 else multiply(ctx, x, alpha)))]
 
 
 @IMPORT_ONNX.row("Elu")
 def import_elu(ctx: ImportContext) -> list[Tensor]:
-    x, write = _operand(ctx)
+    x = _operand(ctx)
     alpha = float(ctx.attrs.get("alpha", 1.0))
-    return [ctx.emit("ELU", x) if alpha == 1 else write.elu(x, alpha)]
+    return [ctx.emit("ELU", x) if alpha == 1 else _elu(ctx, x, alpha)]
 
 
 @IMPORT_ONNX.row("Selu")
 def import_selu(ctx: ImportContext) -> list[Tensor]:
     """gamma · elu(x)."""
-    x, write = _operand(ctx)
+    x = _operand(ctx)
     alpha, gamma = float(ctx.attrs.get("alpha", 1.6732632423543772)), float(ctx.attrs.get("gamma", 1.0507009873554805))
-    return [write.mul(write.elu(x, alpha), gamma)]
+    return [multiply(ctx, _elu(ctx, x, alpha), gamma)]
 
 
 @IMPORT_ONNX.row("Celu")
 def import_celu(ctx: ImportContext) -> list[Tensor]:
     """max(x, 0) + min(alpha · (exp(x / alpha) − 1), 0). Raises the refusal of an alpha that is not positive."""
-    x, write = _operand(ctx)
+    x = _operand(ctx)
     alpha = float(ctx.attrs.get("alpha", 1.0))
     if not alpha > 0:
         raise ctx.refuse(f"alpha {alpha}", "alpha must be positive")
-    below = write.negative_part(ctx.emit("ELU", write.div(x, alpha)))
-    return [write.add(write.positive_part(x), write.mul(below, alpha))]
+    below = _negative_part(ctx, ctx.emit("ELU", divide(ctx, x, alpha)))
+    return [add(ctx, _positive_part(ctx, x), multiply(ctx, below, alpha))]
 
 
 @IMPORT_ONNX.row("ThresholdedRelu")
 def import_thresholded_relu(ctx: ImportContext) -> list[Tensor]:
     """x where it exceeds alpha, else 0."""
-    x, write = _operand(ctx)
-    return [write.select(write.exceeds(x, float(ctx.attrs.get("alpha", 1.0))), x, 0.0)]
+    x = _operand(ctx)
+    exceeding = ctx.emit("GREATER", x, number(ctx.attrs.get("alpha", 1.0)))
+    return [ctx.emit("SELECT_V2", exceeding, x, number(0))]
 
 
 @IMPORT_ONNX.row("Shrink")
 def import_shrink(ctx: ImportContext) -> list[Tensor]:
     """x + bias below -lambd, x − bias above lambd, 0 between."""
-    x, write = _operand(ctx)
+    x = _operand(ctx)
     if not x.dtype.is_float:
         raise ctx.refuse("integers that shrink", "real numbers are supported")
     lambd, bias = float(ctx.attrs.get("lambd", 0.5)), float(ctx.attrs.get("bias", 0.0))
-    above = write.select(write.exceeds(x, lambd), write.add(x, -bias), 0.0)
-    return [write.select(ctx.emit("LESS", x, _number(-lambd)), write.add(x, bias), above)]
+    above = ctx.emit("SELECT_V2", ctx.emit("GREATER", x, number(lambd)), add(ctx, x, -bias), number(0))
+    return [ctx.emit("SELECT_V2", ctx.emit("LESS", x, number(-lambd)), add(ctx, x, bias), above)]
 
 
 ONNX_EXAMPLES.add("ThresholdedRelu", unary_cases("ThresholdedRelu", alpha=1.7))

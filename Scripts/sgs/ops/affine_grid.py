@@ -6,6 +6,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import fully_connected
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
 
@@ -32,9 +33,7 @@ def import_affine_grid(ctx: ImportContext) -> list[Tensor]:
     if len(extents) != axes or int(size[0]) != batch:
         raise ctx.refuse(f"a size of {tuple(size)} for maps of shape {theta.shape}")
     points = _points(extents, align=bool(ctx.attrs.get("align_corners", 0)))
-    bias = np.zeros(len(points), np.float32)
-    places = ctx.emit("FULLY_CONNECTED", theta, points, bias, activation="NONE", keep_num_dims=True)
-    turned = ctx.emit("TRANSPOSE", places, perm=(0, 2, 1))
+    turned = ctx.emit("TRANSPOSE", fully_connected(ctx, theta, points), perm=(0, 2, 1))
     return [ctx.emit("RESHAPE", turned, shape=(batch, *extents, axes))]
 
 

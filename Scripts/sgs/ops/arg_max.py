@@ -15,6 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import subtract
 from sgs.ops._layout import perm_without, remap_axis
 from sgs.ops._move import add_move, comparable
 from sgs.registry import (
@@ -119,7 +120,7 @@ def import_arg(ctx: ImportContext) -> list[Tensor]:
         triples[axis] = (x.shape[axis] - 1, -1, -1)
         begin, end, strides = (tuple(column) for column in zip(*triples, strict=True))
         behind = ctx.emit(op, ctx.emit("STRIDED_SLICE", x, begin=begin, end=end, strides=strides), axis=axis)
-        y = ctx.emit("SUB", np.array(x.shape[axis] - 1, np.int32), behind, activation="NONE")
+        y = subtract(ctx, np.array(x.shape[axis] - 1, np.int32), behind)
     else:
         y = ctx.emit(op, x, axis=axis)
     if not ctx.attrs.get("keepdims", 1):

@@ -8,6 +8,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import add, multiply
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
 
@@ -38,8 +39,8 @@ def import_batch_norm(ctx: ImportContext) -> list[Tensor]:
         parameters.append(value.reshape(-1))
     factor, addend = channel_affine(parameters, float(ctx.attrs.get("epsilon", 1e-5)))
     shape = (-1, *(1,) * (len(x.shape) - 2))
-    scaled = ctx.emit("MUL", x, factor.reshape(shape), activation="NONE")
-    return [ctx.emit("ADD", scaled, addend.reshape(shape), activation="NONE")]
+    scaled = multiply(ctx, x, factor.reshape(shape))
+    return [add(ctx, scaled, addend.reshape(shape))]
 
 
 _STATISTICS = {

@@ -19,6 +19,7 @@ from sgs.ops._elementwise import in_type, numbers
 from sgs.ops._integers import NARROW, retyped
 from sgs.ops._layout import transparent
 from sgs.ops._move import ELEMENTWISE
+from sgs.ops._onnx_types import FLOATS, HELD, NAMES, WIDE_UNSIGNED
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -147,22 +148,16 @@ EXAMPLES.add(
 )
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------
-_ONNX_TYPES = {  # numbers of ONNX's element types that graphs hold
-    **{1: DType.FLOAT32, 10: DType.FLOAT32, 11: DType.FLOAT32, 16: DType.FLOAT32},
-    **{2: DType.UINT8, 3: DType.INT8, 4: DType.UINT16, 5: DType.INT16, 9: DType.BOOL},
-    **{6: DType.INT32, 7: DType.INT32, 12: DType.INT32, 13: DType.INT32},
-}
-_WIDE_UNSIGNED = (12, 13)  # held as INT32
 _TO_WIDE_UNSIGNED = "a cast of signed integers to unsigned ones of 32 or 64 bits"
-_FLOATS = ("float16", "bfloat16", "float32", "float64")  # all held as FLOAT32
 _SIGNED = (DType.INT8, DType.INT16, DType.INT32)
 
 
 def graph_type(ctx: ImportContext, number: int) -> DType:
     """What holds ONNX's element type of this number. Raises the refusal of one that graphs do not hold."""
-    if number not in _ONNX_TYPES:
+    held = HELD.get(NAMES.get(number, ""))
+    if held is None:
         raise ctx.refuse(f"element type {number}", "float, integer and boolean types are supported")
-    return _ONNX_TYPES[number]
+    return held
 
 
 @IMPORT_ONNX.row("Cast")
@@ -171,7 +166,7 @@ def import_cast(ctx: ImportContext) -> list[Tensor]:
     x, number = ctx.inputs[0], int(ctx.attrs["to"])
     assert x is not None
     to = graph_type(ctx, number)
-    if number in _WIDE_UNSIGNED and x.dtype in _SIGNED:
+    if NAMES[number] in WIDE_UNSIGNED and x.dtype in _SIGNED:
         raise ctx.refuse(_TO_WIDE_UNSIGNED, "cast to INT64 instead")
     return [retyped(ctx, x, to)]
 
@@ -181,9 +176,9 @@ def import_cast_like(ctx: ImportContext) -> list[Tensor]:
     x, like = ctx.inputs
     assert x is not None and like is not None
     wanted = ctx.source_type(1)
-    if like.dtype.is_float and wanted not in ("", *_FLOATS):
+    if like.dtype.is_float and wanted not in ("", *FLOATS):
         raise ctx.refuse(f"a cast to {wanted}", "float, integer and boolean types are supported")
-    if wanted in ("uint32", "uint64") and x.dtype in _SIGNED:
+    if wanted in WIDE_UNSIGNED and x.dtype in _SIGNED:
         raise ctx.refuse(_TO_WIDE_UNSIGNED, "cast to INT64 instead")
     return [retyped(ctx, x, like.dtype)]
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sgs.ir.graph import Tensor
+from sgs.ops._import import multiply
 from sgs.ops._spatial import cut_axis, pad_axis
 from sgs.ops._window import OnnxWindow
 from sgs.ops.conv_import import convolved
@@ -40,7 +41,7 @@ def import_causal_conv(ctx: ImportContext) -> list[Tensor]:
     bias = np.zeros(channels, np.float32) if bias is None else bias.astype(np.float32)
     y = convolved(ctx, joined, weight, bias, window, channels)
     if activation != "none":
-        y = ctx.emit("MUL", y, ctx.emit("LOGISTIC", y), activation="NONE")
+        y = multiply(ctx, y, ctx.emit("LOGISTIC", y))
     return [y] if taps == 1 else [y, cut_axis(ctx, joined, 2, length, taps - 1)]
 
 

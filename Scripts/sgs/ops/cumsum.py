@@ -15,6 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import multiply
 from sgs.ops._layout import remap_axis
 from sgs.ops._sum import centred_codes, requantised, sum_multiplier
 from sgs.registry import (
@@ -167,7 +168,7 @@ def import_cumprod(ctx: ImportContext) -> list[Tensor]:
     y = _shifted(ctx, x, axis, 1, reverse) if ctx.attrs.get("exclusive", 0) else x
     by = 1
     while by < x.shape[axis]:
-        y = ctx.emit("MUL", y, _shifted(ctx, y, axis, by, reverse), activation="NONE")
+        y = multiply(ctx, y, _shifted(ctx, y, axis, by, reverse))
         by *= 2
     return [y]
 

@@ -15,6 +15,7 @@ from math import prod
 import numpy as np
 
 from sgs.ir.graph import Tensor
+from sgs.ops._import import multiply, reshaped
 from sgs.ops.matmul import multiplied, ramp, require_reals
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
@@ -110,11 +111,7 @@ def _arranged(ctx: ImportContext, term: _Term, labels: str) -> _Term:
 def _shaped(ctx: ImportContext, term: _Term, order: str, shape: Shape) -> Tensor:
     """Its axes in the order in which `order` names them, then as `shape`."""
     x = _arranged(ctx, term, "".join(label for label in order if label in term.labels)).tensor
-    if x.shape == shape:
-        return x
-    if x.data is not None:
-        return Tensor(x.name, shape, x.dtype, x.data.reshape(shape))
-    return ctx.emit("RESHAPE", x, shape=shape)
+    return reshaped(ctx, x, shape)
 
 
 def _product(ctx: ImportContext, a: _Term, b: _Term, wanted: set[str]) -> _Term:
@@ -144,7 +141,7 @@ def _product(ctx: ImportContext, a: _Term, b: _Term, wanted: set[str]) -> _Term:
 def _outer(ctx: ImportContext, a: _Term, b: _Term, labels: str) -> _Term:
     """Products of elements: each operand has 1 entry along axes that only the other has."""
     shaped = [_shaped(ctx, term, labels, tuple(term.extent(label) for label in labels)) for term in (a, b)]
-    return _Term(ctx.emit("MUL", *shaped, activation="NONE"), labels)
+    return _Term(multiply(ctx, *shaped), labels)
 
 
 def _case(equation: str, *shapes: Shape, constant: Shape | None = None) -> OnnxCase:

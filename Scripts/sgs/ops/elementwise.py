@@ -16,8 +16,9 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import Meaning, add_elementwise, carrier_of, numbers, onnx
+from sgs.ops._import import divide, multiply, subtract
 from sgs.ops._integers import in_integers, present
-from sgs.ops.pad import is_marker
+from sgs.ops._marker import is_marker
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, ImportContext, Lowering, OnnxCase, SimRow
 
 _FUSING = ("ADD", "SUB", "MUL", "DIV")
@@ -225,8 +226,7 @@ def import_mean(ctx: ImportContext) -> list[Tensor]:
     operands = present(ctx)
     if len(operands) == 1:
         return operands
-    count = np.array([len(operands)], np.float32)
-    return [ctx.emit("DIV", chain(ctx, "ADD", operands), count, activation="NONE")]
+    return [divide(ctx, chain(ctx, "ADD", operands), len(operands))]
 
 
 ONNX_EXAMPLES.add(
@@ -242,15 +242,15 @@ def import_mod(ctx: ImportContext) -> list[Tensor]:
         return [ctx.emit("FLOOR_MOD", x, y)]
     if x.dtype.is_float:
         rest = ctx.emit("FLOOR_MOD", *(ctx.emit("ABS", value) for value in (x, y)))
-        return [ctx.emit("MUL", ctx.emit("SIGN", x), rest, activation="NONE")]
+        return [multiply(ctx, ctx.emit("SIGN", x), rest)]
     return [in_integers(ctx, lambda a, b: _integer_mod(ctx, a, b), [x, y])]
 
 
 def _integer_mod(ctx: ImportContext, x: Tensor, y: Tensor) -> Tensor:
     if not ctx.attrs.get("fmod", 0):
         return ctx.emit("FLOOR_MOD", x, y)
-    whole = ctx.emit("MUL", ctx.emit("DIV", x, y, activation="NONE"), y, activation="NONE")
-    return ctx.emit("SUB", x, whole, activation="NONE")
+    whole = multiply(ctx, divide(ctx, x, y), y)
+    return subtract(ctx, x, whole)
 
 
 ONNX_EXAMPLES.add(

@@ -14,6 +14,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import fully_connected, single_operand
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
 
@@ -43,17 +44,9 @@ class _Transform:
 def _transformed(ctx: ImportContext, x: Tensor, matrix: Array) -> Tensor:
     """x [..., entries, parts] times a matrix [K, R, entries, parts] → [..., K, R]."""
     count, parts = matrix.shape[:2]
-    weight = np.ascontiguousarray(matrix.reshape(count * parts, -1), np.float32)
+    weight = matrix.reshape(count * parts, -1)
     rows = ctx.emit("RESHAPE", x, shape=(*x.shape[:-2], weight.shape[1]))
-    bias = np.zeros(len(weight), np.float32)
-    y = ctx.emit("FULLY_CONNECTED", rows, weight, bias, activation="NONE", keep_num_dims=True)
-    return ctx.emit("RESHAPE", y, shape=(*x.shape[:-2], count, parts))
-
-
-def _number(ctx: ImportContext, index: int, what: str) -> int | None:
-    """A constant operand of one number, None when absent."""
-    value = ctx.constant(index, what) if index < len(ctx.inputs) else None
-    return None if value is None else int(np.asarray(value).reshape(-1)[0])
+    return ctx.emit("RESHAPE", fully_connected(ctx, rows, weight), shape=(*x.shape[:-2], count, parts))
 
 
 @IMPORT_ONNX.row("DFT")
@@ -62,12 +55,12 @@ def import_dft(ctx: ImportContext) -> list[Tensor]:
     x = ctx.inputs[0]
     assert x is not None
     rank = len(x.shape)
-    given = _number(ctx, 2, "axis") if ctx.opset >= 20 else int(ctx.attrs.get("axis", 1))
+    given = single_operand(ctx, 2, "axis", int) if ctx.opset >= 20 else int(ctx.attrs.get("axis", 1))
     axis = (-2 if given is None else given) % rank
     if axis == rank - 1 or x.shape[-1] not in (1, 2):
         raise ctx.refuse(f"axis {axis} of a tensor of shape {x.shape}", "the last axis holds 1 or 2 parts of a number")
     inverse, onesided = bool(ctx.attrs.get("inverse", 0)), bool(ctx.attrs.get("onesided", 0))
-    length = _number(ctx, 1, "length")
+    length = single_operand(ctx, 1, "length", int)
     if length is None:
         length = 2 * (x.shape[axis] - 1) if inverse and onesided else x.shape[axis]
     perm = (*(a for a in range(rank) if a not in (axis, rank - 1)), axis, rank - 1)
@@ -81,12 +74,12 @@ def import_dft(ctx: ImportContext) -> list[Tensor]:
 @IMPORT_ONNX.row("STFT")
 def import_stft(ctx: ImportContext) -> list[Tensor]:
     """Frames are gathered; the window is part of the matrix."""
-    x, step, window = ctx.inputs[0], _number(ctx, 1, "frame step"), None
+    x, step, window = ctx.inputs[0], single_operand(ctx, 1, "frame step", int), None
     assert x is not None and step is not None
     if len(ctx.inputs) > 2 and ctx.inputs[2] is not None:
         window = ctx.constant(2, "window")
     batch, samples, parts = (*x.shape, 1)[:3]
-    length = _number(ctx, 3, "frame length") or (samples if window is None else window.size)
+    length = single_operand(ctx, 3, "frame length", int) or (samples if window is None else window.size)
     if window is not None and window.size != length:
         raise ctx.refuse(f"a window of {window.size} for frames of {length}", "give it the length of a frame")
     frames = (samples - length) // step + 1

@@ -15,6 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import reshaped
 from sgs.ops._layout import remap_axis
 from sgs.ops._move import axis_in, free_axes, move_cost
 from sgs.registry import (
@@ -184,7 +185,7 @@ def import_gather(ctx: ImportContext) -> list[Tensor]:
         raise ctx.refuse(f"indices leave axis {axis} of shape {x.shape}")
     y = pick(ctx, x, indices.reshape(-1), axis)
     shape = (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
-    return [y if y.shape == shape else ctx.emit("RESHAPE", y, shape=shape)]
+    return [reshaped(ctx, y, shape)]
 
 
 _X: dict[str, Shape] = {"x": (1, 5, 7, 6)}

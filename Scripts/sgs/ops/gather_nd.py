@@ -15,7 +15,14 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._move import add_move, free_axes
-from sgs.ops._places import along, check_computed, computed_along, from_start, read_places, with_batches
+from sgs.ops._places import (
+    check_computed,
+    computed_places_along,
+    from_start,
+    places_along,
+    read_places,
+    with_batches,
+)
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
@@ -92,10 +99,10 @@ def import_gather_elements(ctx: ImportContext) -> list[Tensor]:
     axis = int(ctx.attrs.get("axis", 0)) % len(x.shape)
     if numbers.data is None:
         check_computed(ctx, numbers)
-        return [ctx.emit(OP, x, computed_along(ctx, axis, numbers))]
+        return [ctx.emit(OP, x, computed_places_along(ctx, axis, numbers))]
     indices = ctx.constant(1, "indices")
     assert indices is not None
-    return [read_places(ctx, x, along(axis, from_start(ctx, indices, x.shape[axis])))]
+    return [read_places(ctx, x, places_along(axis, from_start(ctx, indices, x.shape[axis])))]
 
 
 ONNX_EXAMPLES.add(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from sgs.ir.graph import Tensor
+from sgs.ops._import import subtract
 from sgs.ops.softmax import softmax_axes
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
@@ -13,9 +14,9 @@ from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 def import_log_softmax(ctx: ImportContext) -> list[Tensor]:
     """x - max(x) less the logarithm of the sum of its exponentials, which is no less than 0."""
     x, axes = softmax_axes(ctx)
-    below = ctx.emit("SUB", x, ctx.emit("REDUCE_MAX", x, axes=axes, keep_dims=True), activation="NONE")
+    below = subtract(ctx, x, ctx.emit("REDUCE_MAX", x, axes=axes, keep_dims=True))
     total = ctx.emit("SUM", ctx.emit("EXP", below), axes=axes, keep_dims=True)
-    return [ctx.emit("SUB", below, ctx.emit("LOG", total), activation="NONE")]
+    return [subtract(ctx, below, ctx.emit("LOG", total))]
 
 
 @IMPORT_ONNX.row("Hardmax")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sgs.ir.graph import Tensor
+from sgs.ops._import import multiply
 from sgs.ops.pool_import import mean_with_zeros, pooled
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
@@ -28,7 +29,7 @@ def _power(ctx: ImportContext, x: Tensor, p: int) -> Tensor:
     magnitude = ctx.emit("ABS", x)
     y = magnitude
     for _ in range(p - 1):
-        y = ctx.emit("MUL", y, magnitude, activation="NONE")
+        y = multiply(ctx, y, magnitude)
     return y
 
 
@@ -38,11 +39,7 @@ def _root(ctx: ImportContext, x: Tensor, p: int) -> Tensor:
         return x
     if p == 2:
         return ctx.emit("SQRT", x)
-    return ctx.emit("EXP", _times(ctx, ctx.emit("LOG", x), 1 / p))
-
-
-def _times(ctx: ImportContext, x: Tensor, factor: float) -> Tensor:
-    return ctx.emit("MUL", x, np.array([factor], np.float32), activation="NONE")
+    return ctx.emit("EXP", multiply(ctx, ctx.emit("LOG", x), 1 / p))
 
 
 @IMPORT_ONNX.row("LpPool")
@@ -51,7 +48,7 @@ def import_lp_pool(ctx: ImportContext) -> list[Tensor]:
     p, x = _exponent(ctx), ctx.inputs[0]
     assert x is not None
     mean = pooled(ctx, _power(ctx, x, p), mean_with_zeros)
-    return [_root(ctx, _times(ctx, mean, float(np.prod(ctx.attrs["kernel_shape"]))), p)]
+    return [_root(ctx, multiply(ctx, mean, float(np.prod(ctx.attrs["kernel_shape"]))), p)]
 
 
 @IMPORT_ONNX.row("GlobalLpPool")

@@ -9,6 +9,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import add, fully_connected, multiply, reshaped
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
 
@@ -25,17 +26,6 @@ def swapped(ctx: ImportContext, x: Any) -> Any:
         return x.swapaxes(-1, -2)
     rank = len(x.shape)
     return ctx.emit("TRANSPOSE", x, perm=(*range(rank - 2), rank - 1, rank - 2))
-
-
-def _reshaped(ctx: ImportContext, x: Tensor, shape: Shape) -> Tensor:
-    return x if x.shape == shape else ctx.emit("RESHAPE", x, shape=shape)
-
-
-def fully_connected(ctx: ImportContext, x: Tensor, weight: Array, bias: Array | None = None) -> Tensor:
-    """x [..., I] times weight [O, I]."""
-    bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias
-    weight = np.ascontiguousarray(weight, np.float32)
-    return ctx.emit("FULLY_CONNECTED", x, weight, bias, activation="NONE", keep_num_dims=True)
 
 
 def _single(data: Array | None) -> Array | None:
@@ -56,14 +46,7 @@ def multiplied(ctx: ImportContext, a: Tensor, b: Tensor) -> Tensor:
         y = swapped(ctx, fully_connected(ctx, swapped(ctx, b), left))
     else:
         y = ctx.emit("BATCH_MATMUL", a, b, adj_x=False, adj_y=False)
-    return _reshaped(ctx, y, shape)
-
-
-def _matrix(ctx: ImportContext, x: Tensor, shape: Shape) -> Tensor:
-    """A vector as a matrix of `shape`."""
-    if x.data is None:
-        return ctx.emit("RESHAPE", x, shape=shape)
-    return Tensor(x.name, shape, x.dtype, x.data.reshape(shape))
+    return reshaped(ctx, y, shape)
 
 
 @IMPORT_ONNX.row("MatMul")
@@ -75,11 +58,11 @@ def import_matmul(ctx: ImportContext) -> list[Tensor]:
     if not a.shape or not b.shape:
         raise ctx.refuse(f"a product of shapes {a.shape} and {b.shape}")
     gone = [-2] * (len(a.shape) == 1) + [-1] * (len(b.shape) == 1)
-    left = a if len(a.shape) > 1 else _matrix(ctx, a, (1, *a.shape))
-    right = b if len(b.shape) > 1 else _matrix(ctx, b, (*b.shape, 1))
+    left = a if len(a.shape) > 1 else reshaped(ctx, a, (1, *a.shape))
+    right = b if len(b.shape) > 1 else reshaped(ctx, b, (*b.shape, 1))
     y = multiplied(ctx, left, right)
     kept = tuple(d for axis, d in enumerate(y.shape, -len(y.shape)) if axis not in gone)
-    return [_reshaped(ctx, y, kept)]
+    return [reshaped(ctx, y, kept)]
 
 
 # -- Gemm --------------------------------------------------------------------------------------------------------------
@@ -89,7 +72,7 @@ def _scaled(ctx: ImportContext, x: Tensor, factor: float) -> Any:
         return x
     if x.data is not None:
         return (x.data.astype(np.float64) * factor).astype(np.float32)
-    return ctx.emit("MUL", x, np.array([factor], np.float32), activation="NONE")
+    return multiply(ctx, x, factor)
 
 
 def _as_bias(data: Array, channels: int) -> Array | None:
@@ -120,7 +103,7 @@ def import_gemm(ctx: ImportContext) -> list[Tensor]:
         y = swapped(ctx, fully_connected(ctx, b if turn_b else swapped(ctx, b), weight))
     else:
         y = _scaled(ctx, ctx.emit("BATCH_MATMUL", a, b, adj_x=turn_a, adj_y=turn_b), alpha)
-    return [y if c is None else ctx.emit("ADD", y, _scaled(ctx, c, beta), activation="NONE")]
+    return [y if c is None else add(ctx, y, _scaled(ctx, c, beta))]
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.types import DType
 from sgs.ops._float_only import add_float_only
+from sgs.ops._import import single_operand
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, Lowering, OnnxCase, Shape
 
 OP = "NON_MAX_SUPPRESSION"
@@ -67,18 +68,12 @@ add_float_only(
 
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------
-def _scalar(ctx: ImportContext, index: int, what: str) -> float | None:
-    """A constant operand of one number; None when absent."""
-    value = ctx.constant(index, what) if index < len(ctx.inputs) else None
-    return None if value is None else float(np.asarray(value).reshape(-1)[0])
-
-
 @IMPORT_ONNX.row("NonMaxSuppression")
 def import_non_max_suppression(ctx: ImportContext) -> list[Tensor]:
     """At a network's end alone: no operator behind it would know which rows count."""
     boxes, scores = ctx.inputs[0], ctx.inputs[1]
     assert boxes is not None and scores is not None
-    most = int(_scalar(ctx, 2, "max_output_boxes_per_class") or 0)
+    most = single_operand(ctx, 2, "max_output_boxes_per_class", int) or 0
     if ctx.reader_of(0) == "node":
         reason = "how many boxes it selects is known at run time only, and operators behind it would have to know"
         raise ctx.refuse(reason, "cut the network in front of it, or end it here")
@@ -86,10 +81,10 @@ def import_non_max_suppression(ctx: ImportContext) -> list[Tensor]:
         raise ctx.refuse("max_output_boxes_per_class is 0, so nothing is selected", "give the number of boxes")
     attrs: dict[str, Any] = {
         "most": min(most, boxes.shape[1]),
-        "iou_threshold": _scalar(ctx, 3, "iou_threshold") or 0.0,
+        "iou_threshold": single_operand(ctx, 3, "iou_threshold", float) or 0.0,
         "center_point_box": bool(ctx.attrs.get("center_point_box", 0)),
     }
-    threshold = _scalar(ctx, 4, "score_threshold")
+    threshold = single_operand(ctx, 4, "score_threshold", float)
     if threshold is not None:
         attrs["score_threshold"] = threshold
     return [ctx.emit(OP, boxes, scores, **attrs)]

@@ -13,18 +13,11 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import add, divide, multiply, number, subtract
 from sgs.ops.normalise import FLOOR
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
 Axes = tuple[int, ...]
-
-
-def _number(value: float) -> Array:
-    return np.array([value], np.float32)
-
-
-def _arithmetic(ctx: ImportContext, op: str, a: Any, b: Any) -> Tensor:
-    return ctx.emit(op, a, b, activation="NONE")
 
 
 def _reduced(ctx: ImportContext, op: str, x: Tensor, axes: Axes) -> Tensor:
@@ -34,26 +27,26 @@ def _reduced(ctx: ImportContext, op: str, x: Tensor, axes: Axes) -> Tensor:
 def centred(ctx: ImportContext, x: Tensor, axes: Axes) -> tuple[Tensor, Tensor]:
     """(x less its mean over the axes, the mean)."""
     mean = _reduced(ctx, "MEAN", x, axes)
-    return _arithmetic(ctx, "SUB", x, mean), mean
+    return subtract(ctx, x, mean), mean
 
 
 def deviation(ctx: ImportContext, x: Tensor, axes: Axes, epsilon: float = 0.0) -> Tensor:
     """sqrt(mean(x²) + epsilon) over the axes."""
-    mean = _reduced(ctx, "MEAN", _arithmetic(ctx, "MUL", x, x), axes)
-    return ctx.emit("SQRT", _arithmetic(ctx, "ADD", mean, _number(epsilon)) if epsilon else mean)
+    mean = _reduced(ctx, "MEAN", multiply(ctx, x, x), axes)
+    return ctx.emit("SQRT", add(ctx, mean, epsilon) if epsilon else mean)
 
 
 def standardised(ctx: ImportContext, x: Tensor, axes: Axes, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
     """(x with mean 0 and variance 1 over the axes, the mean, the root of variance + epsilon)."""
     difference, mean = centred(ctx, x, axes)
     root = deviation(ctx, difference, axes, epsilon)
-    return _arithmetic(ctx, "DIV", difference, root), mean, root
+    return divide(ctx, difference, root), mean, root
 
 
 def _scaled(ctx: ImportContext, x: Tensor, scale: Tensor | None, offset: Tensor | None) -> Tensor:
     """x · scale + offset, where they are given."""
-    y = x if scale is None else _arithmetic(ctx, "MUL", x, scale)
-    return y if offset is None else _arithmetic(ctx, "ADD", y, offset)
+    y = x if scale is None else multiply(ctx, x, scale)
+    return y if offset is None else add(ctx, y, offset)
 
 
 def _operand(ctx: ImportContext) -> Tensor:
@@ -84,7 +77,7 @@ def import_layer_normalization(ctx: ImportContext) -> list[Tensor]:
     y, mean, root = standardised(ctx, x, _trailing_axes(ctx, x), _epsilon(ctx))
     results = [_scaled(ctx, y, scale, offset)]
     if ctx.output_count > 1:
-        results += [mean, _arithmetic(ctx, "DIV", _number(1), root)][: ctx.output_count - 1]
+        results += [mean, divide(ctx, 1, root)][: ctx.output_count - 1]
     return results
 
 
@@ -94,7 +87,7 @@ def import_rms_normalization(ctx: ImportContext) -> list[Tensor]:
     if ctx.output_count > 1:
         raise ctx.refuse("its further results are not supported")
     root = deviation(ctx, x, _trailing_axes(ctx, x), _epsilon(ctx))
-    return [_scaled(ctx, _arithmetic(ctx, "DIV", x, root), ctx.inputs[1], None)]
+    return [_scaled(ctx, divide(ctx, x, root), ctx.inputs[1], None)]
 
 
 # -- channels ----------------------------------------------------------------------------------------------------------
@@ -111,7 +104,7 @@ def _per_channel(ctx: ImportContext, index: int, x: Tensor, repeats: int = 1) ->
     if repeats == 1:
         return ctx.emit("RESHAPE", value, shape=shape)
     column = ctx.emit("RESHAPE", value, shape=(value.elements, 1))
-    wide = _arithmetic(ctx, "MUL", column, np.ones((1, repeats), np.float32))
+    wide = multiply(ctx, column, np.ones((1, repeats), np.float32))
     return ctx.emit("RESHAPE", wide, shape=(x.shape[1], *ones))
 
 
@@ -144,8 +137,8 @@ def import_mean_variance_normalization(ctx: ImportContext) -> list[Tensor]:
     x = _operand(ctx)
     axes = tuple(sorted({int(a) % len(x.shape) for a in ctx.attrs.get("axes", (0, 2, 3))}))
     difference, _ = centred(ctx, x, axes)
-    root = _arithmetic(ctx, "ADD", deviation(ctx, difference, axes), _number(1e-9))
-    return [_arithmetic(ctx, "DIV", difference, root)]
+    root = add(ctx, deviation(ctx, difference, axes), 1e-9)
+    return [divide(ctx, difference, root)]
 
 
 @IMPORT_ONNX.row("LpNormalization")
@@ -156,10 +149,10 @@ def import_lp_normalization(ctx: ImportContext) -> list[Tensor]:
     if p == 1:
         norm, floor = _reduced(ctx, "SUM", ctx.emit("ABS", x), axes), float(np.finfo(np.float32).tiny)
     elif p == 2:
-        norm, floor = ctx.emit("SQRT", _reduced(ctx, "SUM", _arithmetic(ctx, "MUL", x, x), axes)), FLOOR
+        norm, floor = ctx.emit("SQRT", _reduced(ctx, "SUM", multiply(ctx, x, x), axes)), FLOOR
     else:
         raise ctx.refuse(f"the norm of order {p}", "orders 1 and 2 are supported")
-    return [_arithmetic(ctx, "DIV", x, ctx.emit("MAXIMUM", norm, _number(floor)))]
+    return [divide(ctx, x, ctx.emit("MAXIMUM", norm, number(floor)))]
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.ops._import import add, multiply
 from sgs.ops._integers import retyped
 from sgs.ops._layout import fixed
 from sgs.ops._move import move_cost
@@ -147,9 +148,9 @@ def import_one_hot(ctx: ImportContext) -> list[Tensor]:
         return [y]
     y = retyped(ctx, y, DType.INT32)
     if on - off != 1:
-        y = ctx.emit("MUL", y, np.array(int(on - off), np.int32), activation="NONE")
+        y = multiply(ctx, y, np.array(int(on - off), np.int32))
     if off:
-        y = ctx.emit("ADD", y, np.array(int(off), np.int32), activation="NONE")
+        y = add(ctx, y, np.array(int(off), np.int32))
     return [retyped(ctx, y, kind.dtype)]
 
 
@@ -159,7 +160,7 @@ def _entries(
     off, on = values
     if not signed:
         return ctx.emit(OP, indices, depth=depth, axis=axis, on=on, off=off)
-    shifted = ctx.emit("ADD", indices, np.array(depth, np.int32), activation="NONE")
+    shifted = add(ctx, indices, np.array(depth, np.int32))
     twice = ctx.emit(OP, shifted, depth=2 * depth, axis=axis, on=on, off=off)
     halves = ctx.emit("RESHAPE", twice, shape=(*twice.shape[:axis], 2, depth, *twice.shape[axis + 1 :]))
     return ctx.emit("REDUCE_MAX" if on >= off else "REDUCE_MIN", halves, axes=(axis,), keep_dims=False)

@@ -15,6 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.ops._marker import is_marker
 from sgs.ops._move import add_move, all_rank_4, axis_in, border_grain
 from sgs.registry import (
     EXAMPLES,
@@ -38,7 +39,6 @@ from sgs.registry import (
 
 Paddings = tuple[tuple[int, int], ...]
 _NUMPY_MODE: dict[str, Literal["reflect", "symmetric"]] = {"REFLECT": "reflect", "SYMMETRIC": "symmetric"}
-ENDLESS = 1e30  # no value of a network is as large; what is, stands for infinity
 _MARKER = 0.9999e4  # from here on (BERT's -1e4, float16's -65504, float32's lowest) a fill is no value but a marker
 _LEAST_REAL = float(np.finfo(np.float32).min)
 
@@ -147,11 +147,6 @@ def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 _TILE = TileRow(_axes, _part)
 add_move("PAD", "zeros around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4, tile=_TILE)
 add_move("PADV2", "a constant around a tensor", _lower, _pad, moved=_first, any_layout=all_rank_4, tile=_TILE)
-
-
-def is_marker(values: Array, least: float = ENDLESS) -> Array:
-    """Whether numbers only mark a place, and have to lose (or win) against every value: from magnitude `least` on."""
-    return np.asarray(np.abs(values) >= least)
 
 
 @RANGE_FROM.row("PADV2")

@@ -14,8 +14,9 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import multiply
 from sgs.ops._spatial import from_picture, from_volume, spatial_rank, to_picture, to_volume
-from sgs.ops._window import same_pads
+from sgs.ops._window import parted, same_pads, same_total
 from sgs.ops.pool import AVERAGE, MAX
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
@@ -60,14 +61,11 @@ def _onnx_axis(ctx: ImportContext, index: int, size: int) -> _Axis:
     span = (kernel - 1) * dilation + 1
     mode = ctx.attrs.get("auto_pad") or "NOTSET"
     if mode.startswith("SAME"):
-        result = -(-size // stride)
-        total = (result - 1) * stride + span - size
+        total = same_total(size, kernel, stride, dilation)
         if total < -1:  # TensorFlow starts at 0 there, the ONNX specification has negative pads
             reason = f"auto_pad {mode} with windows of {span} every {stride} of {size}, which has two meanings"
             raise ctx.refuse(reason, "give pads instead")
-        total = max(total, 0)
-        before = total // 2 if mode == "SAME_UPPER" else total - total // 2
-        return _Axis(size, kernel, stride, dilation, before, total - before, result)
+        return _Axis(size, kernel, stride, dilation, *parted(max(total, 0), mode), -(-size // stride))
     if mode == "VALID":
         before = after = 0
     room = size + before + after - span
@@ -188,7 +186,7 @@ def _average_pool(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tenso
     if (counts == area).all():
         return y
     factor = (area / counts).astype(np.float32).reshape(1, *counts.shape, 1)
-    return ctx.emit("MUL", y, factor, activation="NONE")
+    return multiply(ctx, y, factor)
 
 
 def mean_with_zeros(ctx: ImportContext, x: Tensor, axes: Sequence[_Axis]) -> Tensor:

@@ -13,6 +13,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import common_carrier, infer_broadcast, onnx
 from sgs.ops._float_only import add_float_only
+from sgs.ops._import import number
 from sgs.ops._integers import in_integers, present, retyped
 from sgs.ops._layout import transparent
 from sgs.registry import (
@@ -83,16 +84,16 @@ def import_pow(ctx: ImportContext) -> list[Tensor]:
         powers = retyped(ctx, exponent, DType.INT32)
         return [in_integers(ctx, lambda x: ctx.emit("POW", x, powers), [base])]
     exponent = retyped(ctx, exponent, DType.FLOAT32)
-    one = _single(exponent)
+    one = _common_value(exponent)
     if one is None or np.broadcast_shapes(base.shape, exponent.shape) != base.shape:
         return [ctx.emit("POW", base, exponent)]
     if one == 1:
         return [base]
-    return [ctx.emit(_NAMED[one], base) if one in _NAMED else ctx.emit("POW", base, np.array([one], np.float32))]
+    return [ctx.emit(_NAMED[one], base) if one in _NAMED else ctx.emit("POW", base, number(one))]
 
 
-def _single(tensor: Tensor) -> float | None:
-    """The one number that a constant consists of."""
+def _common_value(tensor: Tensor) -> float | None:
+    """The number that all elements of a constant are; None for any other tensor."""
     if tensor.data is None or not tensor.elements or (tensor.data != tensor.data.flat[0]).any():
         return None
     return float(tensor.data.flat[0])

@@ -8,6 +8,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Tensor
 from sgs.numeric.quantise import Array
 from sgs.ops._elementwise import Meaning, add_elementwise
+from sgs.ops._import import add, multiply, reshaped
 from sgs.ops._integers import in_integers, present
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, Lowering, OnnxCase, SimRow
 
@@ -53,15 +54,13 @@ def import_prelu(ctx: ImportContext) -> list[Tensor]:
 
 def _of_channels(ctx: ImportContext, slope: Tensor, rank: int) -> Tensor:
     shape = (*slope.shape, *(1,) * (rank - 2))
-    if slope.data is None:
-        return ctx.emit("RESHAPE", slope, shape=shape)
-    return Tensor(slope.name, shape, slope.dtype, slope.data.reshape(shape))
+    return reshaped(ctx, slope, shape)
 
 
 def _of_integers(ctx: ImportContext, x: Tensor, slope: Tensor) -> Tensor:
     zero = np.array([0], np.int32)
-    below = ctx.emit("MUL", ctx.emit("MINIMUM", x, zero), slope, activation="NONE")
-    return ctx.emit("ADD", ctx.emit("MAXIMUM", x, zero), below, activation="NONE")
+    below = multiply(ctx, ctx.emit("MINIMUM", x, zero), slope)
+    return add(ctx, ctx.emit("MAXIMUM", x, zero), below)
 
 
 ONNX_EXAMPLES.add(

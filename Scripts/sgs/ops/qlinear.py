@@ -16,6 +16,7 @@ import numpy as np
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import along, multiply
 from sgs.ops.quantize_linear import CODES, QUANTIZE
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
 
@@ -36,11 +37,11 @@ def _real(ctx: ImportContext, at: int, axis: int = 1) -> Tensor:
     if codes.data is None:
         return ctx.call("DequantizeLinear", codes, scale, zero, axis=axis)[0]
     assert scale.data is not None
-    shape = (-1, *(1,) * (codes.data.ndim - axis % max(codes.data.ndim, 1) - 1)) if scale.elements > 1 else ()
-    centred = codes.data.astype(np.float32)
+    rank, centred = codes.data.ndim, codes.data.astype(np.float32)
     if zero is not None and zero.data is not None:
-        centred = centred - zero.data.astype(np.float32).reshape(shape if zero.elements > 1 else ())
-    return _constant(ctx, f"real{at}", (centred * scale.data.reshape(shape)).astype(np.float32))
+        centred = centred - along(zero.data.astype(np.float32), axis, rank)
+    real = (centred * along(scale.data, axis, rank)).astype(np.float32)
+    return _constant(ctx, f"real{at}", real.reshape(codes.shape))
 
 
 def _code_type(ctx: ImportContext, zero: int) -> str:
@@ -67,13 +68,8 @@ def _centred(ctx: ImportContext, at: int, zero: int, axis: int) -> Tensor:
         one = _constant(ctx, f"one{at}", np.ones(1 if offset is None else offset.shape, np.float32))
         return ctx.call("DequantizeLinear", codes, one, offset, axis=axis)[0]
     shift = np.zeros(1) if offset is None or offset.data is None else offset.data
-    shift = _along(shift.astype(np.float32), axis, codes.data.ndim)
+    shift = along(shift.astype(np.float32), axis, codes.data.ndim)
     return _constant(ctx, f"centred{at}", codes.data.astype(np.float32) - shift)
-
-
-def _along(values: Array, axis: int, rank: int) -> Array:
-    """One number, or one an entry of an axis, that broadcasts against a tensor of that rank."""
-    return values.reshape((1,) if values.size == 1 else (-1, *(1,) * (rank - axis % rank - 1)))
 
 
 def _requantised(ctx: ImportContext, total: Tensor, left: Array, right: Array, at: int) -> list[Tensor]:
@@ -104,7 +100,7 @@ def import_conv(ctx: ImportContext) -> list[Tensor]:
         operands.append(_constant(ctx, "bias", bias.astype(np.float32)))
     total = ctx.call("Conv", *operands, **ctx.attrs)[0]
     left, right = _scales(ctx, 1, 4)
-    return _requantised(ctx, total, left.reshape(1), _along(right, 1, len(total.shape)), 6)
+    return _requantised(ctx, total, left.reshape(1), along(right, 1, len(total.shape)), 6)
 
 
 @IMPORT_ONNX.row("QLinearMatMul")
@@ -112,7 +108,7 @@ def import_matmul(ctx: ImportContext) -> list[Tensor]:
     """Parameters of the left operand may be one a row, those of the right one a column."""
     total = ctx.call("MatMul", _centred(ctx, 0, 2, -2), _centred(ctx, 3, 5, -1))[0]
     left, right = _scales(ctx, 1, 4)
-    return _requantised(ctx, total, _along(left, -2, 2), _along(right, -1, 2), 6)
+    return _requantised(ctx, total, along(left, -2, 2), along(right, -1, 2), 6)
 
 
 @IMPORT_ONNX.row(f"{_MICROSOFT}QGemm")
@@ -128,7 +124,7 @@ def import_gemm(ctx: ImportContext) -> list[Tensor]:
     total = ctx.call("Gemm", *operands, **turns)[0]
     if len(ctx.inputs) > 7 and ctx.inputs[7] is not None:
         return _requantised(ctx, total, left.reshape(1), right.reshape(-1), 7)
-    return [ctx.emit("MUL", total, (left.reshape(1) * right.reshape(-1)).astype(np.float32), activation="NONE")]
+    return [multiply(ctx, total, (left.reshape(1) * right.reshape(-1)).astype(np.float32))]
 
 
 def _whole(ctx: ImportContext, op: str, operands: Sequence[Tensor], terms: int, **attrs: Any) -> list[Tensor]:

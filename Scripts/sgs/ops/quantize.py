@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.quantise import Array, activation_params, dequantise, quantise
+from sgs.numeric.quantise import Array, activation_params
 from sgs.numeric.types import DType
+from sgs.ops._elementwise import in_type, numbers
 from sgs.ops._move import ELEMENTWISE
 from sgs.registry import (
     CONSTRAINTS,
@@ -57,8 +56,7 @@ def reference(
 ) -> list[Array]:
     x, tensor, result = values[0], operands[0], results[0]
     assert x is not None and tensor is not None
-    real = x if tensor.quant is None else dequantise(x, tensor.quant)
-    return [real.astype(np.float32) if result.quant is None else quantise(real, result.quant, result.dtype)]
+    return [in_type(result, numbers(tensor, x))]
 
 
 @COST.row("QUANTIZE", "DEQUANTIZE")

@@ -12,6 +12,7 @@ FAKE_QUANTIZE, and calibration takes those for what they say of ranges (`quant.u
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import along, divide, number, subtract
 from sgs.ops._layout import transparent
+from sgs.ops._onnx_types import NAMES
 from sgs.registry import (
     EXAMPLES,
     FLOAT,
@@ -43,7 +46,7 @@ from sgs.registry import (
 
 QUANTIZE, DEQUANTIZE, FAKE = "QUANTIZE_LINEAR", "DEQUANTIZE_LINEAR", "FAKE_QUANTIZE"
 _WHY = "works on codes of the source network's own, which no pair of QuantizeLinear and DequantizeLinear encloses"
-# ONNX element type → (type that holds it here, least code, largest code)
+# ONNX element type of codes → (type that holds it here, least code, largest code)
 CODES: dict[str, tuple[DType, int, int]] = {
     "uint8": (DType.UINT8, 0, 255),
     "int8": (DType.INT8, -128, 127),
@@ -54,7 +57,6 @@ CODES: dict[str, tuple[DType, int, int]] = {
     "uint2": (DType.UINT8, 0, 3),
     "int2": (DType.INT8, -2, 1),
 }
-_ONNX_TYPES = {2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 21: "uint4", 22: "int4", 25: "uint2", 26: "int2"}
 
 OPERATOR.add(QUANTIZE, OperatorInfo("float", "real numbers to codes of the source network", no_integers=_WHY))
 OPERATOR.add(DEQUANTIZE, OperatorInfo("float", "codes of the source network to real numbers", no_integers=_WHY))
@@ -120,6 +122,33 @@ for _op in (QUANTIZE, DEQUANTIZE, FAKE):
     SIM.add(_op, SimRow(custom=True))
 
 
+# -- what codes stand for --------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Grid:
+    """The real numbers step · (q - zero) of codes from low to high."""
+
+    step: float
+    zero: int
+    low: int
+    high: int
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The least and the largest of them."""
+        return self.step * (self.low - self.zero), self.step * (self.high - self.zero)
+
+
+def grid_of(graph: Graph, node: Node) -> Grid | None:
+    """What a FAKE_QUANTIZE gives, or the codes of a QUANTIZE_LINEAR stand for (whole numbers where its scale is but a
+    factor); None where that is not the same for all elements, or is computed."""
+    is_factor = node.op == QUANTIZE and node.attrs["multiply"]
+    step = 1.0 if is_factor else graph[node.inputs[3 if node.op == FAKE else 1] or ""].number
+    zero = graph[node.inputs[2] or ""].number
+    if step is None or zero is None:
+        return None
+    return Grid(step, int(zero), node.attrs["low"], node.attrs["high"])
+
+
 # -- ONNX import -----------------------------------------------------------------------------------------------------
 def _spread(ctx: ImportContext, value: Array, x: Tensor) -> Array:
     """A scale or zero point, one for all, one an entry of attr `axis`, or one a block of attr `block_size` along it, so
@@ -131,7 +160,7 @@ def _spread(ctx: ImportContext, value: Array, x: Tensor) -> Array:
     axis = int(ctx.attrs.get("axis", 1)) % rank
     if block:
         return np.take(np.repeat(value, block, axis), range(x.shape[axis]), axis)
-    return value.reshape((-1, *(1,) * (rank - axis - 1)))
+    return along(value, axis, rank)
 
 
 def _parameters(ctx: ImportContext, x: Tensor) -> list[Tensor | Array]:
@@ -159,7 +188,7 @@ def _code_type(ctx: ImportContext) -> str:
         name = ctx.source_type(2)
     else:
         wanted = int(ctx.attrs.get("output_dtype", 0)) or 2
-        name = _ONNX_TYPES.get(wanted, f"ONNX type {wanted}")
+        name = NAMES.get(wanted, f"ONNX type {wanted}")
     if name not in CODES:
         raise ctx.refuse(f"codes of {name}", f"codes are {', '.join(CODES)}")
     return name
@@ -202,11 +231,11 @@ def import_dynamic(ctx: ImportContext) -> list[Tensor]:
     x = ctx.inputs[0]
     assert x is not None
     least, most = _reduced(ctx, x, "REDUCE_MIN", "MINIMUM"), _reduced(ctx, x, "REDUCE_MAX", "MAXIMUM")
-    width = ctx.emit("SUB", most, least, activation="NONE")
-    scale = ctx.emit("DIV", width, np.array([255], np.float32), activation="NONE")
-    scale = ctx.emit("MAXIMUM", scale, np.array([np.finfo(np.float32).tiny], np.float32))
+    width = subtract(ctx, most, least)
+    scale = divide(ctx, width, 255)
+    scale = ctx.emit("MAXIMUM", scale, number(float(np.finfo(np.float32).tiny)))
     attrs: dict[str, Any] = {"codes": "UINT8", "low": 0, "high": 255, "multiply": False}
-    below = ctx.emit("SUB", np.zeros(1, np.float32), least, activation="NONE")
+    below = subtract(ctx, 0, least)
     zero = ctx.emit(QUANTIZE, below, scale, np.zeros(1, np.float32), **attrs)
     scale, zero = (ctx.emit("RESHAPE", tensor, shape=()) for tensor in (scale, zero))
     return [ctx.emit(QUANTIZE, x, scale, zero, **attrs), scale, zero]

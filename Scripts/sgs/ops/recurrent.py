@@ -15,6 +15,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import add, fully_connected, multiply, number, subtract
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
 LONGEST = 512  # steps of all directions together: each is a dozen nodes
@@ -37,25 +38,9 @@ _PARAMETERS: dict[str, dict[str, float | None]] = {
 Function = Callable[[Tensor], Tensor]
 
 
-def _add(ctx: ImportContext, a: Any, b: Any) -> Tensor:
-    return ctx.emit("ADD", a, b, activation="NONE")
-
-
-def _sub(ctx: ImportContext, a: Any, b: Any) -> Tensor:
-    return ctx.emit("SUB", a, b, activation="NONE")
-
-
-def _mul(ctx: ImportContext, a: Any, b: Any) -> Tensor:
-    return ctx.emit("MUL", a, b, activation="NONE")
-
-
-def _number(value: float) -> Array:
-    return np.array([value], np.float32)
-
-
 def _sum_or(ctx: ImportContext, a: Tensor | None, b: Tensor) -> Tensor:
     """a + b, where None stands for 0."""
-    return b if a is None else _add(ctx, a, b)
+    return b if a is None else add(ctx, a, b)
 
 
 # -- activations -----------------------------------------------------------------------------------------------------
@@ -84,9 +69,9 @@ def _activations(ctx: ImportContext, directions: int) -> list[list[Function]]:
 
 def _function(ctx: ImportContext, name: str, attrs: dict[str, float]) -> Function:
     if name == "Affine":
-        return lambda x: _add(ctx, _mul(ctx, x, _number(attrs["alpha"])), _number(attrs["beta"]))
+        return lambda x: add(ctx, multiply(ctx, x, attrs["alpha"]), attrs["beta"])
     if name == "ScaledTanh":
-        return lambda x: _mul(ctx, ctx.emit("TANH", _mul(ctx, x, _number(attrs["beta"]))), _number(attrs["alpha"]))
+        return lambda x: multiply(ctx, ctx.emit("TANH", multiply(ctx, x, attrs["beta"])), attrs["alpha"])
     return lambda x: ctx.call(name, x, **attrs)[0]
 
 
@@ -95,7 +80,7 @@ def _clipped(ctx: ImportContext, x: Tensor) -> Tensor:
     bound = ctx.attrs.get("clip")
     if bound is None:
         return x
-    return ctx.emit("MINIMUM", ctx.emit("MAXIMUM", x, _number(-bound)), _number(bound))
+    return ctx.emit("MINIMUM", ctx.emit("MAXIMUM", x, number(-bound)), number(bound))
 
 
 # -- one direction ---------------------------------------------------------------------------------------------------
@@ -113,16 +98,9 @@ class _Direction:
     hidden: Tensor | None
     cell: Tensor | None = None
 
-    def product(self, x: Tensor, weight: Array, bias: Array | None = None) -> Tensor:
-        """x [..., I] times weight [O, I]."""
-        bias = np.zeros(len(weight), np.float32) if bias is None else bias
-        return self.ctx.emit(
-            "FULLY_CONNECTED", x, np.ascontiguousarray(weight), bias, activation="NONE", keep_num_dims=True
-        )
-
     def recur(self, state: Tensor | None, rows: slice = slice(None)) -> Tensor | None:
         """The state's product with `rows` of the recurrent weights; None for a state of zeros."""
-        return None if state is None else self.product(state, self.recurrent[rows])
+        return None if state is None else fully_connected(self.ctx, state, self.recurrent[rows])
 
     def parted(self, x: Tensor, parts: int) -> list[Tensor]:
         """x [1, B, parts·H] cut into gates."""
@@ -143,15 +121,15 @@ def _step_lstm(it: _Direction, x: Tensor) -> None:
 
     def gate(value: Tensor, peephole: int, cell: Tensor | None) -> Tensor:
         if it.peepholes is not None and cell is not None:
-            value = _add(ctx, value, _mul(ctx, cell, it.peepholes[peephole]))
+            value = add(ctx, value, multiply(ctx, cell, it.peepholes[peephole]))
         return f(_clipped(ctx, value))
 
     entering = gate(i, 0, it.cell)
-    new = _mul(ctx, entering, g(_clipped(ctx, c)))
+    new = multiply(ctx, entering, g(_clipped(ctx, c)))
     if it.cell is not None:
-        kept = _sub(ctx, _number(1), entering) if coupled else gate(forget, 2, it.cell)
-        new = _add(ctx, _mul(ctx, kept, it.cell), new)
-    it.cell, it.hidden = new, _mul(ctx, gate(o, 1, new), h(new))
+        kept = subtract(ctx, 1, entering) if coupled else gate(forget, 2, it.cell)
+        new = add(ctx, multiply(ctx, kept, it.cell), new)
+    it.cell, it.hidden = new, multiply(ctx, gate(o, 1, new), h(new))
 
 
 def _step_gru(it: _Direction, x: Tensor) -> None:
@@ -163,15 +141,16 @@ def _step_gru(it: _Direction, x: Tensor) -> None:
     z, r = it.parted(f(_clipped(ctx, _sum_or(ctx, it.recur(it.hidden, slice(2 * size)), gates))), 2)
     if ctx.attrs.get("linear_before_reset", 0):
         if it.hidden is not None:
-            candidate = _add(ctx, candidate, _mul(ctx, r, it.product(it.hidden, it.recurrent[after], bias)))
+            inner = fully_connected(ctx, it.hidden, it.recurrent[after], bias)
+            candidate = add(ctx, candidate, multiply(ctx, r, inner))
         elif bias.any():
-            candidate = _add(ctx, candidate, _mul(ctx, r, bias))
+            candidate = add(ctx, candidate, multiply(ctx, r, bias))
     elif it.hidden is not None:
-        candidate = _add(ctx, candidate, it.product(_mul(ctx, r, it.hidden), it.recurrent[after]))
+        candidate = add(ctx, candidate, fully_connected(ctx, multiply(ctx, r, it.hidden), it.recurrent[after]))
     new = g(_clipped(ctx, candidate))
     before = it.hidden
-    moved = _mul(ctx, z, _sub(ctx, before, new)) if before is not None else None
-    it.hidden = _add(ctx, new, moved) if moved is not None else _sub(ctx, new, _mul(ctx, z, new))
+    moved = multiply(ctx, z, subtract(ctx, before, new)) if before is not None else None
+    it.hidden = add(ctx, new, moved) if moved is not None else subtract(ctx, new, multiply(ctx, z, new))
 
 
 _STEP: dict[str, Callable[[_Direction, Tensor], None]] = {"LSTM": _step_lstm, "GRU": _step_gru, "RNN": _step_rnn}
@@ -184,7 +163,7 @@ def _run(it: _Direction, x: Tensor, backward: bool) -> list[Tensor]:
     if ctx.op == "GRU" and ctx.attrs.get("linear_before_reset", 0):
         gates = 2 * it.recurrent.shape[1]
         bias = np.concatenate([bias[:gates], it.biases[0, gates:]])  # the rest is inside the reset
-    inner = it.product(x, it.weight, bias)
+    inner = fully_connected(ctx, x, it.weight, bias)
     parts = [inner] if steps == 1 else ctx.emit_many("SPLIT", [inner], axis=0, num_splits=steps)
     states = []
     for part in reversed(parts) if backward else parts:

@@ -13,6 +13,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.types import DType
+from sgs.ops._import import add, multiply, subtract
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
 _OPS = {"ReduceMean": "MEAN", "ReduceSum": "SUM", "ReduceMax": "REDUCE_MAX", "ReduceMin": "REDUCE_MIN"}
@@ -79,7 +80,7 @@ def import_composed(ctx: ImportContext) -> list[Tensor]:
     if behind and not x.dtype.is_float:
         raise ctx.refuse(f"an operand of type {x.dtype.name}", "cast it to float")
     if before == "SQUARE" and not x.dtype.is_float:
-        value = ctx.emit("MUL", x, x, activation="NONE")
+        value = multiply(ctx, x, x)
     else:
         value = ctx.emit(before, x) if before else x
     value = _emit(ctx, "SUM", value, _axes(ctx))
@@ -95,11 +96,11 @@ def import_log_sum_exp(ctx: ImportContext) -> list[Tensor]:
     if not axes:
         return [x]
     largest = ctx.emit("REDUCE_MAX", x, axes=axes, keep_dims=True)
-    powers = ctx.emit("EXP", ctx.emit("SUB", x, largest, activation="NONE"))
+    powers = ctx.emit("EXP", subtract(ctx, x, largest))
     rest = ctx.emit("LOG", _emit(ctx, "SUM", powers, axes))
     if largest.shape != rest.shape:
         largest = ctx.emit("RESHAPE", largest, shape=rest.shape)
-    return [ctx.emit("ADD", rest, largest, activation="NONE")]
+    return [add(ctx, rest, largest)]
 
 
 # -- examples ----------------------------------------------------------------------------------------------------------

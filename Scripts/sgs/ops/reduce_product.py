@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.quantise import Array, dequantise, quantise
+from sgs.numeric.quantise import Array
+from sgs.ops._elementwise import in_type, numbers
 from sgs.ops._reduce import REDUCTION, add_examples, add_reduction, axes_in, cost, reduced
 from sgs.registry import (
     COST,
@@ -52,15 +53,14 @@ def _product(values: Array, axes: Sequence[int], result: Tensor) -> Array:
         for entry in entries[1:]:
             np.multiply(total, entry, out=total)
     total = total.reshape(result.shape)
-    return total if result.quant is None else quantise(total, result.quant, result.dtype)
+    return in_type(result, total)
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
     x, y, axes = graph[node.inputs[0] or ""], graph[node.outputs[0]], node.attrs["axes"]
 
     def run(inputs: list[Array], outputs: list[Array]) -> None:
-        values = inputs[0] if x.quant is None else dequantise(inputs[0], x.quant)
-        np.copyto(outputs[0], _product(values, axes, y))
+        np.copyto(outputs[0], _product(numbers(x, inputs[0]), axes, y))
 
     return run
 
@@ -74,11 +74,11 @@ def reference(
 ) -> list[Array]:
     codes, x, y, axes = values[0], operands[0], results[0], node.attrs["axes"]
     assert codes is not None and x is not None
-    reals = codes if x.quant is None else dequantise(codes, x.quant)
-    total = np.ones([d for a, d in enumerate(x.shape) if a not in axes], reals.dtype)
+    factors = numbers(x, codes)
+    total = np.ones([d for a, d in enumerate(x.shape) if a not in axes], factors.dtype)
     with np.errstate(all="ignore"):
         for index in np.ndindex(*(x.shape[a] for a in axes)):
             place = iter(index)
-            total = total * reals[tuple(next(place) if a in axes else slice(None) for a in range(reals.ndim))]
+            total = total * factors[tuple(next(place) if a in axes else slice(None) for a in range(factors.ndim))]
     total = np.asarray(total).reshape(y.shape)
-    return [total if y.quant is None else quantise(total, y.quant, y.dtype)]
+    return [in_type(y, total)]

@@ -14,8 +14,9 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._import import add
 from sgs.ops._resize_taps import MODES, ROUNDINGS, Axis, Kernel, cubic, triangle
-from sgs.ops._weighed import along, weighed_sum
+from sgs.ops._weighed import axis_constant, weighed_sum
 from sgs.ops.resize import BILINEAR, NEAREST, coordinates, nearest_taps
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
 
@@ -63,7 +64,7 @@ def _plan_weighed(axis: Axis, mode: str, kernel: Kernel, fill: float) -> _Plan:
     def gather(ctx: ImportContext, x: Tensor, position: int) -> Tensor:
         y = weighed_sum(ctx, x, position, taps, weights)
         if fill and outside.any():
-            y = ctx.emit("ADD", y, along(outside * fill, position, len(x.shape)), activation="NONE")
+            y = add(ctx, y, axis_constant(outside * fill, position, len(x.shape)))
         return y
 
     return _Plan(axis.result, tuple(np.flatnonzero(same)), gather)

@@ -16,8 +16,9 @@ import numpy as np
 
 from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.quantise import Array, dequantise, quantise
+from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._elementwise import in_type, numbers
 from sgs.ops._layout import fixed
 from sgs.registry import (
     CONSTRAINTS,
@@ -81,29 +82,19 @@ FIXED.add(UPDATE, lower_float)
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
     """Update after update; onnxruntime's threads take them at the same time."""
-    result, tensors, function = graph[node.outputs[0]], graph.operands(node), _COMBINED[node.op][1]
-    moving = node.op in _MOVING
+    result, tensors = graph[node.outputs[0]], [graph[name or ""] for name in node.inputs]
+    function, moving = _COMBINED[node.op][1], node.op in _MOVING
 
     def run(inputs: list[Array], outputs: list[Array]) -> None:
         given = iter(inputs)
-        arrays = [next(given) if t is not None and t.data is None else t.data for t in tensors if t is not None]
-        x, indices, updates = (a for a in arrays if a is not None)
-        x, updates = (a if moving else _real(a, t) for a, t in ((x, tensors[0]), (updates, tensors[2])))
+        x, indices, updates = (next(given) if t.data is None else t.data for t in tensors)
+        x, updates = (a if moving else numbers(t, a) for t, a in ((tensors[0], x), (tensors[2], updates)))
         total = x.copy()
         with np.errstate(all="ignore"):
             function.at(total, tuple(np.moveaxis(indices, -1, 0)), updates)
-        np.copyto(outputs[0], total if moving else _codes(total, result))
+        np.copyto(outputs[0], total if moving else in_type(result, total))
 
     return run
-
-
-def _real(values: Array, tensor: Tensor | None) -> Array:
-    assert tensor is not None
-    return values if tensor.quant is None else dequantise(values, tensor.quant)
-
-
-def _codes(values: Array, result: Tensor) -> Array:
-    return values if result.quant is None else quantise(values, result.quant, result.dtype)
 
 
 for _op in _COMBINED:
@@ -116,14 +107,15 @@ def reference(
 ) -> list[Array]:
     x, indices, updates = values
     assert x is not None and indices is not None and updates is not None
+    assert operands[0] is not None and operands[2] is not None
     moving = node.op in _MOVING
-    total = np.array(x if moving else _real(x, operands[0]))
-    more = updates if moving else _real(updates, operands[2])
+    total = np.array(x if moving else numbers(operands[0], x))
+    more = updates if moving else numbers(operands[2], updates)
     for at in np.ndindex(*indices.shape[:-1]):
         place = tuple(indices[at])
         with np.errstate(all="ignore"):
             total[place] = _COMBINED[node.op][1](total[place], more[at]) if node.op in _COMBINED else more[at]
-    return [total if moving else _codes(total, results[0])]
+    return [total if moving else in_type(results[0], total)]
 
 
 # -- compiler ----------------------------------------------------------------------------------------------------------

@@ -12,13 +12,13 @@ import numpy as np
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import add, reshaped
 from sgs.ops._places import (
-    along,
     check_computed,
-    computed_along,
+    computed_places_along,
     from_start,
+    places_along,
     read_places,
-    reshaped,
     write_places,
 )
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
@@ -68,10 +68,10 @@ def import_scatter_elements(ctx: ImportContext) -> list[Tensor]:
     axis = int(ctx.attrs.get("axis", 0)) % len(x.shape)
     if numbers.data is None:
         check_computed(ctx, numbers)
-        return [_scattered(ctx, x, computed_along(ctx, axis, numbers), updates)]
+        return [_scattered(ctx, x, computed_places_along(ctx, axis, numbers), updates)]
     indices = ctx.constant(1, "indices")
     assert indices is not None
-    return [_scattered(ctx, x, along(axis, from_start(ctx, indices, x.shape[axis])), updates)]
+    return [_scattered(ctx, x, places_along(axis, from_start(ctx, indices, x.shape[axis])), updates)]
 
 
 @IMPORT_ONNX.row("TensorScatter")
@@ -87,14 +87,14 @@ def import_tensor_scatter(ctx: ImportContext) -> list[Tensor]:
     if first is not None and first.data is None:
         check_computed(ctx, first)
         start = reshaped(ctx, first, (*first.shape, *batch[1:]))
-        index = ctx.emit("ADD", start, steps.astype(np.int32), activation="NONE")
+        index = add(ctx, start, steps.astype(np.int32))
         if circular:
             index = ctx.emit("FLOOR_MOD", index, np.array(x.shape[axis], np.int32))
-        return [_scattered(ctx, x, computed_along(ctx, axis, index), updates)]
+        return [_scattered(ctx, x, computed_places_along(ctx, axis, index), updates)]
     start_at = ctx.constant(2, "write indices") if first is not None else None
     numbers = steps + (0 if start_at is None else start_at.astype(np.int64).reshape(batch))
     numbers = numbers % x.shape[axis] if circular else from_start(ctx, numbers, x.shape[axis])
-    return [_scattered(ctx, x, along(axis, numbers), updates)]
+    return [_scattered(ctx, x, places_along(axis, numbers), updates)]
 
 
 _ORDER = ("x", "i", "u")

@@ -19,8 +19,8 @@ from sgs.numeric.types import DType
 from sgs.ops._elementwise import carrier_of, common_carrier, in_type, infer_broadcast, is_coded, numbers
 from sgs.ops._integers import in_integers
 from sgs.ops._layout import transparent
+from sgs.ops._marker import is_marker
 from sgs.ops._move import ELEMENTWISE
-from sgs.ops.pad import is_marker
 from sgs.registry import (
     CONSTRAINTS,
     COST,

@@ -24,7 +24,7 @@ from sgs.numeric.types import DType
 from sgs.ops._layout import fixed
 from sgs.ops._mac import MAC_LIMITS, accumulate, activation_float, bias_of, finish, publish, qlinear_conv
 from sgs.ops._move import border_grain
-from sgs.ops._window import mean_window, window_node, window_rows
+from sgs.ops._window import mean_window, parted, window_node, window_rows
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -123,7 +123,7 @@ def same_crop(
     if any(-(-size[i] // strides[i]) != extents[i] for i in range(2)):
         return None
     spare = [max(full_extent(extents[i], kernel[i], strides[i]) - size[i], 0) for i in range(2)]
-    return crop(extents, kernel, strides, size, [s // 2 for s in spare])
+    return crop(extents, kernel, strides, size, [parted(s)[0] for s in spare])
 
 
 def padding_of(node: Node, x: Tensor, weight: Tensor) -> str:

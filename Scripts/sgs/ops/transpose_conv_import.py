@@ -25,6 +25,7 @@ from sgs.ops._spatial import (
     to_picture,
     to_volume,
 )
+from sgs.ops._window import parted
 from sgs.ops.conv_import import check_kernel
 from sgs.ops.transpose_conv import OP, full_extent, same_crop, valid_crop
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
@@ -68,8 +69,7 @@ def _placement(ctx: ImportContext, extents: Sequence[int], kernel: Sequence[int]
     if mode.startswith("SAME") and not wanted:
         wanted = [min(extents[i] * strides[i], full[i]) for i in range(rank)]  # onnxruntime: nothing is added
     if wanted:
-        spare = [max(full[i] - wanted[i], 0) for i in range(rank)]
-        start = tuple(s // 2 if mode == "SAME_UPPER" else s - s // 2 for s in spare)
+        start = tuple(parted(max(full[i] - wanted[i], 0), mode)[0] for i in range(rank))
         return Placement(strides, start, tuple(wanted))
     if mode == "VALID":
         pads = [0] * (2 * rank)

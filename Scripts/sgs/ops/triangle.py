@@ -6,6 +6,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.types import DType
+from sgs.ops._import import single_operand
 from sgs.ops._integers import NARROW, retyped
 from sgs.ops.cast import graph_type
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
@@ -18,8 +19,7 @@ def import_trilu(ctx: ImportContext) -> list[Tensor]:
     assert x is not None
     if len(x.shape) < 2:
         raise ctx.refuse(f"an operand of shape {x.shape}", "it needs matrices")
-    diagonal = ctx.constant(1, "diagonal")
-    k = 0 if diagonal is None else int(diagonal.reshape(-1)[0])
+    k = single_operand(ctx, 1, "diagonal", int) or 0
     kept = np.ones(x.shape[-2:], np.bool_)
     kept = np.triu(kept, k) if ctx.attrs.get("upper", 1) else np.tril(kept, k)
     if kept.all():

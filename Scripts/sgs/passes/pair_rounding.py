@@ -7,13 +7,12 @@ can as well move the real numbers that the codes stand for, so that a pair becom
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
-from sgs.ops.quantize_linear import DEQUANTIZE, FAKE, QUANTIZE
+from sgs.ops.quantize_linear import DEQUANTIZE, FAKE, QUANTIZE, Grid, grid_of
 from sgs.passes.editor import Editor
 from sgs.registry import INFER, QUANTISE
 
@@ -26,42 +25,6 @@ def pair_rounding(graph: Graph) -> int:
     if not any(node.op in (QUANTIZE, FAKE) for node in graph.nodes):
         return 0
     return _move_real_numbers(graph) + _join_pairs(graph) + _drop_repeated(graph)
-
-
-# -- what codes stand for --------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Grid:
-    """The real numbers step · (q - zero) of codes from low to high."""
-
-    step: float
-    zero: int
-    low: int
-    high: int
-
-    @property
-    def span(self) -> tuple[float, float]:
-        """The least and the largest of them."""
-        return self.step * (self.low - self.zero), self.step * (self.high - self.zero)
-
-
-def single(graph: Graph, name: str | None) -> float | None:
-    """A constant of one number; None for any other tensor."""
-    data = graph[name or ""].data
-    return None if data is None or data.size != 1 else float(data.reshape(-1)[0])
-
-
-def grid_of(graph: Graph, node: Node) -> Grid | None:
-    """What a FAKE_QUANTIZE gives, or the codes of a QUANTIZE_LINEAR stand for (whole numbers where its scale is but a
-    factor); None where that is not the same for all elements, or is computed."""
-    step = single(graph, node.inputs[3 if node.op == FAKE else 1]) if not _is_factor(node) else 1.0
-    zero = single(graph, node.inputs[2])
-    if step is None or zero is None:
-        return None
-    return Grid(step, int(zero), node.attrs["low"], node.attrs["high"])
-
-
-def _is_factor(node: Node) -> bool:
-    return node.op == QUANTIZE and bool(node.attrs["multiply"])
 
 
 def _fake_attrs(node: Node) -> dict[str, object]:
@@ -159,7 +122,7 @@ def _drop_repeated(graph: Graph) -> int:
     with Editor(graph) as edit:
         for node in graph.nodes:
             if node.op == FAKE and (own := grid_of(graph, node)) is not None:
-                same = not node.attrs["multiply"] and single(graph, node.inputs[1]) == own.step
+                same = not node.attrs["multiply"] and graph[node.inputs[1] or ""].number == own.step
                 if same and grids.get(node.inputs[0] or "") == own:
                     edit.count += edit.bypass(node, node.inputs[0] or "")
                 grids[node.outputs[0]] = own

@@ -12,7 +12,7 @@ import numpy as np
 
 from sgs.engine.lowering import SessionBuilder
 from sgs.ir import Graph, Node
-from sgs.ops.pad import ENDLESS
+from sgs.ops._marker import ENDLESS
 from sgs.registry import FADES, Layout
 
 

@@ -88,8 +88,8 @@ class _Search:
             return self._sum(_names(node)[0])
         first, second = _names(node)
         if node.op == "DIV":
-            return self._root(second) if self._scalar(first) == 1 else None
-        return self._sum(first) if self._scalar(second) == -0.5 else None
+            return self._root(second) if self._graph[first].number == 1 else None
+        return self._sum(first) if self._graph[second].number == -0.5 else None
 
     def _root(self, name: str) -> _Divisor | None:
         """A square root, with what is done to it."""
@@ -100,9 +100,9 @@ class _Search:
             return self._sum(_names(node)[0])
         if node.op == "POW":
             base, power = _names(node)
-            return self._sum(base) if self._scalar(power) == 0.5 else None
+            return self._sum(base) if self._graph[power].number == 0.5 else None
         for inner, constant in self._orders(node):
-            number, root = self._scalar(constant), self._root(inner)
+            number, root = self._graph[constant].number, self._root(inner)
             if number is None or root is None or number < 0 or root.offset:
                 continue
             return replace(root, offset=number) if node.op == "ADD" else replace(root, floor=max(root.floor, number))
@@ -114,7 +114,7 @@ class _Search:
         if node is None:
             return self._moment(name)
         for inner, constant in self._orders(node):
-            number, moment = self._scalar(constant), self._moment(inner)
+            number, moment = self._graph[constant].number, self._moment(inner)
             if number is None or moment is None or number < 0:
                 continue
             if node.op == "ADD":
@@ -129,7 +129,7 @@ class _Search:
             return None
         if node.op in ("MUL", "DIV"):
             for inner, constant in [_names(node)] if node.op == "DIV" else self._orders(node):
-                number, moment = self._scalar(constant), self._moment(inner)
+                number, moment = self._graph[constant].number, self._moment(inner)
                 if number is not None and moment is not None and number > 0:
                     return replace(moment, count=moment.count * (number if node.op == "DIV" else 1 / number))
             return None
@@ -150,7 +150,7 @@ class _Search:
         if node.op == "SQUARED_DIFFERENCE":
             return self._difference(first, second) or self._difference(second, first)
         if node.op == "POW":
-            return self._deviation(first) if self._scalar(second) == 2 else None
+            return self._deviation(first) if self._graph[second].number == 2 else None
         return self._deviation(first) if self._deviation(first) == self._deviation(second) else None
 
     def _deviation(self, name: str) -> _Deviation:
@@ -172,10 +172,6 @@ class _Search:
         node = self._makers.get(name)
         wanted = node is not None and node.op in ops and node.attrs.get("activation", "NONE") == "NONE"
         return node if wanted else None
-
-    def _scalar(self, name: str) -> float | None:
-        tensor = self._graph[name]
-        return float(tensor.data.reshape(())) if tensor.data is not None and tensor.elements == 1 else None
 
     @staticmethod
     def _orders(node: Node) -> list[tuple[str, str]]:

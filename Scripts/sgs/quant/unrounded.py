@@ -14,9 +14,8 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.ops.quantize_linear import FAKE
+from sgs.ops.quantize_linear import FAKE, grid_of
 from sgs.passes.editor import Editor
-from sgs.passes.pair_rounding import grid_of, single
 from sgs.passes.pipeline import optimise
 from sgs.quant.parameters import QuantParameter
 from sgs.registry import QUANTISE
@@ -65,7 +64,7 @@ class _Removal:
         others, become one where the weights of sums of products can make up for it."""
         main = next((node for node in twins if not self._is_for_sums(node)), twins[0])
         for node in twins:
-            steps = [single(self.edit.graph, one.inputs[3]) for one in (node, main)]
+            steps = [self.edit.graph[one.inputs[3] or ""].number for one in (node, main)]
             if node is main or steps[0] is None or not steps[1]:
                 continue
             if steps[0] == steps[1] or self._scale_weights(node, steps[0] / steps[1]):
@@ -132,7 +131,7 @@ class _Removal:
             return
         assert not node.attrs.get("multiply")
         _, scale, _, step = node.inputs
-        if single(graph, step) == 1:
+        if graph[step or ""].number == 1:
             node.op = "DIV"
             self.edit.set_inputs(node, [x, scale])
             return
