@@ -256,7 +256,7 @@ def check_frames(graph: Graph, image: Image, count: int) -> None:
             values = truth if fixed is None else fixed.run(frame)
             for name, result in results.items():
                 expected = graph[name].data if graph[name].is_constant else truth[name]
-                part = np.split(result, count)[index]
+                part = np.split(np.atleast_1d(result), count)[index].reshape(expected.shape)
                 assert np.array_equal(part, expected), f"{name}, frame {index}"
                 assert graph[name].is_constant or np.array_equal(part, values[name]), f"{name}, frame {index}"
 

@@ -10,6 +10,7 @@ import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
 from sgs.engine import FloatEngine
 from sgs.ir import Graph, Tensor, verify
+from sgs.passes.block_windows import block_windows
 from sgs.passes.channel_shuffle import channel_shuffle
 from sgs.passes.editor import Editor
 from sgs.passes.fold_batch_norm import fold_batch_norm
@@ -295,6 +296,46 @@ def test_rewrite(name: str) -> None:
     assert (graph.inputs, graph.outputs) == (["x"], [output])
     np.testing.assert_allclose(run(graph)[output], numbers[output], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(run(before)[output], numbers[output])  # the copy shares nothing that was edited
+
+
+def large_window(b: GraphBuilder, shape: tuple[int, ...], kernel: tuple[int, int], **attrs: object) -> Graph:
+    weights = np.random.default_rng(5).normal(0, 0.3, (7, *kernel, shape[3])).astype(np.float32)
+    x = b.input("x", shape)
+    return b.output(b("CONV_2D", x, weights, ramp(7), **{**WINDOW, "pads": (0, 0, 0, 0), **attrs}))
+
+
+# operand, kernel, attrs → operators that must be left, kernel that must be left
+LARGE_WINDOWS: dict[str, tuple[tuple[int, ...], tuple[int, int], dict[str, object], list[str], tuple[int, int]]] = {
+    "patches": ((1, 16, 24, 3), (8, 8), {"strides": (8, 8)}, ["SPACE_TO_DEPTH", "CONV_2D"], (1, 1)),
+    "patches that leave a rest": (
+        (2, 19, 29, 3), (8, 8), {"strides": (8, 8)}, ["STRIDED_SLICE", "SPACE_TO_DEPTH", "CONV_2D"], (1, 1)
+    ),
+    "overlapping": (
+        (1, 33, 30, 3), (11, 11), {"strides": (4, 4), "pads": (2, 1, 2, 3), "activation": "RELU"},
+        ["PAD", "SPACE_TO_DEPTH", "CONV_2D"], (3, 3),
+    ),
+    "padded and with a rest": (
+        (1, 24, 37, 3), (9, 12), {"strides": (6, 6), "pads": (1, 0, 0, 1)},
+        ["STRIDED_SLICE", "PAD", "SPACE_TO_DEPTH", "CONV_2D"], (2, 2),
+    ),
+    "the whole picture": ((1, 9, 9, 5), (9, 9), {}, ["SPACE_TO_DEPTH", "CONV_2D"], (1, 1)),
+    "by steps of one": ((1, 11, 13, 5), (9, 9), {}, ["CONV_2D"], (9, 9)),
+    "dilated": ((1, 33, 30, 3), (8, 8), {"strides": (2, 2), "dilations": (2, 2)}, ["CONV_2D"], (8, 8)),
+    "few taps": ((1, 14, 21, 3), (7, 7), {"strides": (7, 7)}, ["CONV_2D"], (7, 7)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE_WINDOWS)
+def test_large_windows(name: str) -> None:
+    shape, kernel, attrs, left, kernel_left = LARGE_WINDOWS[name]
+    graph = large_window(GraphBuilder(), shape, kernel, **attrs)
+    (output,), numbers = graph.outputs, run(graph)
+    assert block_windows(graph) == (kernel != kernel_left)
+    assert block_windows(graph) == 0
+    verify(graph, name)
+    assert ops(graph) == left
+    assert graph[graph.nodes[-1].inputs[1] or ""].shape[1:3] == kernel_left
+    np.testing.assert_allclose(run(graph)[output], numbers[output], rtol=1e-5, atol=1e-5)
 
 
 def every(b: GraphBuilder, x: Tensor, axis: int, first: int, step: int = 2) -> Tensor:

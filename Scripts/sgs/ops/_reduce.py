@@ -111,6 +111,7 @@ def add_examples(op: str, *, many: bool = True) -> None:
         ((2, 5, 7, 6), (3,), True),
         ((2, 5, 7, 6), (1,), False),
         ((3, 7, 2), (0, 2), False),
+        ((3, 7), (0, 1), False),
     ]
     long = [((1, 37, 29, 3), (1, 2), True), ((3, 601), (1,), False)]  # too many terms for a sum in binary32
     EXAMPLES.add(op, lambda: [example(op, *arguments) for arguments in (few + long if many else few)])

@@ -48,7 +48,7 @@ def _product(values: Array, axes: Sequence[int], result: Tensor) -> Array:
     """The product of real numbers, or integers, one entry of the reduced axes after the other, as codes."""
     entries = np.moveaxis(values, axes, range(len(axes)))
     entries = entries.reshape(-1, *entries.shape[len(axes) :])
-    total = entries[0].copy()
+    total = np.array(entries[0])  # an array where all axes are reduced, too
     with np.errstate(all="ignore"):
         for entry in entries[1:]:
             np.multiply(total, entry, out=total)

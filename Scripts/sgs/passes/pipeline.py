@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from sgs.ir.graph import Graph
 from sgs.ir.verify import verify
+from sgs.passes.block_windows import block_windows
 from sgs.passes.channel_shuffle import channel_shuffle
 from sgs.passes.depth_to_space import depth_to_space
 from sgs.passes.factor_normalisation import factor_normalisation
@@ -49,6 +50,7 @@ ARITHMETIC: Sequence[Pass] = (
     fold_batch_norm,
     fold_gather,
     fold_pad,
+    block_windows,
     fuse_activation,
 )
 
