@@ -95,8 +95,8 @@ graph. Nodes whose operands are all constant are evaluated at import, whatever t
 tensors are constants since all shapes are; an `If` with a constant condition is replaced by the branch taken. An
 operator that is not listed, but that the ONNX standard defines by others, is replaced by these.
 
-Floating-point numbers of every width are held as binary32, integers of 32 and 64 bits as signed ones of 32: a constant that
-does not fit is refused, numbers that only come about at run time wrap.
+Floating-point numbers of every width are held as binary32, integers of 32 and 64 bits as signed ones of 32: a constant
+that does not fit is refused, numbers that only come about at run time wrap.
 """
 
 
