@@ -33,6 +33,12 @@ CostRule = Callable[[Node, Sequence[Tensor | None], Sequence[Tensor]], Cost]
 Lower = Callable[[Lowering, Node, list[str], Layout], list[str]]
 
 
+def moved_by(node: Node) -> Sequence[int]:
+    """Positions of the operands whose values a node's results hold; none for an operator that is no moving one."""
+    rule = QUANTISE.get(node.op)
+    return () if rule is None or rule.moved is None else rule.moved(node)
+
+
 def move_cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> Cost:
     """One operation per element of the results."""
     return Cost(vector_ops=sum(r.elements for r in results))

@@ -12,13 +12,12 @@ from sgs.registry import QUANTISE
 
 
 def block_windows(graph: Graph) -> int:
-    """Case analysis, for CONV_2D with too many taps, with constant float weights, in one group, not dilated, whose
-    steps along height and width are one number s > 1 (where there is one window, s may be the side of a square kernel):
+    """SPACE_TO_DEPTH makes channels of blocks of s × s pixels, and windows of ⌈kernel / s⌉ blocks step by one: the
+    patches of a vision transformer become a 1×1 convolution, 11×11 taps by steps of 4 become 3×3.
 
-    * SPACE_TO_DEPTH makes channels of blocks of s × s pixels, and windows of ⌈kernel / s⌉ blocks step by one: the
-      patches of a vision transformer become a 1×1 convolution, 11×11 taps by steps of 4 become 3×3. A PAD or
-      STRIDED_SLICE in front makes the picture as large as all windows together; what a window has more than before
-      gets weights of 0.
+    For CONV_2D with too many taps, with constant float weights, in one group, not dilated, whose steps along height and
+    width are one number s > 1 (where there is one window, s may be the side of a square kernel). A PAD or STRIDED_SLICE
+    in front makes the picture as large as all windows together; what a window has more than before gets weights of 0.
     """
     with Editor(graph) as edit:
         for node in graph.nodes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
+from sgs.config.nearest import listing
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.ir.permute import Perm, inverse
 from sgs.registry import LAYOUT
@@ -51,7 +52,7 @@ def explain(imported: Graph, graph: Graph, node: Node, written: Collection[str])
     extents, perm = ("x".join(map(str, operand.shape)), ",".join(map(str, node.attrs["perm"])))
     readers = [reader.label for reader in graph.nodes if result.name in reader.inputs]
     readers += [f"output '{result.name}'"] * (result.name in graph.outputs)
-    where = f"between {_source(graph, operand.name)} and {_listed(readers)}"
+    where = f"between {_source(graph, operand.name)} and {listing(readers, _SHOWN)}"
     stems = _origin(imported, above, below, written)
     reasons = "; ".join([f"above, {_told(above)}", *(f"below, {_told(stop)}" for stop in below[:_SHOWN])])
     return f"Transpose [{perm}] of {extents}, {where}: {stems}; {reasons}"
@@ -116,7 +117,7 @@ def _others(graph: Graph, node: Node, name: str) -> str:
     others = [tensor for tensor in _computed(graph, node) if tensor.name != name]
     if not others:
         return ""
-    told = _listed([f"'{tensor.name}'" for tensor in others])
+    told = listing([f"'{tensor.name}'" for tensor in others], _SHOWN)
     elements = sum(tensor.elements for tensor in others)
     return f"also reads {told}, of which {elements:,} elements would have to be transposed instead"
 
@@ -133,10 +134,10 @@ def _origin(imported: Graph, above: Stop, below: list[Stop], written: Collection
     between = [node for stop in below for node in _between(imported, above.tensor, stop)]
     authors = list(dict.fromkeys(node.name for node in between if node.name in written))
     if authors:
-        return f"it is the model's own {_listed([repr(name) for name in authors])}"
+        return f"it is the model's own {listing([repr(name) for name in authors], _SHOWN)}"
     added = list(dict.fromkeys(node.name for node in between))
     if added:
-        return f"it was added where the layouts of {_listed([repr(name) for name in added])} meet"
+        return f"it was added where the layouts of {listing([repr(name) for name in added], _SHOWN)} meet"
     return "it came with a rewrite"
 
 
@@ -165,14 +166,10 @@ def _closure(starts: Iterable[str], follow: Callable[[str], Iterable[str]]) -> s
 # -- words -------------------------------------------------------------------------------------------------------------
 def _told(stop: Stop) -> str:
     reason = stop.reason if stop.node is None else f"{stop.node.label} {stop.reason}"
-    return f"behind {stop.passed} nodes that it could pass, {reason}" if stop.passed else reason
+    passed = "1 node" if stop.passed == 1 else f"{stop.passed} nodes"
+    return f"behind {passed} that it could pass, {reason}" if stop.passed else reason
 
 
 def _source(graph: Graph, name: str) -> str:
     maker = graph.producers().get(name)
     return f"input '{name}'" if maker is None else maker.label
-
-
-def _listed(words: list[str]) -> str:
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return ", ".join(words[:_SHOWN]) + more

@@ -12,6 +12,9 @@ from sgs.registry import QUANTISE
 Vector = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
+ARITHMETIC = ("ADD", "SUB", "MUL", "DIV")  # with a constant per channel, part of a sum of products
+
+
 def _affine(op: str, constant: Vector, swapped: bool) -> tuple[Vector, Vector] | None:
     """(scale, offset) [C] such that an operator with one constant operand is x * scale + offset; None if none are."""
     one, zero = np.ones_like(constant), np.zeros_like(constant)
@@ -71,7 +74,7 @@ def fold_batch_norm(graph: Graph) -> int:
     """
     with Editor(graph) as edit:
         for node in graph.nodes:
-            if node.op not in ("ADD", "SUB", "MUL", "DIV"):
+            if node.op not in ARITHMETIC:
                 continue
             found = per_channel(graph, node)
             mac = None if found is None else foldable_mac(edit, node.inputs[found[0]])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from sgs.ir.graph import Graph, Node
 from sgs.passes.editor import Editor
-from sgs.passes.fold_batch_norm import foldable_mac, per_channel
+from sgs.passes.fold_batch_norm import ARITHMETIC, foldable_mac, per_channel
 from sgs.passes.fuse_activation import FUSED, takes_activation
-
-_ARITHMETIC = ("ADD", "SUB", "MUL", "DIV")
 
 
 def hoist_arithmetic(graph: Graph) -> int:
@@ -33,7 +31,7 @@ def _operand(edit: Editor, node: Node) -> int | None:
     """Which operand of the node is computed, None for a node that no other operator can take in."""
     if node.op in FUSED:
         return 0
-    found = per_channel(edit.graph, node) if node.op in _ARITHMETIC else None
+    found = per_channel(edit.graph, node) if node.op in ARITHMETIC else None
     return None if found is None else found[0]
 
 
@@ -58,7 +56,7 @@ def _exchange(edit: Editor, reshape: Node, node: Node) -> None:
     assert index is not None
     before, between = reshape.inputs[0] or "", reshape.outputs[0]
     result = node.outputs[0]
-    if node.op in _ARITHMETIC:
+    if node.op in ARITHMETIC:
         constant = edit.constant(node.inputs[1 - index])
         assert constant is not None and constant.data is not None
         if len(constant.shape) > 1:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._move import moved_by
 from sgs.ops.quantize_linear import DEQUANTIZE, FAKE, QUANTIZE, Grid, grid_of
 from sgs.passes.editor import Editor
 from sgs.registry import INFER, QUANTISE
@@ -45,9 +46,8 @@ def _move_real_numbers(graph: Graph) -> int:
 
 
 def _moved(node: Node) -> Sequence[int]:
-    """Operands of a moving operator that it moves; none for any other operator."""
-    rule = QUANTISE.get(node.op)
-    return () if rule is None or rule.moved is None or node.op in _FILLING else rule.moved(node)
+    """Operands of a moving operator that puts nothing beside them; none for any other operator."""
+    return () if node.op in _FILLING else moved_by(node)
 
 
 def _one_source(edit: Editor, node: Node) -> Node | None:

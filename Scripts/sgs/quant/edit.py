@@ -26,6 +26,7 @@ from sgs.numeric.quantise import (
 from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
 from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
+from sgs.ops._move import moved_by
 from sgs.quant.plan import MacChoice, QuantPlan
 from sgs.quant.prepare import FUNCTION, kind_of, range_sources
 from sgs.registry import FADES, FIXED_EXPAND, OPERATOR, QUANTISE
@@ -155,9 +156,7 @@ def mac_type(bits: int) -> DType:
 
 def moved_operands(node: Node) -> list[str]:
     """Operands of a moving operator that share parameters with its results."""
-    rule = QUANTISE[node.op]
-    assert rule.moved is not None
-    return [name for i in rule.moved(node) if (name := node.inputs[i]) is not None]
+    return [name for i in moved_by(node) if (name := node.inputs[i]) is not None]
 
 
 def moved_results(node: Node) -> list[str]:

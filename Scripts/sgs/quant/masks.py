@@ -19,9 +19,9 @@ from sgs.registry import FADES, Layout
 def bound_constants(graph: Graph) -> None:
     """Bring constants of masks that are beyond ±ENDLESS back to it, in place, so that ranges stay finite. Constants of
     masks are those that reach nothing but what `fading_tensors` finds."""
-    reached, hidden = _readers(graph), set(fading_tensors(graph))
+    reached, hidden = graph.readers(), set(fading_tensors(graph))
     for name in [*(name for node in reversed(graph.nodes) for name in node.outputs), *graph.tensors]:
-        made = [result for node in reached.get(name, []) for result in node.outputs]
+        made = [result for node in reached[name] for result in node.outputs]
         if made and name not in graph.outputs and hidden.issuperset(made):
             hidden.add(name)
     for tensor in (graph[name] for name in hidden):
@@ -29,23 +29,14 @@ def bound_constants(graph: Graph) -> None:
             tensor.data = np.clip(tensor.data, -ENDLESS, ENDLESS)
 
 
-def _readers(graph: Graph) -> dict[str, list[Node]]:
-    readers: dict[str, list[Node]] = {}
-    for node in graph.nodes:
-        for name in node.inputs:
-            if name is not None:
-                readers.setdefault(name, []).append(node)
-    return readers
-
-
 def fading_tensors(graph: Graph) -> dict[str, float]:
     """Tensor → how far below the largest of its row values make no difference, of those that nothing else reads than
     operators for which that is so, directly or through a RESHAPE that keeps the rows."""
-    readers = _readers(graph)
+    readers = graph.readers()
     found: dict[str, float] = {}
     for node in reversed(graph.nodes):
         for name in node.outputs:
-            distances = [_distance(graph, reader, found) for reader in readers.get(name, [])]
+            distances = [_distance(graph, reader, found) for reader in readers[name]]
             if distances and all(distances) and name not in graph.outputs:
                 found[name] = max(distances)
     return found

@@ -16,6 +16,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.ops._move import moved_by
 from sgs.quant.masks import bound_constants, fading_tensors
 from sgs.quant.normalisation import with_normalisations
 from sgs.registry import MOVE, QUANTISE, RANGE_FROM, REAL
@@ -78,8 +79,7 @@ def prepare(float_graph: Graph) -> Graph:
     """A copy in which every elementwise expression of one tensor is a FUNCTION node reading that tensor, and every
     normalisation a NORMALISE.
 
-    A lone operator that clamps or adds a constant, but is not a function by rule ("unary"), stays as it is when
-    nothing else joins it and its operand is not single-valued.
+    A lone operator counts as an expression, too; one whose result is no real number is part of one at the most.
     """
     graph = float_graph.copy()
     bound_constants(graph)
@@ -126,10 +126,9 @@ def range_sources(graph: Graph) -> dict[str, str]:
 
 def _copied(node: Node) -> list[str]:
     """What an operator copies as it is, all of it or a part."""
-    rule = QUANTISE.get(node.op)
-    if node.op not in MOVE or rule is None or rule.moved is None:
+    if node.op not in MOVE:
         return []
-    return [name for index in rule.moved(node) if (name := node.inputs[index]) is not None]
+    return [name for index in moved_by(node) if (name := node.inputs[index]) is not None]
 
 
 def _marked_from(graph: Graph, node: Node) -> str | None:

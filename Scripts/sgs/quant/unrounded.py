@@ -7,13 +7,14 @@ the unit (sums of products of codes become codes), that goes into the weights.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.ops._move import moved_by
 from sgs.ops.quantize_linear import FAKE, grid_of
 from sgs.passes.editor import Editor
 from sgs.passes.pipeline import optimise
@@ -38,7 +39,7 @@ def rounding_parameters(graph: Graph) -> tuple[QuantParameter, ...]:
         if name is not None:
             found.setdefault(name, QuantParameter(name, np.array([low]), np.array([high]), bits))
     for node in plain.nodes:
-        own = [found.get(node.inputs[i] or "") for i in _moved(node)]
+        own = [found.get(node.inputs[i] or "") for i in moved_by(node)]
         if own and own[0] is not None and all(_alike(other, own[0]) for other in own):
             for name in node.outputs:
                 found.setdefault(name, replace(own[0], name=name))
@@ -200,13 +201,8 @@ def _is_positive(edit: Editor, name: str) -> bool:
     return True
 
 
-def _passed(node: Node) -> list[int]:
+def _passed(node: Node) -> Sequence[int]:
     """Operands whose values, or averages of them, are the results' values, beside numbers that are not negative."""
     if node.op == "PADV2" and node.attrs["value"] < 0:
         return []
-    return _moved(node) or ([0] if node.op in _AVERAGES else [])
-
-
-def _moved(node: Node) -> list[int]:
-    rule = QUANTISE.get(node.op)
-    return [] if rule is None or rule.moved is None else list(rule.moved(node))
+    return moved_by(node) or ([0] if node.op in _AVERAGES else [])
