@@ -5,7 +5,7 @@ A body is copied node by node under names of its own, its formal inputs replaced
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +22,7 @@ from onnx import (
     numpy_helper,
 )
 
+from sgs.frontends.onnx_message import bodies_of
 from sgs.numeric.quantise import Array
 
 _STANDARD = ("", "ai.onnx", "ai.onnx.preview")
@@ -57,16 +58,9 @@ def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     made.CopyFrom(node)
     made.input[:] = [names.get(name, name) for name in node.input]
     made.output[:] = [names.get(name, name) for name in node.output]
-    for attribute in made.attribute:
-        for graph in _graphs(attribute):
-            _rename_captured(graph, names)
+    for graph in bodies_of(made):
+        _rename_captured(graph, names)
     return made
-
-
-def _graphs(attribute: AttributeProto) -> Iterable[GraphProto]:
-    if attribute.type == AttributeProto.GRAPH:
-        return [attribute.g]
-    return attribute.graphs if attribute.type == AttributeProto.GRAPHS else ()
 
 
 def _rename_captured(graph: GraphProto, names: Mapping[str, str]) -> None:
@@ -76,9 +70,8 @@ def _rename_captured(graph: GraphProto, names: Mapping[str, str]) -> None:
     outer = {name: new for name, new in names.items() if name not in own}
     for node in graph.node:
         node.input[:] = [outer.get(name, name) for name in node.input]
-        for attribute in node.attribute:
-            for inner in _graphs(attribute):
-                _rename_captured(inner, outer)
+        for inner in bodies_of(node):
+            _rename_captured(inner, outer)
     for value in graph.output:
         value.name = outer.get(value.name, value.name)
 
@@ -142,11 +135,11 @@ def _schema(node: NodeProto, opset: int) -> Any:
 def _specialised(made: NodeProto, attrs: Mapping[str, AttributeProto], name: str) -> NodeProto:
     """References to attributes replaced by what they refer to; those to absent ones are left out."""
     made.name = name
+    for graph in bodies_of(made):
+        for node in graph.node:
+            _specialised(node, attrs, node.name)
     kept = []
     for attribute in made.attribute:
-        for graph in _graphs(attribute):
-            for node in graph.node:
-                _specialised(node, attrs, node.name)
         if not attribute.ref_attr_name:
             kept.append(attribute)
         elif attribute.ref_attr_name in attrs:

@@ -17,6 +17,19 @@ def bodies_of(node: NodeProto) -> Iterator[GraphProto]:
         yield from attribute.graphs
 
 
+def reads_of(node: NodeProto) -> Iterator[str]:
+    """Names of the values that a node reads, those that its bodies read from outside included."""
+    pending: list[NodeProto | GraphProto] = [node]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, GraphProto):
+            yield from (value.name for value in item.output)
+            pending.extend(item.node)
+            continue
+        yield from (name for name in item.input if name)
+        pending.extend(bodies_of(item))
+
+
 def inner_graphs(proto: ModelProto) -> Iterator[GraphProto]:
     """The bodies of control flow, however deep."""
     pending: list[NodeProto] = [*proto.graph.node, *(node for function in proto.functions for node in function.node)]

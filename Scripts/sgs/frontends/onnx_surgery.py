@@ -7,7 +7,7 @@ flow read from outside. What the part does not need is not copied.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import onnx
@@ -17,7 +17,7 @@ from onnx.shape_inference import InferenceError, infer_shapes
 from sgs.config.nearest import did_you_mean, listing
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import without_external
-from sgs.frontends.onnx_message import bodies_of
+from sgs.frontends.onnx_message import reads_of
 from sgs.frontends.onnx_model import Port, Shape, SourceModel, first_line, port_of
 
 _log = logging.getLogger(__name__)
@@ -205,23 +205,10 @@ def _needed(graph: GraphProto, begin: Iterable[str], end: Iterable[str]) -> tupl
         if name in stop or index is None or index in kept:
             continue
         kept.add(index)
-        fresh = set(_reads(graph.node[index])) - reached
+        fresh = set(reads_of(graph.node[index])) - reached
         reached |= fresh
         pending.extend(fresh)
     return [graph.node[index] for index in sorted(kept)], reached
-
-
-def _reads(node: NodeProto) -> Iterator[str]:
-    """Names of the values that a node reads, those that its bodies read from outside included."""
-    pending: list[NodeProto | GraphProto] = [node]
-    while pending:
-        item = pending.pop()
-        if isinstance(item, GraphProto):
-            yield from (value.name for value in item.output)
-            pending.extend(item.node)
-            continue
-        yield from (name for name in item.input if name)
-        pending.extend(bodies_of(item))
 
 
 def _hull(proto: ModelProto) -> ModelProto:

@@ -18,7 +18,7 @@ from math import prod
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, TypeProto, checker, defs, helper
+from onnx import NodeProto, TensorProto, TypeProto, checker, defs, helper
 from onnx.shape_inference import InferenceError
 
 import sgs.ops  # noqa: F401  (fills the tables)
@@ -29,6 +29,7 @@ from sgs.frontends.onnx_context import NodeContext, as_graph_data, is_small
 from sgs.frontends.onnx_control import HANDLERS, IDENTITY, Item, Walk
 from sgs.frontends.onnx_fold import evaluate, foldable, result_sizes
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
+from sgs.frontends.onnx_message import reads_of
 from sgs.frontends.onnx_model import (
     Port,
     SourceModel,
@@ -97,7 +98,8 @@ class ImportWalk:
         self.problems: list[UserError] = []
         # those in another operator set than the model's: the others are inlined by now
         self.functions = {(f.domain, f.name, f.overload): f for f in source.proto.functions}
-        self.readers = {**dict.fromkeys(outputs, False), **dict.fromkeys(_all_reads(source.proto.graph), True)}
+        read = (name for node in source.proto.graph.node for name in reads_of(node))
+        self.readers = {**dict.fromkeys(outputs, False), **dict.fromkeys(read, True)}
         self.inner: dict[str, list[str]] = {}  # values inside bodies → what their nodes read
 
     def run(self) -> list[UserError]:
@@ -529,20 +531,6 @@ def _is_current(node: NodeProto, opset: int) -> bool:
     except defs.SchemaError:
         return False
     return schema is not None and not schema.deprecated
-
-
-def _all_reads(graph: GraphProto) -> set[str]:
-    """Names of all values that some node reads, in the branches of an If as well."""
-    found: set[str] = set()
-    pending = [graph]
-    while pending:
-        part = pending.pop()
-        for node in part.node:
-            found.update(filter(None, node.input))
-            pending.extend(body for attribute in node.attribute for body in (attribute.g, *attribute.graphs))
-        if part is not graph:
-            found.update(value.name for value in part.output)
-    return found
 
 
 def _aligned(builder: GraphBuilder, node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:
