@@ -15,7 +15,7 @@ from sgs.config.input_config import InputConfig
 from sgs.data.feed import Fed, check_indices, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.data.shards import Workers, map_threads, processors
+from sgs.data.shards import Pool, Workers, map_threads, processors
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.quant.observe import ExtremaObserver, HistogramObserver, Observer, Streams, observe
@@ -74,6 +74,12 @@ def loading_processes(asked: int, feeds: FloatFeeds, samples: Sequence[Sample]) 
     return max(1, min(asked, processors(), math.ceil(seconds / LOADING_WORTH_A_PROCESS)))
 
 
+def lanes_of(pool: Pool, graph: Graph, threads: int) -> int:
+    """How many pictures each worker looks at at a time, each on so many `threads`: those on one machine share it."""
+    machine = Streams.of(graph, pool.threads * pool.sharing)
+    return max(1, min(machine.lanes // pool.sharing, pool.threads // threads))
+
+
 @dataclass(frozen=True)
 class _Share:
     """What a worker process does with its share of the samples."""
@@ -107,7 +113,7 @@ class _Run:
     feeds: FloatFeeds
     samples: Sequence[Sample]
     lanes: int
-    workers: Workers | None
+    pool: Pool | None
     wrap: Wrap
     checkpoint: Checkpoint | None
 
@@ -132,15 +138,15 @@ class _Run:
 
     def _tallies(self, observer: Observer, pending: Array) -> Iterator[tuple[Array, Array]]:
         """(indices of samples, their joint tally) until all pending ones have been looked at."""
-        if self.workers is None:
+        if self.pool is None:
             observer.start()
             feeds = self.feeds.load(self.samples[index] for index in pending)
             for index, tally in zip(pending, map_threads(observer, feeds, self.lanes), strict=True):
                 yield np.array([index]), tally
         elif pending.size:
-            chunks = np.array_split(pending, min(pending.size, CHUNKS * len(self.workers)))
+            chunks = np.array_split(pending, min(math.ceil(pending.size / self.lanes), CHUNKS * len(self.pool)))
             calls = [([self.samples[index] for index in chunk],) for chunk in chunks]
-            for k, tally in self.workers.map(_Share(observer, self.feeds, self.lanes), calls):
+            for k, tally in self.pool.map(_Share(observer, self.feeds, self.lanes), calls):
                 yield chunks[k], tally
 
 
@@ -152,6 +158,7 @@ def gather(
     *,
     scales: Callable[[Statistics], Mapping[str, Array]] = lambda extrema: {},
     processes: int = 1,
+    pool: Pool | None = None,
     one_at_a_time: bool = False,
     wrap: Wrap = plain,
     checkpoint: Checkpoint | None = None,
@@ -161,15 +168,16 @@ def gather(
     multiplied.
 
     The result is the same for any number of processes, any order of the samples, and a run that was interrupted and
-    resumed. `one_at_a_time` looks at one picture at a time in one process, for the least memory. `wrap` is put around
-    the samples of each pass as they are done (progress bars), in this process.
+    resumed. A `pool` that is given takes the place of `processes`. `one_at_a_time` has one picture looked at at a time
+    in each process of the pool, or in this one only, for the least memory. `wrap` is put around the samples of each
+    pass as they are done (progress bars), in this process.
     """
     streams = Streams.of(graph, processors())
     processes = 1 if one_at_a_time else min(processes, streams.lanes)
-    lanes = 1 if one_at_a_time else streams.lanes // processes
     propagation = Propagation.of(graph)
-    with Workers(processes) if processes > 1 else nullcontext() as workers:
-        run = _Run(feeds, samples, lanes, workers, wrap, checkpoint)
+    with Workers(processes) if pool is None and processes > 1 else nullcontext(pool) as pool:
+        lanes = 1 if one_at_a_time else streams.lanes if pool is None else lanes_of(pool, graph, streams.threads)
+        run = _Run(feeds, samples, lanes, pool, wrap, checkpoint)
         try:
             extrema = ExtremaObserver(graph, propagation.measured, streams)
             tally = run.tally("extrema", "calibrate 1/2: ranges", extrema)
