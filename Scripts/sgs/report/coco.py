@@ -83,11 +83,11 @@ class GroundTruth:
                 problems.append(UserError(fault or "", stage=STAGE, file=self.path, node=f"'{picture}'"))
             else:
                 found.append(int(image["id"]))
+        raise_all(problems, stage=STAGE, file=self.path)
         twice = {number for number, count in Counter(found).items() if count > 1}
-        for number, (picture, *_) in zip(found, samples, strict=False):
-            if number in twice and not problems:
-                reason = "is the same labelled image as another picture, and would count twice"
-                problems.append(UserError(reason, stage=STAGE, file=self.path, node=f"'{picture}'"))
+        reason = "is the same labelled image as another picture, and would count twice"
+        twins = [sample[0] for number, sample in zip(found, samples, strict=True) if number in twice]
+        problems = [UserError(reason, stage=STAGE, file=self.path, node=f"'{picture}'") for picture in twins]
         raise_all(problems, stage=STAGE, file=self.path)
         return found
 
@@ -180,6 +180,9 @@ def _faults(lists: Mapping[str, list[Any]], path: Path) -> Iterator[UserError]:
         return UserError(reason, stage=STAGE, file=path, node=where)
 
     whole = True
+    for name in ("images", "categories"):
+        if not lists[name]:
+            yield UserError(f"holds no {name}", stage=STAGE, file=path)
     for name, fields in _NEEDED.items():
         for index, item in enumerate(lists[name]):
             for key, kind in fields.items():
