@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -15,3 +15,12 @@ def progress(items: Iterable[Item], title: str) -> Iterable[Item]:
     """The items, with a bar that vanishes at the end; nothing is shown where stderr is not a terminal."""
     shown: Iterable[Item] = tqdm(items, desc=title, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True)
     return shown
+
+
+def counting(count: int, title: str) -> tqdm[NoReturn]:
+    """A bar for so many items, to be counted with `update`, which tells when it has been drawn; as `progress`, it is
+    disabled where stderr is not a terminal. Only `tqdm.write` may print meanwhile.
+    """
+    return tqdm(
+        total=count, desc=title, leave=False, disable=not sys.stderr.isatty(), dynamic_ncols=True, mininterval=0.3
+    )

@@ -115,6 +115,8 @@ def _exactly(
     array: Array, dtype: np.dtype[Any], script: Preprocessor, image: Path, needed: str, *, norm: bool = False
 ) -> Array:
     """The array as `dtype`, integer or bool, when that changes no value. Raises UserError."""
+    if array.dtype == dtype:
+        return np.asarray(array, order="C")
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     # Compared as int64 or float64: where the array's type is narrower, numpy would refuse the limits.
     wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
