@@ -283,9 +283,12 @@ def tagged(numbers: Sequence[int]) -> list[int]:
 @pytest.mark.usefixtures("importable")
 def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARES", 2)
+    monkeypatch.setattr(shards, "processors", lambda: 2)
     with Workers(2) as workers:
         assert list(map_shares(workers, tagged, list(range(9)))) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
         assert list(map_shares(workers, tagged, [7])) == [[7]]
+        workers.threads = 4
+        assert list(map_shares(workers, tagged, list(range(9)))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 def test_threads_work_ahead_but_not_far() -> None:

@@ -14,9 +14,11 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def cluster_at(address: str | None, files: Iterable[Path], samples: Sequence[Sample]) -> Iterator[Pool | None]:
+def cluster_at(
+    address: str | None, files: Iterable[Path], samples: Sequence[Sample], folders: Iterable[Path] = ()
+) -> Iterator[Pool | None]:
     """The workers at the address, None without one. Raises UserError where there are none, and for workers that do not
-    have the files, or not the samples."""
+    have the files, or not the samples, or cannot write into the folders."""
     if address is None:
         yield None
         return
@@ -28,6 +30,6 @@ def cluster_at(address: str | None, files: Iterable[Path], samples: Sequence[Sam
             "distributed.client",
         ):  # a lost worker is replaced, or ends the run
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        cluster.check(files, samples)
+        cluster.check(files, samples, folders)
         _log.info("cluster %s: %d workers, %d threads in each", address, len(cluster), cluster.threads)
         yield cluster

@@ -14,16 +14,20 @@ import logging
 import os
 import pickle
 import platform
+import re
+import socket
 import threading
 import time
 import uuid
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache, cached_property
 from operator import methodcaller
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -46,6 +50,9 @@ INSTALL = (
     "start the workers in an environment with this toolchain (pip install) and the same packages, "
     "or with PYTHONPATH=<toolchain>/Scripts"
 )
+SHARE = (
+    "workers use the same files as this program, by the same paths: share the folders, and let workers write results"
+)
 AGAIN = "see that the cluster is well, and start this program again"
 _TURN = threading.Lock()  # of a worker process: scripts are not asked to run in several threads at a time
 
@@ -59,26 +66,27 @@ class Cluster:
     def __init__(self, address: str) -> None:
         self.address = address
         self._distributed = _distributed()
-        arguments = _connection(address)
-        _probe(address, arguments)
+        _check_address(address)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # versions that differ are errors below
                 self._client = self._distributed.Client(address, timeout=CONNECT, set_as_default=False)
         except Exception as error:  # of Dask, which finds in many ways that the other side is not what it expected
-            raise _unreachable(address, error) from error
+            raise _unreachable(address, str(error)) from error
+        self._losses = (self._distributed.CancelledError, self._distributed.client.ClosedClientError, OSError)
         try:
-            self._check_scheduler()
-            workers = self._wait_for_workers()
+            with self._in_touch():
+                self._check_scheduler()
+                self._wait_for_workers()
+                self._workers: Mapping[str, int] = self._client.nthreads()  # address → threads
         except BaseException:
             self._client.close()
             raise
-        self.threads = min(workers.values())
-        self.sharing = max(Counter(worker.rpartition(":")[0] for worker in workers).values())
-        self._count = len(workers)
+        self.threads = min(self._workers.values())
+        self.sharing = max(Counter(worker.rpartition(":")[0] for worker in self._workers).values())
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._workers)
 
     def __enter__(self) -> Cluster:
         return self
@@ -92,8 +100,8 @@ class Cluster:
         theirs = {name: str(packages.get(name)) for name in ("dask", "distributed")}
         raise_all(_differences(theirs, self.address, "install the same version here and there"), stage=STAGE)
 
-    def _wait_for_workers(self) -> Mapping[str, int]:
-        """Address → threads of each worker, as soon as there is one."""
+    def _wait_for_workers(self) -> None:
+        """Raise UserError where none comes in time."""
         if not self._client.nthreads():
             _log.warning("the cluster has no workers yet: waiting for them for %d seconds", JOIN)
         try:
@@ -101,17 +109,32 @@ class Cluster:
         except self._distributed.TimeoutError as error:
             remedy = f"start some: dask worker {self.address}"
             raise UserError("has no workers", stage=STAGE, file=self.address, remedy=remedy) from error
-        workers: dict[str, int] = self._client.nthreads()
-        return workers
+
+    @contextmanager
+    def _in_touch(self) -> Iterator[None]:
+        """Turn what Dask raises when the scheduler does not answer any more into a UserError."""
+        try:
+            yield
+        except self._losses as error:
+            raise self._lost("the connection to the scheduler was lost") from error
+
+    def _lost(self, reason: str) -> UserError:
+        return UserError(reason, stage=STAGE, file=self.address, remedy=AGAIN)
 
     # -- before the run ------------------------------------------------------------------------------------------------
-    def check(self, files: Iterable[Path], samples: Sequence[Sample]) -> None:
+    def check(self, files: Iterable[Path], samples: Sequence[Sample], folders: Iterable[Path] = ()) -> None:
         """Raise UserError for workers that lack this library or have other versions of what computes, whose `files`
-        are not those of here, or that do not find the samples (of many, some)."""
+        are not those of here, that do not find the samples (of many, some), or cannot write into the folders."""
         read = {str(file.absolute()): _digest(file) for file in files}
         step = -(-len(samples) // LOOKED_FOR)
         looked_for = [str(file.absolute()) for sample in samples[::step] for file in sample]
-        found = self._client.run(facts, list(read), looked_for, on_error="return")
+        with ExitStack() as stack:  # a new file in a folder tells it from one of the same name on another machine
+            marks = [
+                stack.enter_context(NamedTemporaryFile(dir=folder.absolute(), prefix=".sgs_")) for folder in folders
+            ]
+            names = [mark.name for mark in marks]
+            with self._in_touch():
+                found = self._client.run(facts, list(read), looked_for, names, on_error="return")
         problems = [problem for worker, theirs in found.items() for problem in _unfit(worker, theirs, read)]
         raise_all(problems, stage=STAGE, file=self.address)
 
@@ -122,48 +145,61 @@ class Cluster:
 
         name = f"sgs-{uuid.uuid4().hex}"
         content = pickle.dumps(_Work(pickle.dumps(work), versions()))
-        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
+        with self._in_touch(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             shared = self._client.submit(pickle.loads, content, key=f"{name}-work", pure=False)
         waiting = deque(enumerate(calls))
-        running: dict[Any, int] = {}
+        running: dict[Any, tuple[int, str]] = {}  # future → its call, and the worker that it was meant for
         try:
             while waiting or running:
-                while waiting and len(running) < self._count:
-                    index, arguments = waiting.popleft()
-                    call = methodcaller("answer", pickle.dumps(arguments))
-                    running[self._client.submit(call, shared, key=f"{name}-{index}", pure=False)] = index
+                for worker in self._idle(running.values()):
+                    if waiting:
+                        index, arguments = waiting.popleft()
+                        running[self._submit(arguments, shared, worker, f"{name}-{index}")] = index, worker
                 for future in self._finished(list(running)):
-                    index = running.pop(future)
-                    yield index, self._result(future, calls[index])
+                    index, _ = running.pop(future)
+                    yield index, opened(self._answer(future, calls[index]))
         finally:
             self._client.cancel([*running, shared])
 
+    def _idle(self, running: Iterable[tuple[int, str]]) -> list[str]:
+        """Workers to give a call each. Those that Dask repeats run in workers that they were not meant for."""
+        busy = [worker for _, worker in running]
+        return [worker for worker in self._workers if worker not in busy][: max(0, len(self._workers) - len(busy))]
+
+    def _submit(self, arguments: tuple[Any, ...], shared: Any, worker: str, key: str) -> Any:
+        """The future of a call: one for each worker at a time, whatever its threads, so that loss hits few."""
+        call = methodcaller("answer", pickle.dumps(arguments))
+        with self._in_touch():
+            return self._client.submit(call, shared, key=key, pure=False, workers=[worker], allow_other_workers=True)
+
     def _finished(self, futures: Sequence[Any]) -> Iterable[Any]:
-        """Those that have finished, at least one. Raises UserError where none can any more."""
+        """Those that have finished, at least one unless workers have come. Raises UserError where none are left."""
         seen = time.monotonic()
         while time.monotonic() - seen < ABSENCE:
-            try:
-                with suppress(self._distributed.TimeoutError), self._client.as_current():
-                    done: set[Any] = self._distributed.wait(futures, GLANCE, return_when="FIRST_COMPLETED").done
-                    return done
-                self._count = len(self._client.nthreads())
-            except (self._distributed.CancelledError, OSError) as error:
-                raise self._lost("the connection to the scheduler was lost") from error
-            seen = time.monotonic() if self._count else seen
+            before, done = self._workers, set[Any]()
+            with self._in_touch(), self._client.as_current():
+                if not futures:
+                    time.sleep(GLANCE)
+                with suppress(self._distributed.TimeoutError):
+                    done = self._distributed.wait(futures, GLANCE, return_when="FIRST_COMPLETED").done
+                self._workers = self._client.nthreads()
+            if done or self._workers.keys() - before.keys():
+                return done
+            seen = time.monotonic() if self._workers else seen
         raise self._lost("the workers have gone")
 
-    def _result(self, future: Any, arguments: tuple[Any, ...]) -> Any:
-        error = future.exception()
-        if error is None:
-            return opened(future.result())
+    def _answer(self, future: Any, arguments: tuple[Any, ...]) -> bytes:
+        """See `shards.answer`. Raises UserError where there is none."""
+        with self._in_touch():
+            error = future.exception()
+            if error is None:
+                content: bytes = future.result()
+                return content
         if isinstance(error, self._distributed.KilledWorker):
             reason = f"workers were killed {error.allowed_failures + 1} times over {_told(arguments[0])}"
             remedy = "memory ran out, or the preprocess script ends its process: the logs of the workers say more"
             raise UserError(reason, stage=STAGE, file=self.address, remedy=remedy) from error
         raise _unfit_error("a worker", error) from error
-
-    def _lost(self, reason: str) -> UserError:
-        return UserError(reason, stage=STAGE, file=self.address, remedy=AGAIN)
 
 
 class _Work:
@@ -191,9 +227,9 @@ class _Work:
             return answer(lambda *values: self._work(*values), arguments)
 
 
-def _told(samples: Sequence[Any]) -> str:
-    """Samples in words."""
-    return listing((", ".join(map(str, sample)) for sample in samples), 5)
+def _told(items: Sequence[Any]) -> str:
+    """Samples in words (see `Pool.map`)."""
+    return listing((", ".join(map(str, getattr(item, "sample", item))) for item in items), 5)
 
 
 # -- what a worker has -------------------------------------------------------------------------------------------------
@@ -224,10 +260,22 @@ def _differences(theirs: Mapping[str, str], place: str, remedy: str) -> list[Use
     ]
 
 
-def facts(files: Sequence[str], samples: Sequence[str]) -> tuple[dict[str, str], dict[str, str | None], list[str]]:
-    """In a worker: (its versions, a digest of each file, the samples that cannot be read)."""
+@dataclass(frozen=True)
+class Facts:
+    """What a worker has: versions, a digest of each file that it can read, samples that it cannot read, and folders
+    that are not those of the program or cannot be written."""
+
+    versions: Mapping[str, str]
+    digests: Mapping[str, str | None]
+    missing: Sequence[str]
+    closed: Sequence[str]
+
+
+def facts(files: Sequence[str], samples: Sequence[str], marks: Sequence[str]) -> Facts:
+    """Of this process, a worker; `marks` are files that the program has made in its folders."""
     missing = [sample for sample in samples if not os.access(sample, os.R_OK)]
-    return versions(), {file: _digest(Path(file)) for file in files}, missing
+    closed = [os.path.dirname(m) for m in marks if not (os.path.exists(m) and os.access(os.path.dirname(m), os.W_OK))]
+    return Facts(versions(), {file: _digest(Path(file)) for file in files}, missing, closed)
 
 
 def _digest(file: Path) -> str | None:
@@ -241,22 +289,20 @@ def _unfit(worker: str, found: Any, files: Mapping[str, str | None]) -> list[Use
     """What is wrong with a worker that gave these `facts`, or an error."""
     if isinstance(found, Exception):
         return [_unfit_error(worker, found)]
-    theirs, digests, missing = found
-    problems = _differences(theirs, worker, INSTALL)
-    lacking = [*(file for file, digest in digests.items() if digest is None), *missing]
-    remedy = "workers read pictures, scripts and models from the same paths as this program: share the folders"
-    if lacking:
-        problems.append(UserError(f"cannot read {listing(lacking, 5)}", stage=STAGE, file=worker, remedy=remedy))
-    other = [file for file, digest in digests.items() if digest is not None and digest != files[file]]
-    if other:
-        problems.append(UserError(f"has another {listing(other, 5)}", stage=STAGE, file=worker, remedy=remedy))
+    lacking = [*(file for file, digest in found.digests.items() if digest is None), *found.missing]
+    other = [file for file, digest in found.digests.items() if digest not in (None, files[file])]
+    problems = _differences(found.versions, worker, INSTALL)
+    for what, paths in (("cannot read", lacking), ("has another", other), ("cannot write into", found.closed)):
+        if paths:
+            problems.append(UserError(f"{what} {listing(paths, 5)}", stage=STAGE, file=worker, remedy=SHARE))
     return problems
 
 
 def _unfit_error(worker: str, error: Exception) -> UserError:
     """What an error of a worker means, other than of the work."""
-    if isinstance(error, ModuleNotFoundError):
-        return UserError(f"has no Python package {error.name}", stage=STAGE, file=worker, remedy=INSTALL)
+    module = re.search(r"No module named '([\w.]+)'", str(error))  # Dask passes the error on as text
+    if module is not None:
+        return UserError(f"has no Python module {module[1]}", stage=STAGE, file=worker, remedy=INSTALL)
     return UserError(f"failed: {error!r}", stage=STAGE, file=worker, remedy="its log says more")
 
 
@@ -269,9 +315,10 @@ def _distributed() -> ModuleType:
         raise UserError(reason, stage="--scheduler", remedy=remedy) from error
 
 
-def _connection(address: str) -> dict[str, Any]:
-    """What distributed.comm.connect wants beside an address. Raises UserError for one that is none, and for TLS that is
-    not set up."""
+def _check_address(address: str) -> None:
+    """Raise UserError for an address that is none, TLS that is not set up, and where no Dask process answers in time:
+    Dask itself would wait without end for an answer that does not come."""
+    from distributed.comm import connect
     from distributed.comm.addressing import parse_address, parse_host_port
     from distributed.security import Security
 
@@ -283,29 +330,22 @@ def _connection(address: str) -> dict[str, Any]:
     except ValueError as error:
         reason = f"'{address}' is not the address of a Dask scheduler: {error}"
         raise UserError(reason, stage="--scheduler", remedy="write it like tcp://192.168.1.5:8786") from error
-    arguments: dict[str, Any] = Security().get_connection_args("client")
+    arguments = Security().get_connection_args("client")
     if scheme == "tls" and arguments.get("ssl_context") is None:
         remedy = "set distributed.comm.tls in Dask's configuration"
         raise UserError("there are no certificates for TLS", stage="--scheduler", file=address, remedy=remedy)
-    return arguments
-
-
-def _probe(address: str, arguments: Mapping[str, Any]) -> None:
-    """Raise UserError where no Dask process answers in time: Client would wait without end for an answer that does not
-    come."""
-    from distributed.comm import connect
 
     async def shake_hands() -> None:
         comm = await asyncio.wait_for(connect(address, timeout=CONNECT / 2, **arguments), CONNECT)
         comm.abort()
 
     try:
+        socket.create_connection((host, port), CONNECT).close()  # says at once, and better, what is wrong
         asyncio.run(shake_hands())
     except (OSError, asyncio.TimeoutError) as error:
-        raise _unreachable(address, error.__cause__ or error) from error
+        raise _unreachable(address, getattr(error, "strerror", None) or "no answer in time") from error
 
 
-def _unreachable(address: str, error: BaseException) -> UserError:
-    cause = str(error).rpartition(": ")[2] or "no answer"
+def _unreachable(address: str, cause: str) -> UserError:
     remedy = "start one: dask scheduler; it prints its address"
     return UserError(f"no Dask scheduler answers: {cause}", stage=STAGE, file=address, remedy=remedy)

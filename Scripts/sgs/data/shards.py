@@ -84,7 +84,7 @@ class Pool(Protocol):
 
     def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
         """(index, result) of `work(*calls[index])`, in the order in which they become ready. The first argument of each
-        call is the list of samples that it is about.
+        call is the list of samples that it is about, or of what has one as its `sample`.
 
         The work itself is sent to each process once: what it keeps in its attributes there, such as a session, serves
         its later calls. Raises what a call raised, and UserError when a process is killed.
@@ -129,13 +129,18 @@ class Workers:
                 yield index, result
 
 
-def map_shares(workers: Workers, work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Iterator[Result]:
+def shares(items: Sequence[Item], pool: Pool, at_a_time: int) -> list[Sequence[Item]]:
+    """The items in small contiguous shares, for workers that each look at some of them at a time."""
+    size = max(at_a_time, math.ceil(len(items) / (len(pool) * SHARES)))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def map_shares(pool: Pool, work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Results of `work` on small contiguous shares of `items`, in order."""
-    size = max(1, math.ceil(len(items) / (len(workers) * SHARES)))
-    calls = [(items[start : start + size],) for start in range(0, len(items), size)]
+    calls = [(share,) for share in shares(items, pool, pool.threads)]
     early: dict[int, Result] = {}
     given = 0
-    for index, result in workers.map(work, calls):
+    for index, result in pool.map(work, calls):
         early[index] = result
         while given in early:
             yield early.pop(given)

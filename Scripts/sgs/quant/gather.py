@@ -31,7 +31,6 @@ from sgs.quant.statistics_file import Checkpoint
 
 _log = logging.getLogger(__name__)
 Wrap = Callable[[Iterable[Sample], str], Iterable[Sample]]
-CHUNKS = 16  # that a process gets its samples in
 
 
 def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
@@ -134,10 +133,10 @@ class _Run:
             for index, tally in zip(pending, map_threads(observer, feeds, self.lanes), strict=True):
                 yield np.array([index]), tally
         elif pending.size:
-            chunks = np.array_split(pending, min(math.ceil(pending.size / self.lanes), CHUNKS * len(self.pool)))
-            calls = [([self.samples[index] for index in chunk],) for chunk in chunks]
+            parts = shards.shares(pending.tolist(), self.pool, self.lanes)
+            calls = [([self.samples[index] for index in part],) for part in parts]
             for k, tally in self.pool.map(_Share(observer, self.feeds, self.lanes), calls):
-                yield chunks[k], tally
+                yield np.array(parts[k]), tally
 
 
 def gather(
