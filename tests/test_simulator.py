@@ -26,6 +26,7 @@ import shipped
 from conventions import ROOT
 from sgs.cli import sgs_converter, simulator_tool
 from sgs.cli.sample_job import SampleJob, Task
+from sgs.data.files import write_result
 from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
@@ -697,6 +698,21 @@ def test_a_broken_picture_in_the_middle(
     assert "results of the 7 samples before the fault are in:" in told.out
     written = set(contents(tmp_path / "out"))
     assert {f"classification_{model}_{path.name}.txt" for path in digits(7)} <= written
+
+
+def test_results_are_written_over_in_one_go(tmp_path: Path) -> None:
+    """What a link points at is written, as elsewhere; a failure leaves no half file."""
+    plain, link = tmp_path / "a.txt", tmp_path / "b.txt"
+    plain.write_text("old and longer")
+    link.symlink_to(tmp_path / "target.txt")
+    write_result(plain, b"new")
+    write_result(link, b"other")
+    assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"other", "target.txt": b"other"} and link.is_symlink()
+    (tmp_path / "folder.txt").mkdir()
+    for path in (tmp_path / "folder.txt", tmp_path / "no" / "c.txt"):
+        with pytest.raises(UserError, match="cannot be written"):
+            write_result(path, b"")
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_the_job_is_a_value(tmp_path: Path) -> None:

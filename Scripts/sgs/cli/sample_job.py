@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cv2
 
-from sgs.data.files import atomic_output
+from sgs.data.files import write_result
 from sgs.data.images import Sample
 from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import Preprocessor
@@ -126,5 +126,4 @@ class SampleJob:
         self._write(name, data.tobytes(), drawing.folder)
 
     def _write(self, name: str, data: bytes, folder: Path | None = None) -> None:
-        with atomic_output((folder or self.folder) / name) as temporary:
-            temporary.write_bytes(data)
+        write_result((folder or self.folder) / name, data)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sgs.cli.options import add_category, add_common, add_samples, check_category, one_of, start_log
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import counting
+from sgs.cli.progress import counting, shown
 from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
@@ -96,15 +96,14 @@ def _body(argv: list[str]) -> int:
     decoder = None if options.decode is None else Decoder(options.decode)
     if options.category == "Detection" or options.draw_result is not None:
         check_pictures(samples, "--draw_result" if options.draw_result is not None else "-c Detection")
-    bar = counting(len(samples), "simulate")
-    labels = _labels(simulator, samples, options, watched=not bar.disable)
+    labels = _labels(simulator, samples, options)
     drawing = None if options.draw_result is None else _drawing(options, labels.names)
     folder, category = Path(options.output).absolute(), options.category
     job = SampleJob(simulator, preprocessors, category, folder, options.dump_rawdata, decoder, drawing)
     paths = samples if options.scheduler is None else absolute(samples)
     named = zip(paths, picture_names(samples), labels.images, strict=True)
     tasks = [Task(sample, name, image) for sample, name, image in named]
-    with bar, _pool(job, tasks, options) as pool:
+    with counting(len(samples), "simulate") as bar, _pool(job, tasks, options) as pool:
         _run(job, tasks, labels, bar, pool)
     if labels.judge is not None:
         print("\n".join(labels.judge.figures()))
@@ -191,7 +190,7 @@ def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.N
         if truth is None:
             return _Labels(images, names)
         ids = truth.image_ids(samples)
-        return _Labels(ids, names, MeanPrecision(truth, samples, ids, watched=watched))
+        return _Labels(ids, names, MeanPrecision(truth, samples, ids, watched=shown()))
     classes = math.prod(simulator.outputs[0].shape)
     names = _names(options, classes, [])
     if path is None:
