@@ -109,7 +109,7 @@ def _body(argv: list[str]) -> int:
         print("\n".join(labels.judge.figures()))
     print(f"{simulator.kind} model, results of {_counted(len(samples))} in: {options.output}")
     if drawing is not None:
-        print(f"drawn in: {drawing.folder}")
+        print(f"drawn in: {options.draw_result[0]}")
     return 0
 
 
@@ -180,7 +180,7 @@ class _Labels:
     judge: Judge | None = None
 
 
-def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.Namespace, *, watched: bool) -> _Labels:
+def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.Namespace) -> _Labels:
     """What -l and --class_names say. Raises UserError with everything that is wrong with them."""
     path = None if options.label is None else Path(options.label)
     images = [image_id(sample[0]) for sample in samples]

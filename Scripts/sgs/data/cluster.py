@@ -136,7 +136,7 @@ class Cluster:
             with self._in_touch():
                 found = self._client.run(facts, list(read), looked_for, names, on_error="return")
         problems = [problem for worker, theirs in found.items() for problem in _unfit(worker, theirs, read)]
-        raise_all(problems, stage=STAGE, file=self.address)
+        raise_all(problems, stage=STAGE)
 
     # -- the run -------------------------------------------------------------------------------------------------------
     def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
@@ -254,7 +254,7 @@ def _differences(theirs: Mapping[str, str], place: str, remedy: str) -> list[Use
     """Versions that are not those of this process."""
     own = versions()
     return [
-        UserError(f"has {name} {version}, here it is {own[name]}", stage=STAGE, file=place, remedy=remedy)
+        UserError(f"has {name} {version}, here it is {own[name]}", stage=STAGE, node=place, remedy=remedy)
         for name, version in theirs.items()
         if version != own[name]
     ]
@@ -294,7 +294,7 @@ def _unfit(worker: str, found: Any, files: Mapping[str, str | None]) -> list[Use
     problems = _differences(found.versions, worker, INSTALL)
     for what, paths in (("cannot read", lacking), ("has another", other), ("cannot write into", found.closed)):
         if paths:
-            problems.append(UserError(f"{what} {listing(paths, 5)}", stage=STAGE, file=worker, remedy=SHARE))
+            problems.append(UserError(f"{what} {listing(paths, 5)}", stage=STAGE, node=worker, remedy=SHARE))
     return problems
 
 
@@ -302,8 +302,8 @@ def _unfit_error(worker: str, error: Exception) -> UserError:
     """What an error of a worker means, other than of the work."""
     module = re.search(r"No module named '([\w.]+)'", str(error))  # Dask passes the error on as text
     if module is not None:
-        return UserError(f"has no Python module {module[1]}", stage=STAGE, file=worker, remedy=INSTALL)
-    return UserError(f"failed: {error!r}", stage=STAGE, file=worker, remedy="its log says more")
+        return UserError(f"has no Python module {module[1]}", stage=STAGE, node=worker, remedy=INSTALL)
+    return UserError(f"failed: {error!r}", stage=STAGE, node=worker, remedy="its log says more")
 
 
 # -- reaching the scheduler --------------------------------------------------------------------------------------------
