@@ -165,7 +165,7 @@ class _Labels:
     judge: Judge | None = None
 
 
-def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.Namespace, *, watched: bool) -> _Labels:
+def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.Namespace) -> _Labels:
     """What -l and --class_names say. Raises UserError with everything that is wrong with them."""
     path = None if options.label is None else Path(options.label)
     images = [image_id(sample[0]) for sample in samples]
