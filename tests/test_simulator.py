@@ -700,6 +700,19 @@ def test_a_broken_picture_in_the_middle(
     assert {f"classification_{model}_{path.name}.txt" for path in digits(7)} <= written
 
 
+def test_scripts_run_one_at_a_time(tmp_path: Path) -> None:
+    """Samples are loaded in several threads; scripts need not know."""
+    script = tmp_path / "pre.py"
+    body = "    global busy\n    busy += 1\n    time.sleep(0.003)\n    assert busy == 1\n    busy -= 1\n"
+    script.write_text(
+        f"import time\nimport numpy as np\n\nbusy = 0\n\ndef image_preprocess(path, norm=True):\n{body}"
+        f"    return np.zeros((1, 64, 64, 3), np.uint8)\n"
+    )
+    simulator = Simulator(converted() / "digits_fixed.sim", threads=4)
+    found = list(simulator.simulate(load_preprocessors(str(script), 1), [(path,) for path in digits(12)]))
+    assert len(found) == 12
+
+
 def test_results_are_written_over_in_one_go(tmp_path: Path) -> None:
     """What a link points at is written, as elsewhere; a failure leaves no half file."""
     plain, link = tmp_path / "a.txt", tmp_path / "b.txt"

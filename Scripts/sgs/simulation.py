@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from threading import Lock
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -194,9 +193,9 @@ class Simulator:
     ) -> Iterator[Result]:
         """`finish(sample, feeds, outputs)` of every sample, in order; the last two map names to arrays.
 
-        Float and fixed models work on several samples at a time, each in a thread, in which `finish` is called too;
-        scripts are called by one thread at a time. Only a few samples are loaded ahead. Where an offline model takes
-        several frames only, the last group is filled up with repetitions, whose results are dropped.
+        Float and fixed models work on several samples at a time, each in a thread, in which `finish` is called too.
+        Only a few samples are loaded ahead. Where an offline model takes several frames only, the last group is filled
+        up with repetitions, whose results are dropped.
         """
         if isinstance(self._engine, OfflineEngine):
             ahead = iter(samples)
@@ -204,11 +203,9 @@ class Simulator:
                 loaded = [(sample, self.feeds(preprocessors, sample)) for sample in group]
                 yield from (finish(*simulated) for simulated in self._run_group(loaded))
             return
-        loading = Lock()
 
         def work(sample: Sample) -> Result:
-            with loading:
-                feeds = self.feeds(preprocessors, sample)
+            feeds = self.feeds(preprocessors, sample)
             return finish(sample, feeds, self.run(feeds))
 
         yield from map_threads(work, samples, self._engine.lanes())

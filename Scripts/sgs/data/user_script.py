@@ -12,11 +12,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from types import CodeType, ModuleType
 from typing import Any, ClassVar, TypeVar, cast
 
 from sgs.errors import UserError
 
+_RUNNING = RLock()  # scripts share sys.path, are not written for threads, and may call each other
 Script = TypeVar("Script", bound="UserScript")
 
 
@@ -53,8 +55,9 @@ class UserScript:
     def call(
         self, said: str, *arguments: object, remedy: Callable[[], str | None] = lambda: None, **keywords: object
     ) -> Any:
-        """What the function returns. Raises UserError for whatever it raises; there the call is `said`."""
-        with _importable(self.path.resolve().parent):
+        """What the function returns; one script of the process runs at a time. Raises UserError for whatever it raises;
+        there the call is `said`."""
+        with _RUNNING, _importable(self.path.resolve().parent):
             try:
                 return self._function(*arguments, **keywords)
             except (Exception, SystemExit) as error:
