@@ -54,7 +54,7 @@ SHARE = (
     "workers use the same files as this program, by the same paths: share the folders, and let workers write results"
 )
 AGAIN = "see that the cluster is well, and start this program again"
-_TURN = threading.Lock()  # of a worker process: scripts are not asked to run in several threads at a time
+_TURN = threading.Lock()  # a share has all threads and all the memory of its worker process
 
 
 class Cluster:
