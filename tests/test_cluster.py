@@ -38,8 +38,8 @@ def image_preprocess(path, norm=True):
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """The scheduler, in this process, of two workers with two threads each, processes of their own."""
+def two() -> Iterator[distributed.LocalCluster]:
+    """A scheduler, in this process, of two workers with two threads each, processes of their own."""
     import dask
 
     settings = {"distributed.scheduler.allowed-failures": ALLOWED_FAILURES}
@@ -54,7 +54,14 @@ def address() -> Iterator[str]:
             memory_limit="2GiB",
             silence_logs=50,
         ) as cluster:
-            yield cluster.scheduler_address
+            yield cluster
+
+
+@pytest.fixture
+def address(two: distributed.LocalCluster) -> str:
+    """Of the scheduler, once workers that an earlier test lost are there again."""
+    two.wait_for_workers(2)
+    return str(two.scheduler_address)
 
 
 def faulty(folder: Path, fault: str) -> Path:
@@ -122,6 +129,9 @@ def test_samples_that_kill_workers_are_named(address: str, tmp_path: Path, capsy
     assert f"workers were killed {ALLOWED_FAILURES + 1} times over " in line and str(MEANT) in line
     assert line.count(".png") == 2, "the share of two pictures, one for each thread of a worker"
     assert not (tmp_path / "fixed.sim").exists()
+    options = ["-m", converted() / "digits.img", "-n", script, "-i", MEANT, "--output", tmp_path]
+    assert simulator_tool.main([*map(str, options), "--scheduler", address]) == 2
+    assert f" times over {MEANT} (memory ran out, or" in capsys.readouterr().err
 
 
 def test_an_error_of_the_script_reads_as_on_this_machine(

@@ -159,7 +159,8 @@ class Cluster:
                     index, _ = running.pop(future)
                     yield index, opened(self._answer(future, calls[index]))
         finally:
-            self._client.cancel([*running, shared])
+            with suppress(*self._losses):  # with the scheduler goes all that it had to do
+                self._client.cancel([*running, shared])
 
     def _idle(self, running: Iterable[tuple[int, str]]) -> list[str]:
         """Workers to give a call each. Those that Dask repeats run in workers that they were not meant for."""
