@@ -1,5 +1,5 @@
 """What scripts need around the models."""
 
-from sgs.python_api import check_quant_param
+from sgs.python_api.files import all_path, check_quant_param, get_out_model_name, image_generator, image_preprocess_func
 
-__all__ = ["check_quant_param"]
+__all__ = ["all_path", "check_quant_param", "get_out_model_name", "image_generator", "image_preprocess_func"]

@@ -110,8 +110,8 @@ class _Lane:
 class FixedEngine:
     """Runs a fixed graph. `extra` names inner tensors to return beside the graph's outputs.
 
-    `threads`: how many pictures `map` runs at a time, and threads of a large session; 0 for all processors. `run`
-    must not be called from several threads at a time.
+    `threads`: how many pictures `map` runs at a time, and threads of a large session; 0 for all processors. `run` may
+    be called from several threads at a time: each call has a lane to itself.
     """
 
     def __init__(self, graph: Graph, *, threads: int = 0, extra: Iterable[str] = ()) -> None:
@@ -130,7 +130,7 @@ class FixedEngine:
         # constants that are results are there from the start, as nothing writes them
         first = [*ends[0], *(key for key in ends[1] if graph[key[0]].is_constant)]
         self._places, self._slots = share_slots([first, *self._touched, ends[1]], sizes)
-        self._lanes = [self._lane()]
+        self._free = deque([self._lane()])  # lanes that no call is using
 
     def _form(self, name: str, layout: Layout) -> tuple[tuple[int, ...], Any]:
         """(shape, type) of what holds a tensor between steps."""
@@ -267,38 +267,31 @@ class FixedEngine:
         self._makers.append(make)
 
     # -- running ---------------------------------------------------------------------------------------------------
-    def _run(self, lane: _Lane, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        for name in self.graph.inputs:
-            np.copyto(lane.buffers[(name, "native")], feeds[name], casting="no")
-        for step in lane.steps:
-            step()
-        return {name: lane.buffers[(name, "native")].copy() for name in self.results}
-
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays keyed by input name (codes, or float32 where the input is float); returns copies keyed by
         name.
         """
-        return self._run(self._lanes[0], feeds)
+        try:
+            lane = self._free.pop()
+        except IndexError:  # more calls at a time than ever before
+            lane = self._lane()
+        try:
+            for name in self.graph.inputs:
+                np.copyto(lane.buffers[(name, "native")], feeds[name], casting="no")
+            for step in lane.steps:
+                step()
+            return {name: lane.buffers[(name, "native")].copy() for name in self.results}
+        finally:
+            self._free.append(lane)
 
     def map(self, samples: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         """Results for many samples, in order, `threads` of them at a time, or as many as have their buffers in
         LANE_BYTES; at most twice as many are held in memory."""
         lanes = max(1, min(self.threads, LANE_BYTES // max(1, sum(self._slots))))
-        while len(self._lanes) < lanes:
-            self._lanes.append(self._lane())
-        free = deque(self._lanes)
-
-        def work(feeds: Mapping[str, Array]) -> dict[str, Array]:
-            lane = free.popleft()  # as many lanes as workers: there is always one
-            try:
-                return self._run(lane, feeds)
-            finally:
-                free.append(lane)
-
         with ThreadPoolExecutor(lanes) as pool:
             pending: deque[Future[dict[str, Array]]] = deque()
             for feeds in samples:
-                pending.append(pool.submit(work, feeds))
+                pending.append(pool.submit(self.run, feeds))
                 if len(pending) >= 2 * lanes:
                     yield pending.popleft().result()
             while pending:

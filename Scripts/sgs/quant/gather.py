@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -41,9 +42,19 @@ def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
     return items
 
 
+class Feeds(Protocol):
+    """Samples as feeds of a float network; small and picklable, loads arrays when iterated."""
+
+    def load(self, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
+        """The feeds of each sample: input name → array."""
+
+    def told(self, sample: Sample) -> str:
+        """What error messages call a sample."""
+
+
 @dataclass(frozen=True)
 class FloatFeeds:
-    """Samples as feeds of a float network; small and picklable, loads pictures when iterated.
+    """Samples that preprocess scripts make arrays of.
 
     `entries`: input → how many entries its numbers pick from, of those that pick.
     """
@@ -57,11 +68,14 @@ class FloatFeeds:
         for sample in samples:
             feeds = float_inputs(self.config, self.preprocessors, sample, self.inputs)
             for name, count in self.entries.items():
-                check_indices(name, feeds[name], count, stage="calibrate", file=", ".join(map(str, sample)))
+                check_indices(name, feeds[name], count, stage="calibrate", file=self.told(sample))
             yield feeds
 
+    def told(self, sample: Sample) -> str:
+        return ", ".join(map(str, sample))
 
-def loading_processes(asked: int, feeds: FloatFeeds, samples: Sequence[Sample]) -> int:
+
+def loading_processes(asked: int, feeds: Feeds, samples: Sequence[Sample]) -> int:
     """How many processes to use: at most what is asked and the processors, and no more than loading is worth.
 
     Threads spread inference over the processors anyway. What they cannot share is the preprocess script, which runs in
@@ -79,7 +93,7 @@ class _Share:
     """What a worker process does with its share of the samples."""
 
     observer: Observer
-    feeds: FloatFeeds
+    feeds: Feeds
     lanes: int
 
     def __call__(self, samples: Sequence[Sample]) -> Array:
@@ -104,7 +118,7 @@ class _Sized:
 class _Run:
     """The samples of a run and the means to look at them: `lanes` pictures at a time in each process."""
 
-    feeds: FloatFeeds
+    feeds: Feeds
     samples: Sequence[Sample]
     lanes: int
     workers: Workers | None
@@ -146,7 +160,7 @@ class _Run:
 
 def gather(
     graph: Graph,
-    feeds: FloatFeeds,
+    feeds: Feeds,
     samples: Sequence[Sample],
     histograms: Sequence[str],
     *,

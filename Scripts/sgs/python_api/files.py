@@ -1,0 +1,103 @@
+"""Pictures, preprocess scripts and names of files, for scripts around the models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol
+
+from sgs.cli.names import DEFAULT_FLOAT, fixed_path, float_path, image_path
+from sgs.data.images import resolve_samples
+from sgs.data.preprocess import Preprocessor, script_path
+from sgs.numeric.quantise import Array
+from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.quant.parameters import parse_parameters
+
+
+class PreprocessFunction(Protocol):
+    """File → array: with `norm` what a float model reads, without it what is fed to fixed and offline models."""
+
+    def __call__(self, image: AnyPath, norm: bool = True) -> Array: ...
+
+
+def image_preprocess_func(script: AnyPath) -> PreprocessFunction:
+    """The `image_preprocess` of a Python file, or of a shipped script that is named without a folder.
+
+    Raises ValueError for a script that is missing or cannot be used, and, when called, for a picture that cannot be
+    read or an array that no model takes.
+    """
+    with value_errors():
+        preprocessor = Preprocessor(script_path(str(path_of(script, "image_preprocess_func"))))
+
+    def preprocess(image: AnyPath, norm: bool = True) -> Array:
+        with value_errors():
+            return preprocessor(path_of(image, "image"), norm)
+
+    return preprocess
+
+
+def image_generator(
+    images: Iterable[AnyPath | Sequence[AnyPath]],
+    functions: PreprocessFunction | Sequence[PreprocessFunction],
+    norm: bool = True,
+) -> Iterator[list[Array]]:
+    """Samples for `SIM_Calibrator.convert` and `SIM_Simulator`: a list of arrays each, in the order of the functions.
+
+    Args:
+        images: per sample a path, or as many paths as there are functions.
+        functions: one an input.
+        norm: as for the functions.
+
+    Raises:
+        ValueError: a sample with another number of paths.
+    """
+    every = [functions] if callable(functions) else list(functions)
+
+    def generate() -> Iterator[list[Array]]:
+        for number, sample in enumerate(images):
+            paths: list[Any] = list(sample) if isinstance(sample, (list, tuple)) else [sample]
+            if len(paths) != len(every):
+                raise ValueError(f"sample {number}: expected {len(every)} paths, got {len(paths)}")
+            yield [function(path, norm=norm) for function, path in zip(every, paths, strict=True)]
+
+    if isinstance(images, (str, bytes)):
+        raise ValueError(f"image_generator: expected a list of paths, got {images!r}")
+    return generate()
+
+
+def all_path(folder: AnyPath) -> list[str]:
+    """The pictures and other data below a folder, sorted. Raises ValueError for an empty one, or none."""
+    path = path_of(folder, "all_path")
+    if not path.is_dir():
+        raise ValueError(f"all_path: expected a folder, got {str(path)!r}")
+    with value_errors():
+        return [str(file) for (file,) in resolve_samples(path, 1)]
+
+
+_NAMES: dict[str, Callable[[Any, Any], Any]] = {
+    "Float": lambda model, output: model.with_name(DEFAULT_FLOAT) if output is None else float_path(output),
+    "Fixed": fixed_path,
+    "Offline": image_path,
+}
+
+
+def get_out_model_name(model_path: AnyPath, output: AnyPath | None = None, phase: str = "Fixed") -> str:
+    """The file that a tool writes for a model file: the name that its phase (Float, Fixed, Offline) gives it, beside
+    the model or in the folder `output`, or the file `output`.
+
+    Raises ValueError for an unknown phase and a name with another ending.
+    """
+    if phase not in _NAMES:
+        raise ValueError(f"phase: expected {', '.join(_NAMES)}, got {phase!r}")
+    target = None if output is None else str(path_of(output, "output"))
+    with value_errors():
+        return str(_NAMES[phase](path_of(model_path, "model_path"), target))
+
+
+def check_quant_param(parameters: list[dict[str, Any]]) -> None:
+    """Check quantisation parameters, a list of {"name", "min", "max", "bit"[, "data"]}, before they are imported.
+
+    What can be wrong whatever the network is: keys, types, lengths that differ, min above max, bits, entries that are
+    there twice. Raises ValueError listing it all.
+    """
+    with value_errors():
+        parse_parameters(parameters)
