@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 from onnxruntime import InferenceSession
 
 from fixed_examples import quantised
@@ -15,11 +16,13 @@ from sgs.builder import GraphBuilder
 from sgs.config.chips import load_chip
 from sgs.config.input_config import ConvSpec
 from sgs.engine import FixedEngine, FloatEngine, run_reference
+from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import normalised
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.ops.roi_align import WEIGHT_BITS, weight_bits
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed
@@ -92,6 +95,48 @@ def test_windows_are_those_of_the_float_operator(
     assert 0.02 < (truth == 0).mean() < 0.9  # bins without entries
 
 
+@pytest.mark.parametrize("dtype", [DType.INT16, DType.UINT8])
+@pytest.mark.parametrize(
+    ("shape", "size", "attrs"),
+    [
+        ((1, 11, 17, 6), (7, 7), {"sampling_ratio": 2, "half_pixel": True, "spatial_scale": 1 / 16}),
+        ((3, 9, 8, 5), (3, 5), {"sampling_ratio": 0, "half_pixel": True, "spatial_scale": 0.125}),
+        ((2, 37, 40, 3), (6, 4), {"sampling_ratio": 0, "half_pixel": False, "spatial_scale": 0.3}),
+        ((1, 5, 6, 2), (4, 13), {"sampling_ratio": 3, "half_pixel": False, "spatial_scale": 1.0}),
+    ],
+)
+def test_samples_are_those_of_the_float_operator(
+    shape: Shape, size: tuple[int, int], attrs: dict[str, Any], dtype: DType
+) -> None:
+    """onnxruntime on the real numbers that the codes stand for, but for half a code and the rounding of weights."""
+    rng = np.random.default_rng(shape[1])
+    build = GraphBuilder()
+    x, regions = build.input("x", shape), build.input("regions", (60, 4))
+    pictures = rng.integers(0, shape[0], 60).astype(np.int32)
+    graph = build.output(build("ROI_ALIGN", x, regions, pictures, output="y", mode="avg", size=size, **attrs))
+    params = activation_params(-3.0, 1.5, dtype)
+    high, wide = (extent / attrs["spatial_scale"] for extent in shape[1:3])
+    fixed = in_codes(graph, params, dtype, 1.5 * max(high, wide))
+    corners = proposals(rng, 1, 60, high, wide)[:, 1:]
+    if attrs["half_pixel"] and not attrs["sampling_ratio"]:  # onnxruntime fails for reversed ones
+        corners = np.sort(corners.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+    quant = fixed["regions"].quant
+    assert quant is not None
+    feeds = {
+        "x": rng.integers(dtype.qmin, dtype.qmax + 1, shape).astype(dtype.numpy),
+        "regions": quantise(corners, quant, DType.INT16),
+    }
+    real = {"x": dequantise(feeds["x"], params), "regions": dequantise(feeds["regions"], quant)}
+    truth = FloatEngine(graph, threads=1).run(real)["y"]
+    values, slow = FixedEngine(fixed, threads=1).run(feeds)["y"], run_reference(fixed, feeds)["y"]
+    assert np.array_equal(values, slow)
+    step, reach = float(params.scale[0]), float(np.ptp(real["x"]))
+    bits = weight_bits(fixed.nodes[0], fixed["x"])
+    assert 12 <= bits <= WEIGHT_BITS
+    assert np.abs(dequantise(values, params) - truth).max() <= 0.5 * step + reach * 2.0**-bits + 1e-5
+    assert np.unique(values).size > 50
+
+
 def test_pictures_keep_their_numbers() -> None:
     """Beside corners up to 30,000, whose step is 0.92; numbers of pictures that are not there are those of the last."""
     fixed = in_codes(pooled((9, 2, 3, 1), 9, (1, 1), 1.0), activation_params(-9, 9, DType.INT16), DType.INT16, 3e4)
@@ -126,15 +171,35 @@ def test_regions_are_read_in_16_bits() -> None:
     assert kept.data is not None and np.array_equal(kept.data, still) and kept.dtype is DType.FLOAT32
 
 
+def aligned(pictures: int, mode: str) -> Graph:
+    """ROI_ALIGN of pictures whose numbers are a column of an input."""
+    build = GraphBuilder()
+    x, regions = build.input("x", (pictures, 8, 9, 3)), build.input("regions", (6, 5))
+    one = build("GATHER", build("RELU", regions), np.array(0, np.int32), axis=1)
+    numbers = build("CAST", build("MINIMUM", one, np.array([pictures - 1], np.float32), activation="NONE"), to="INT32")
+    corners = build("STRIDED_SLICE", regions, begin=(0, 1), end=(6, 5), strides=(1, 1))
+    attrs = {"sampling_ratio": 2, "half_pixel": True, "spatial_scale": 1.0, "mode": mode}
+    return build.output(build("ROI_ALIGN", x, corners, numbers, output="y", size=(2, 3), **attrs))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "mode", "message"), [(1, "max", r'"max", .* "avg" has one'), (2, "avg", "several pictures have to be")]
+)
+def test_forms_without_integers(pictures: int, mode: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"cannot be quantised: .*{message}"):
+        quantised(aligned(pictures, mode), 16)
+    quantised(aligned(1, "avg"), 16)
+
+
 # -- a second stage ----------------------------------------------------------------------------------------------------
 REGIONS, CHANNELS, HIGH, WIDE, STRIDE = 40, 24, 18, 25, 16
 
 
-def second_stage() -> ModelProto:
+def second_stage(op: str) -> ModelProto:
     """Feature map and regions of it → probabilities and boxes of each region."""
     net = Net(seed=6)
-    pooled = net("MaxRoiPool", *stage_inputs(net), pooled_shape=[5, 4], spatial_scale=1 / STRIDE)
-    flat = net("Flatten", pooled)
+    features = net.input("features", 1, CHANNELS, HIGH, WIDE)
+    flat = net("Flatten", POOLS[op](net, features, net.input("regions", REGIONS, 5)))
     inner = net("Relu", net("Gemm", flat, net.weights(64, 20 * CHANNELS), net.weights(64), transB=1))
     scores = net("Gemm", inner, net.weights(11, 64), net.weights(11), transB=1)
     net("Softmax", scores, axis=-1, result="probabilities")
@@ -142,8 +207,19 @@ def second_stage() -> ModelProto:
     return net.model("probabilities", "boxes")
 
 
-def stage_inputs(net: Net) -> tuple[str, str]:
-    return net.input("features", 1, CHANNELS, HIGH, WIDE), net.input("regions", REGIONS, 5)
+def _align(net: Net, features: str, regions: str) -> str:
+    """As torchvision's roi_align exports, pictures by number in the first column."""
+    numbers = net("Cast", net("Gather", regions, np.array(0), axis=1), to=TensorProto.INT64)
+    corners = net("Slice", regions, np.array([1]), np.array([5]), np.array([1]))
+    size = {"output_height": 5, "output_width": 4, "sampling_ratio": 2, "spatial_scale": 1 / STRIDE}
+    return str(net("RoiAlign", features, corners, numbers, coordinate_transformation_mode="half_pixel", **size))
+
+
+def _pool(net: Net, features: str, regions: str) -> str:
+    return str(net("MaxRoiPool", features, regions, pooled_shape=[5, 4], spatial_scale=1 / STRIDE))
+
+
+POOLS = {"ROI_MAX_POOL": _pool, "ROI_ALIGN": _align}
 
 
 def stage_samples(count: int, seed: int) -> list[dict[str, Array]]:
@@ -164,10 +240,17 @@ def cosine(a: Array, b: Array) -> float:
     return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@pytest.mark.parametrize(("wide", "operand"), [((), DType.UINT8), (("features", "regions"), DType.INT16)])
-def test_a_second_stage(wide: tuple[str, ...], operand: DType) -> None:
+@pytest.mark.parametrize(
+    ("op", "wide", "types"),
+    [
+        ("ROI_MAX_POOL", (), (DType.UINT8, DType.UINT8)),
+        ("ROI_MAX_POOL", ("features", "regions"), (DType.INT16, DType.INT16)),
+        ("ROI_ALIGN", (), (DType.INT16, DType.UINT8)),
+    ],
+)
+def test_a_second_stage(op: str, wide: tuple[str, ...], types: tuple[DType, DType]) -> None:
     """Fed with real numbers, and with codes of 16 bits (`wide`)."""
-    model = second_stage()
+    model = second_stage(op)
     source = InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     graph = import_model(normalised(model, Path("second.onnx")))
     optimise(graph)
@@ -178,8 +261,9 @@ def test_a_second_stage(wide: tuple[str, ...], operand: DType) -> None:
         assert all(np.allclose(real.run(feed)[name], value, atol=1e-5) for name, value in truth[-1].items())
     work = Calibration(graph, measure_extrema(graph, feeds[:8], threads=1), feeds[:8], ConvSpec(), threads=1)
     core = build_fixed(work.prepared, work.run("L2"), frozenset(wide))
-    (pool,) = [node for node in core.nodes if node.op == "ROI_MAX_POOL"]
-    assert (core[pool.outputs[0]].dtype, core[pool.inputs[1] or ""].dtype) == (operand, DType.INT16)
+    (pool,) = [node for node in core.nodes if node.op == op]
+    assert (core[pool.inputs[0] or ""].dtype, core[pool.outputs[0]].dtype) == types
+    assert core[pool.inputs[1] or ""].dtype is DType.INT16
     fixed = FixedEngine(core, threads=1)
     for feed, wanted in zip(feeds[8:], truth[8:], strict=True):
         found = real_outputs(core, fixed.run(codes_of_inputs(core, feed)), core.outputs)
