@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +17,13 @@ import pytest
 import calibrator_custom
 import sgs.python_api.chip
 from calibrator_custom import SIM_Calibrator, SIM_Simulator, utils
+from conventions import ROOT
 from sgs.builder import GraphBuilder
 from sgs.cli import calibrator_tool, compiler_tool, convert_tool
 from sgs.numeric.quantise import Array
 from sgs.ops._window import window_node
 from sgs.sim import write_sim
-from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, converted, sample_list
+from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, converted, labels, launch, sample_list
 
 RAW = "RAWDATA_F32_NHWC"
 
@@ -409,3 +413,197 @@ def test_image_generator() -> None:
         utils.image_preprocess_func("onnx_nothing")
     with pytest.raises(ValueError, match="no such file"):
         function("no.png")
+
+
+# -- what is promised --------------------------------------------------------------------------------------------------
+PUBLIC = {
+    "SIM_Calibrator": "()",
+    "SIM_Calibrator.convert": "(self, img_gen, fix_model, num_process=10, quant_level='L5', quant_param=None)",
+    "SIM_Calibrator.forward": "(self, *inputs)",
+    "SIM_Simulator": "()",
+    "SIM_Simulator.__call__": "(self, inputs, num_process=10)",
+    "SIM_Simulator.forward": "(self, *inputs)",
+    "calibrator": "(model_path, input_config_path)",
+    "compiler": "(model_path, *, batch=1, batch_mode='n_buf', inplace_input_buf=False, category=None)",
+    "compiler.compile": "(self, output=None)",
+    "converter": "(platform, *, model_file, input_config, input_shapes=None, skip_simplify=False, quant_file=None)",
+    "converter.convert": "(self, output_file)",
+    "fixed_simulator": "(path, threads=0)",
+    "float_simulator": "(path, threads=0)",
+    "offline_simulator": "(path, threads=0)",
+    "set_soc_version": "(name)",
+    "utils.all_path": "(folder)",
+    "utils.check_quant_param": "(parameters)",
+    "utils.get_out_model_name": "(model_path, output=None, phase='Fixed')",
+    "utils.image_generator": "(images, functions, norm=True)",
+    "utils.image_preprocess_func": "(script)",
+}
+METHODS = {
+    "get_input_details": "(self)",
+    "get_output": "(self, index)",
+    "get_output_details": "(self)",
+    "get_tensor_details": "(self)",
+    "invoke": "(self)",
+    "set_input": "(self, index, data)",
+}
+for _model in ("calibrator", "fixed_simulator", "float_simulator", "offline_simulator"):
+    PUBLIC |= {f"{_model}.{method}": signature for method, signature in METHODS.items()}
+
+
+def signatures() -> dict[str, str]:
+    """Every public name and method of calibrator_custom with its parameters."""
+    found: dict[str, Any] = {}
+    for module, prefix in ((calibrator_custom, ""), (utils, "utils.")):
+        for name in set(module.__all__) - {"utils", "__version__"}:
+            thing = found[f"{prefix}{name}"] = getattr(module, name)
+            for method in dir(thing) if inspect.isclass(thing) else ():
+                value = getattr(thing, method)
+                if inspect.isfunction(value) and (method[0] != "_" or method == "__call__"):
+                    found[f"{name}.{method}"] = value
+    plain = inspect.Parameter.empty
+    return {
+        name: str(signature.replace(parameters=parameters, return_annotation=plain))
+        for name, thing in found.items()
+        for signature in [inspect.signature(thing)]
+        for parameters in [[p.replace(annotation=plain) for p in signature.parameters.values()]]
+    }
+
+
+def test_public_names_and_signatures() -> None:
+    assert signatures() == PUBLIC
+    every = ["SIM_Calibrator", "SIM_Simulator", "__version__", "calibrator", "compiler", "converter"]
+    every += ["fixed_simulator", "float_simulator", "offline_simulator", "set_soc_version", "utils"]
+    assert sorted(calibrator_custom.__all__) == every
+    for name in PUBLIC:
+        thing: Any = calibrator_custom
+        for part in name.split("."):
+            thing = getattr(thing, part)
+        assert inspect.getdoc(thing), f"{name} is not documented"
+
+
+def test_details_of_a_calibrator(stages: Stages) -> None:
+    model = calibrator_custom.calibrator(str(stages.float("first")), str(stages.ini("first")))
+    for (details,), name, shape in (
+        (model.get_input_details(), "x", [1, 3, 5, 2]),
+        (model.get_output_details(), "y", [1, 3, 5, 4]),
+    ):
+        assert list(details) == ["index", "shape", "name", "dtype"]
+        assert (details["index"], details["name"], details["dtype"]) == (0, name, np.float32)
+        assert details["shape"].dtype == np.int32 and details["shape"].tolist() == shape
+    tensors = model.get_tensor_details()
+    assert all(list(tensor) == ["dtype", "name", "qtype", "shape"] for tensor in tensors)
+    assert {tensor["name"]: (tensor["dtype"], tensor["qtype"]) for tensor in tensors}["x"] == ("FLOAT32", "UINT8")
+
+
+MANUAL = (  # the samples of the manual, 4.2.2, as they are printed
+    """
+import calibrator_custom
+calibrator_custom.set_soc_version('CHIP')
+calibrator = calibrator_custom.calibrator(model_path, input_config_path)
+""",
+    """
+input_details = model.get_input_details()
+output_details = model.get_output_details()
+model.set_input(0, img_data)
+model.invoke()
+result = model.get_output(0)
+tensor_details = model.get_tensor_details()
+""",
+    """
+import calibrator_custom
+class Net(calibrator_custom.SIM_Calibrator):
+    def __init__(self):
+        super().__init__()
+        self.model = calibrator_custom.calibrator(model_path, input_config)
+    def forward(self, x):
+        out_details = self.model.get_output_details()
+        self.model.set_input(0, x)
+        self.model.invoke()
+        result_list = []
+        for idx in range(len(out_details)):
+            result = self.model.get_output(idx)
+            result_list.append(result)
+        return result_list
+net = Net()
+preprocess_func = calibrator_custom.utils.image_preprocess_func(model_name)
+def image_generator(folder_path, preprocess_func):
+    images = [os.path.join(folder_path, img) for img in os.listdir(folder_path)]
+    for image in images:
+        img = preprocess_func(image)
+        yield [img]
+img_gen = image_generator('./images', preprocess_func)
+net.convert(img_gen, fix_model=[out_model_path])
+""",
+)
+
+
+def test_the_samples_of_the_manual(stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stages.folder)
+    Path("images").mkdir()
+    for number, x in enumerate(samples()):
+        np.save(f"images/{number}.npy", x)
+    Path("load.py").write_text("import numpy as np\ndef image_preprocess(path, norm=True):\n    return np.load(path)\n")
+    scope: dict[str, Any] = {
+        "os": os,
+        "model_path": str(stages.float("first")),
+        "input_config_path": str(stages.ini("first")),
+        "input_config": str(stages.ini("first")),
+        "model_name": "load.py",
+        "out_model_path": "out_fixed.sim",
+        "img_data": next(samples()),
+    }
+    exec(MANUAL[0].replace("CHIP", CHIP), scope)
+    scope["model"] = scope["calibrator"]
+    exec(MANUAL[1], scope)
+    assert scope["result"].shape == (1, 3, 5, 4)
+    exec(MANUAL[2], scope)
+    fixed = calibrator_custom.fixed_simulator("out_fixed.sim")
+    fixed.set_input(0, scope["img_data"])
+    fixed.invoke()
+    assert np.allclose(fixed.get_output(0), scope["result"], atol=0.1)
+
+
+def test_the_samples_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/PYTHON_API.md: its samples, one after the other, and the names and keys that it lists."""
+    page = (ROOT / "docs/PYTHON_API.md").read_text(encoding="utf-8")
+    (tmp_path / "build/demo").mkdir(parents=True)
+    (tmp_path / "SGS_Models").symlink_to(ROOT / "SGS_Models")
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(block, scope)
+    assert scope["classes"][:4] == [labels()[Path(path).name] for path in scope["tests"][:4]]
+    for name in (*calibrator_custom.__all__, *utils.__all__):
+        assert f"`{name}" in page, name
+    fixed = " ".join(calibrator_custom.fixed_simulator(scope["fixed_model"]).get_input_details()[0])
+    assert f"`{fixed}`" in page
+
+
+# -- examples ----------------------------------------------------------------------------------------------------------
+def test_sim_calibrator_example(tmp_path: Path) -> None:
+    pictures = sample_list(tmp_path, CALIBRATION, 8)
+    options = ["-m", converted() / "digits_float.sim", "--input_config", INI, "-n", SCRIPT, "--soc_version", CHIP]
+    program = "Scripts/examples/sim_calibrator.py"
+    done = launch(program, "-i", pictures, *options, "-o", tmp_path / "我 的.sim", "--quant_level", "L2", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"Fixed model at: {tmp_path / '我 的.sim'}\n"), done.stderr
+    assert (tmp_path / "我 的.sim").read_bytes() == (converted() / "digits_fixed.sim").read_bytes()
+    done = launch(program, "-i", tmp_path / "none", *options, "-o", tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and done.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(("mode", "batch", "runs"), [("n_buf", 3, 3), ("one_buf", [2, 3], 3)])
+def test_multi_batch_example(tmp_path: Path, mode: str, batch: Any, runs: int) -> None:
+    calibrator_custom.set_soc_version(CHIP)
+    model = calibrator_custom.compiler(converted() / "digits_fixed.sim", batch=batch, batch_mode=mode).compile(tmp_path)
+    pictures = tmp_path / "some pictures"
+    pictures.mkdir()
+    for path in sorted(TEST.glob("*.png"))[:7]:
+        (pictures / path.name).symlink_to(path)
+    options = ["-i", pictures, "-m", model, "-n", SCRIPT, "--soc_version", CHIP]
+    done = launch("Scripts/examples/multi_batch_simulator.py", *options, cwd=tmp_path)
+    told = f"7 pictures, {mode}, 3 frames a run: {runs} runs\nlogits: equal to one frame at a time\n"
+    assert (done.returncode, done.stdout) == (0, told), done.stderr
+    done = launch("Scripts/examples/multi_batch_simulator.py", *options, "-b", "4", cwd=tmp_path)
+    assert done.returncode == 2 and "got 4" in done.stderr
