@@ -211,6 +211,8 @@ def test_state_is_private_to_a_call(stages: Stages) -> None:
             self.model.set_input(1, np.ones((1, 1, 5, 4), np.float32))
 
         def forward(self, y: Array | None) -> Array:
+            assert not hasattr(self, "kept")
+            self.kept = y
             if y is not None:
                 self.model.set_input(0, y)
             self.model.invoke()
@@ -257,6 +259,7 @@ def test_parameters_go_where_their_names_are(stages: Stages, form: str) -> None:
     [
         ([{"name": "q", "min": [0], "max": [1], "bit": 16}], "no network has q"),
         ([{"name": "z", "min": [0], "max": [1], "bit": 5}], "bit 5 is not one of"),
+        ([[{"name": "z", "min": [0], "max": [1], "bit": 16}], []], "'z': is no tensor of the float network"),
         ([None], "expected a list of entries, a file, or 2 of them, got 1 items"),
         (7, "got int"),
         ("no.json", "No such file"),
@@ -295,7 +298,7 @@ def test_a_model_that_is_not_invoked_is_named(stages: Stages) -> None:
         ({"img_gen": samples}, "expected an array, or a generator or list of samples, got function"),
         ({"img_gen": [np.zeros((1, 3, 5, 2))]}, "input 'x': expected dtype float32, got float64"),
         ({"img_gen": [np.zeros((3, 5, 2), np.float32)]}, r"expected shape \[1, 3, 5, 2\], got \[3, 5, 2\]"),
-        ({"img_gen": [np.full((1, 3, 5, 2), np.nan, np.float32)]}, "sample 0 invoke 0"),
+        ({"img_gen": [np.full((1, 3, 5, 2), np.nan, np.float32)]}, "sample 0, invoke 0"),
     ],
 )
 def test_what_convert_refuses(
@@ -340,6 +343,22 @@ def test_a_calibrator_is_a_float_sim_with_its_ini(stages: Stages) -> None:
         open_it(stages.float("first"), stages.folder / "no.ini")
     with pytest.raises(ValueError, match="path: expected a path, got None"):
         open_it(None, INI)
+
+
+def test_folders_that_cannot_be_written_to(stages: Stages, tmp_path: Path) -> None:
+    """Models there can be used; nothing is written beside them."""
+    outside = [tmp_path / "a.sim", tmp_path / "b.sim"]
+    before = sorted(stages.folder.iterdir())
+    stages.folder.chmod(0o555)
+    try:
+        Calibrated(stages).convert(samples(3), outside, quant_level="L1")
+        assert Simulated(stages)(next(samples())).shape == (3, 1, 5, 4)
+        if os.geteuid() != 0:  # root may write everywhere
+            with pytest.raises(ValueError, match="cannot be written to"):
+                Calibrated(stages).convert(samples(3), [outside[0], stages.fixed("second")])
+    finally:
+        stages.folder.chmod(0o755)
+    assert sorted(stages.folder.iterdir()) == before
 
 
 # -- ConvertTool and compiler ------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -46,12 +45,12 @@ class Models:
 
     def __init__(self, folder: Path, changes: dict[str, str]) -> None:
         self.folder = folder
-        for stage, ini in (("main", "input_config.ini"), ("stage2", "input_config_stage2.ini")):
+        for stage, ending, ini in (("main", "", "input_config.ini"), ("stage2", "_stage2", "input_config_stage2.ini")):
             text = (FOLDER / ini).read_text(encoding="utf-8")
             for old, new in changes.items():
                 text = text.replace(old, new)
             (folder / ini).write_text(text, encoding="utf-8")
-            options = ["--model_file", str(FOLDER / f"{stage}.onnx"), "--input_config", str(folder / ini)]
+            options = ["--model_file", str(FOLDER / f"{FOLDER.name}{ending}.onnx"), "--input_config", str(folder / ini)]
             target = ["--output_file", str(folder / f"{stage}_float.sim"), "--soc_version", CHIP]
             assert convert_tool.main(["onnx", *options, *target]) == 0
         pictures = folder / "pictures"

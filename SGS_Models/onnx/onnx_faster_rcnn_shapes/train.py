@@ -1,4 +1,5 @@
-"""Train and export the two stages of the shapes detector: ``main.onnx`` and ``stage2.onnx``.
+"""Train and export the two stages of the shapes detector, ``onnx_faster_rcnn_shapes.onnx`` and
+``onnx_faster_rcnn_shapes_stage2.onnx``.
 
 Both stages are trained together: the second one on the regions that the first one proposes at the time, and on the
 true boxes. Every training picture is rendered once by ``resource/render.py`` and never seen again.
@@ -194,10 +195,9 @@ def main() -> None:
         outputs = first(pictures)
     info = np.array([[*pictures.shape[2:], 1]])
     rois = proposals.forward([*(tensor.permute(0, 2, 3, 1).numpy() for tensor in outputs[:2]), info])
-    export(first, {"data": pictures}, MAIN_OUTPUTS, options.output / "main.onnx")
-    export(
-        second, {"conv5_3": outputs[2], "rois": torch.from_numpy(rois)}, SECOND_OUTPUTS, options.output / "stage2.onnx"
-    )
+    export(first, {"data": pictures}, MAIN_OUTPUTS, options.output / f"{HERE.name}.onnx")
+    second_inputs = {"conv5_3": outputs[2], "rois": torch.from_numpy(rois)}
+    export(second, second_inputs, SECOND_OUTPUTS, options.output / f"{HERE.name}_stage2.onnx")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,8 +21,9 @@ from sgs.numeric.quantise import Array
 from sgs.pipelines import CalibrationOptions, calibrate_on
 from sgs.python_api.checks import AnyPath, path_of, positive, value_errors
 from sgs.python_api.models import Calibrator, private_states
+from sgs.quant.gather import RecordedFeeds
 from sgs.quant.levels import LEVELS
-from sgs.quant.parameters import QuantParameter, parse_parameters, read_parameters, shared_out
+from sgs.quant.parameters import QuantParameter, check_parameters, parse_parameters, read_parameters, shared_out
 from sgs.sim import write_sim
 
 Result = TypeVar("Result")
@@ -30,22 +32,22 @@ Parameters = list[dict[str, Any]]
 
 
 class Network:
-    """A network of several models. Subclasses make the models in `__init__` and say in `forward` how they are run.
-
-    `forward` is called in several threads at a time, with a sample each. Inside, what is set on a model or comes out of
-    it belongs to this call alone; inputs that were set before, in `__init__` for instance, are there in every call. So
-    `forward` may use its models, and read whatever the object holds, freely; models must be called in the thread that
-    `forward` is called in, and results must not depend on what other calls do: it should keep nothing in the object.
-    """
+    """A network of several models. Subclasses make the models in `__init__` and say in `forward` how they are run."""
 
     def forward(self, *inputs: Any) -> Any:
-        """To be defined: the arrays of one sample → what the network makes of them."""
+        """To be defined: the arrays of one sample → what the network makes of them.
+
+        It is called in several threads at a time, with a sample each. What it sets on a model, gets out of it, or
+        assigns to attributes of `self` belongs to that call alone; inputs and attributes that were set before, in
+        `__init__` for instance, are there in every call. So it may do as it likes with its models, in the thread that
+        it is called in, but must not change objects that calls share, such as a list in an attribute.
+        """
         raise NotImplementedError(f"{type(self).__name__}: expected a method forward, got none")
 
-
-def _arguments(sample: object) -> tuple[Any, ...]:
-    """The arguments of `forward` for a sample: the items of a list or tuple, or the one thing that it is."""
-    return tuple(sample) if isinstance(sample, (list, tuple)) else (sample,)
+    def _forward(self, sample: object) -> Any:
+        """`forward` of a sample: of the items of a list or tuple, or of the one thing that it is."""
+        arguments = tuple(sample) if isinstance(sample, (list, tuple)) else (sample,)
+        return copy(self).forward(*arguments)
 
 
 def _samples(source: object, what: str) -> Iterable[Any]:
@@ -62,7 +64,7 @@ def _map(work: Callable[[Any], Result], samples: Iterable[Any], num_process: obj
 
 
 class SimSimulator(Network):
-    __doc__ = Network.__doc__
+    """Runs a network of several models that a subclass defines."""
 
     def __call__(self, inputs: Any, num_process: int = NUM_PROCESS) -> Any:
         """Run `forward` on one array, for its result, or on every sample of a generator or list, for a list of results
@@ -74,15 +76,15 @@ class SimSimulator(Network):
 
         def run(sample: Any) -> Any:
             with private_states():
-                return self.forward(*_arguments(sample))
+                return self._forward(sample)
 
         results = list(_map(run, progress(_samples(inputs, "inputs"), "run"), num_process))
         return results[0] if isinstance(inputs, np.ndarray) else results
 
 
 class SimCalibrator(Network):
-    __doc__ = f"""{Network.__doc__}
-    The models to calibrate are the `calibrator` objects among the attributes, in the order in which they were set.
+    """Calibrates the models of a network: the `calibrator` objects among its attributes, in the order in which they
+    were set.
     """
 
     def convert(
@@ -170,29 +172,15 @@ class _Recorder:
             if model not in self.models:
                 raise ValueError(f"{model.path}: expected forward to invoke attributes, got another calibrator")
             position = self.models.index(model)
-            title = f"{position} sample {number} invoke {len(runs[position])}"
-            files = tuple(self.folder / f"{title}.{k}.npy" for k in range(len(feeds)))
+            title = f"sample {number}, invoke {len(runs[position])}"
+            files = tuple(self.folder / f"{title}.{position}.{k}.npy" for k in range(len(feeds)))
             for file, name in zip(files, model.input_names, strict=True):
                 np.save(file, feeds[name], allow_pickle=False)
             runs[position].append(files)
 
         with private_states(record):
-            self.network.forward(*_arguments(sample))
+            self.network._forward(sample)
         return runs
-
-
-@dataclass(frozen=True)
-class RecordedFeeds:
-    """Samples that are files with the arrays of the inputs named."""
-
-    inputs: tuple[str, ...]
-
-    def load(self, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
-        for sample in samples:
-            yield {name: np.load(file) for name, file in zip(self.inputs, sample, strict=True)}
-
-    def told(self, sample: Sample) -> str:
-        return sample[0].name.partition(" ")[2].partition(".")[0]
 
 
 def _titled(name: str) -> Callable[[Iterable[Sample], str], Iterable[Sample]]:
@@ -224,13 +212,18 @@ def _parameters(given: object, models: dict[str, Calibrator]) -> list[tuple[Quan
     """The parameters of each model. Raises ValueError for entries that cannot be used."""
     if given is None:
         return [() for _ in models]
+    graphs = [model.float_graph for model in models.values()]
     with value_errors():
         if isinstance(given, (str, os.PathLike)) or _holds_entries(given):
-            return shared_out(_entries(given), [model.float_graph for model in models.values()])
-        if not isinstance(given, (list, tuple)) or len(given) != len(models):
+            found = shared_out(_entries(given), graphs)
+        elif isinstance(given, (list, tuple)) and len(given) == len(models):
+            found = [_entries(item) if item else () for item in given]
+        else:
             what = f"{len(given)} items" if isinstance(given, (list, tuple)) else type(given).__name__
             raise ValueError(f"quant_param: expected a list of entries, a file, or {len(models)} of them, got {what}")
-        return [_entries(item) if item else () for item in given]
+        for parameters, graph in zip(found, graphs, strict=True):
+            check_parameters(parameters, graph)
+    return found
 
 
 def _holds_entries(given: object) -> bool:
