@@ -21,7 +21,7 @@ class Net(calibrator_custom.SIM_Simulator):
     def __init__(self, model_path: str) -> None:
         super().__init__()
         self.model = calibrator_custom.offline_simulator(model_path)
-        (self.details,) = self.model.get_input_details()[:1]
+        self.details = self.model.get_input_details()[0]
 
     def forward(self, *frames: np.ndarray) -> list[np.ndarray]:
         """Both modes take the frames of a run stacked on the highest dimension, and return results so."""

@@ -12,6 +12,8 @@ Details = dict[str, Any]
 MEAN = np.array([102.9801, 115.9465, 122.7717], np.float32)
 """Of B, G and R: the mean of the first stage's input_config.ini, whose std_value is 1."""
 
+VOTING = 0.5
+
 
 class Detection(NamedTuple):
     """One object in a picture."""
@@ -100,16 +102,20 @@ def forward(
 def detections(
     results: list[np.ndarray], height: int, width: int, threshold: float = 0.5, overlap: float = 0.4
 ) -> list[Detection]:
-    """What `forward` found in a picture of this size with scores from `threshold` on, the best first; of two boxes of
-    a class that overlap by more than `overlap` the better one."""
+    """What `forward` found in a picture of this size with scores from `threshold` on, the best first.
+
+    Of two boxes of a class that overlap by more than `overlap` the better one stays, and moves to the mean of all boxes
+    of its class that overlap it by more than VOTING, weighted with their scores (box voting, Gidaris and Komodakis
+    2015): where it lies then hardly depends on which of two equally good regions won.
+    """
     rois, cls_prob, bbox_pred = results
     found = []
     for label in range(1, cls_prob.shape[1]):
         scores = cls_prob[:, label]
-        chosen = scores >= threshold
-        boxes = rpn.decode_boxes(bbox_pred[chosen, 4 * label : 4 * label + 4], rois[chosen])
-        boxes, scores = rpn.clip_boxes(boxes, height, width), scores[chosen]
-        for index in rpn.suppress(boxes, scores, overlap, len(boxes)):
-            x1, y1, x2, y2 = boxes[index].tolist()
+        boxes = rpn.clip_boxes(rpn.decode_boxes(bbox_pred[:, 4 * label : 4 * label + 4], rois), height, width)
+        chosen = np.flatnonzero(scores >= threshold)
+        for index in chosen[rpn.suppress(boxes[chosen], scores[chosen], overlap, len(chosen))]:
+            weights = scores * (rpn.iou_matrix(boxes[index : index + 1], boxes)[0] > VOTING)
+            x1, y1, x2, y2 = (weights @ boxes / weights.sum()).tolist()
             found.append(Detection(label, float(scores[index]), (x1, y1, x2, y2)))
     return sorted(found, key=lambda detection: -detection.score)
