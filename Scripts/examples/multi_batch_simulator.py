@@ -43,7 +43,7 @@ def groups(frames: Sequence[np.ndarray], size: int) -> list[list[np.ndarray]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--image", required=True, help="folder of pictures, or one picture")
     parser.add_argument("-m", "--model", required=True, help="the .img, of a model with one input")
     parser.add_argument("-n", "--preprocess", required=True, help="the model's preprocess script")

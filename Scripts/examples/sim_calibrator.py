@@ -39,7 +39,7 @@ def sample_paths(argument: str) -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--image", required=True, help="folder of pictures, or list file with a sample a line")
     parser.add_argument("-m", "--model", required=True, help="the float .sim")
     parser.add_argument("--input_config", required=True, help="the model's input_config.ini")

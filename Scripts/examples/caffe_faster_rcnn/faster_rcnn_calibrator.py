@@ -34,7 +34,7 @@ class Net(calibrator_custom.SIM_Calibrator):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--image", required=True, help="folder of calibration pictures")
     parser.add_argument("-m0", "--model0", required=True, help="float .sim of the first stage")
     parser.add_argument("-m1", "--model1", required=True, help="float .sim of the second stage")

@@ -62,7 +62,7 @@ def name_of(label: int, labels: list[str]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("-i", "--image", required=True, help="picture, or folder of pictures")
     parser.add_argument("-m0", "--model0", required=True, help="model of the first stage")
     parser.add_argument("-m1", "--model1", required=True, help="model of the second stage")
