@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec, parse_input_config
-from sgs.data.feed import check_indices, fixed_inputs, float_inputs
+from sgs.data.feed import beyond_table, check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FixedEngine, FloatEngine
@@ -171,6 +171,8 @@ class Simulator:
             raise ValueError(
                 f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
             )
+        if port.entries and (reason := beyond_table(values, port.entries)):
+            raise ValueError(f"input '{port.name}': {reason}")
         return np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
 
     # -- feeding from files --------------------------------------------------------------------------------------------

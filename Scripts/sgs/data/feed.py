@@ -30,11 +30,17 @@ class Fed(Protocol):
     def dtype(self) -> DType: ...
 
 
+def beyond_table(values: Array, entries: int) -> str | None:
+    """What is wrong with numbers that pick from so many entries and are not all among them; negative ones count from
+    the end."""
+    if not values.size or -entries <= values.min() <= values.max() < entries:
+        return None
+    return f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+
+
 def check_indices(name: str, values: Array, entries: int, *, stage: str, file: object) -> None:
-    """Raise UserError where numbers that pick from so many entries are not among them; negative ones count from the
-    end."""
-    if values.size and not -entries <= values.min() <= values.max() < entries:
-        reason = f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+    """Raise UserError for numbers beyond the table that they pick from."""
+    if reason := beyond_table(values, entries):
         raise UserError(reason, stage=stage, file=file, node=f"input '{name}'", remedy="mend the preprocess script")
 
 

@@ -98,10 +98,13 @@ def _integer_input(graph: Graph, spec: InputSpec, entries: int, refuse: Refuse) 
 
 # -- outputs -----------------------------------------------------------------------------------------------------------
 def _outputs(graph: Graph, config: InputConfig) -> Iterator[UserError]:
-    produced, spans = graph.producers(), integer_spans(graph)
+    spans, fed = integer_spans(graph), set(graph.inputs)
+    for node in graph.nodes:
+        if not fed.isdisjoint(node.inputs):
+            fed.update(node.outputs)
     for spec in config.outputs:
         dtype, span = RAW_TYPES[spec.format], spans.get(spec.name)
-        if spec.name not in produced and spec.name not in graph.inputs:
+        if spec.name not in fed:
             remedy = f"leave it out of [{OUTPUT}] outputs"
             yield UserError("is a constant", stage=STAGE, node=f"output '{spec.name}'", remedy=remedy)
         elif span is not None and not dtype.is_float and not within(span, dtype):
