@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
 from onnx_snippets import Net
 from raw_chain import Chain, cosine, ini, run, same
+from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.quant.plan import QuantPlan
+from shipped import CALIBRATION, MODEL, SCRIPT, TEST
 
 F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
 Combination = tuple[str, str]  # format, quantizations or dequantizations
@@ -230,7 +233,7 @@ def test_an_index_beyond_the_table_is_refused(name: str, tmp_path: Path) -> None
     chain = embedding(tmp_path, 7, U16)
     chain.calibrated([{"i": np.zeros((2, 3), np.uint16)}])
     chain.compiled()
-    with pytest.raises(ValueError, match="picks from 7 entries|index 7 is out of"):
+    with pytest.raises(ValueError, match="picks from 7 entries|idx=7"):
         chain.run(name, {"i": np.full((2, 3), 7, np.uint16)})
 
 
@@ -383,3 +386,103 @@ def test_a_script_that_changes_numbers_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"not return the same numbers: norm=False gives 217 where norm=True gives"):
         chain.calibrated([{"x": np.full((1, 6, 10, 3), 217, np.uint8)}])
+
+
+# -- a shipped network, and inputs of several kinds --------------------------------------------------------------------
+def digits() -> ModelProto:
+    """The digit classifier, fed with pixels; its logits and their softmax for all OUTPUTS, and the class."""
+    model = onnx.load(MODEL)
+    (fed,), (logits,) = ([value.name for value in values] for values in (model.graph.input, model.graph.output))
+    for node in model.graph.node:
+        node.input[:] = ["normalised" if name == fed else name for name in node.input]
+    net = Net()
+    net("Mul", net("Sub", fed, np.float32(127.5)), np.float32(1 / 127.5), result="normalised")
+    front = len(net.nodes)
+    outputs = [net("Identity", logits, result=f"logits{k}") for k in range(len(OUTPUTS))]
+    share = net("Softmax", logits, axis=1)
+    outputs += [net("Identity", share, result=f"share{k}") for k in range(len(OUTPUTS))]
+    outputs.append(net("ArgMax", logits, axis=1, result="best"))
+    nodes = [*net.nodes[:front], *model.graph.node, *net.nodes[front:]]
+    del model.graph.node[:], model.graph.output[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(net.initializers)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in outputs)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def digits_text(fed: Combination) -> str:
+    rows = {f"{stem}{k}": row for stem in ("logits", "share") for k, row in enumerate(OUTPUTS)}
+    keys = ("output_formats", "dequantizations")
+    outputs = {name: dict(zip(keys, row, strict=True)) for name, row in {**rows, "best": (U8, "FALSE")}.items()}
+    return ini({"images": dict(zip(("input_formats", "quantizations"), fed, strict=True))}, outputs)
+
+
+def digit_pictures(folder: Path, count: int) -> list[dict[str, Array]]:
+    script = Preprocessor(SCRIPT)
+    return [{"images": script(path, False)} for path in sorted(folder.glob("*.png"))[:count]]
+
+
+def test_digits(tmp_path: Path) -> None:
+    """Every combination of formats on a network that is shipped: mean cosines with the float network's outputs."""
+    model, frames = digits(), digit_pictures(TEST, 6)
+    plan = Chain(tmp_path, model, digits_text((U8, "TRUE"))).calibrated(digit_pictures(CALIBRATION, 8), "L2")
+    for number, fed in enumerate([(U8, "TRUE"), (S16, "TRUE"), (F32, "TRUE"), (F32, "FALSE")]):
+        chain = Chain(tmp_path / str(number), model, digits_text(fed))
+        chain.applied(plan)
+        chain.compiled()
+        fixed, floats, image = (chain.opened(name) for name in ("fixed.sim", "float.sim", "n_buf.img"))
+        (told,), outputs = fixed.get_input_details(), {one["name"]: one for one in fixed.get_output_details()}
+        seen: dict[str, list[float]] = {}
+        for frame in frames:
+            feeds = {"images": as_fed(frame["images"], told)}
+            found, truth = run(fixed, feeds), run(floats, {"images": frame["images"].astype(np.float32)})
+            same(run(image, feeds), found)
+            assert found["best"] == truth["best"]
+            for name in found.keys() - {"best"}:
+                seen.setdefault(name, []).append(cosine(real(found[name], outputs[name]), truth[name]))
+        assert min(np.mean(values) for values in seen.values()) > 0.999
+
+
+def mixed() -> ModelProto:
+    """A picture and raw inputs of ranks 4, 3, 2 and 1."""
+    net = Net(7)
+    inputs = {"p": (1, 3, 6, 10), "m": (1, 5, 6, 10), "t": (1, 4, 5), "v": (1, 7), "s": (5,)}
+    p, m, t, v, s = (net.input(name, *shape) for name, shape in inputs.items())
+    x = net("Add", net("Relu", net.conv(p, 3, 5)), m)
+    pooled = net("Reshape", net("GlobalAveragePool", x), np.array([1, 5]))
+    row = net("Reshape", net("Gemm", v, net.weights(5, 7), net.weights(5), transB=1), np.array([1, 1, 5]))
+    joined = net("Add", net("Add", t, row), net("Unsqueeze", net("Mul", pooled, s), np.array([1])))
+    return net.model(net("Identity", x, result="map"), net("Tanh", joined, result="y"))
+
+
+def test_a_picture_beside_raw_inputs(tmp_path: Path) -> None:
+    """Raw inputs come last; those that are not of rank 4 say NHWC."""
+    names = ("input_formats", "quantizations", "input_layouts")
+    rows = {"p": ("BGR", "TRUE", "NCHW"), "m": (U8, "TRUE", "NCHW"), "t": (F32, "TRUE", "NHWC"),
+            "v": (S16, "TRUE", "NHWC"), "s": (F32, "FALSE", "NHWC")}  # fmt: skip
+    text = ini(
+        {name: dict(zip(names, row, strict=True)) for name, row in rows.items()},
+        {"map": {"output_layouts": "NCHW"}, "y": {"output_layouts": "NHWC"}},
+    )
+    chain = Chain(tmp_path, mixed(), text.replace("[OUTPUT_CONFIG]", "mean=0:0:0;\nstd_value=1;\n[OUTPUT_CONFIG]"))
+    rng = np.random.default_rng(0)
+    frames = [
+        {
+            "p": rng.integers(0, 256, (1, 3, 6, 10)).astype(np.uint8),
+            "m": rng.integers(0, 256, (1, 5, 6, 10)).astype(np.uint8),
+            **{name: rng.normal(0, 1, shape).astype(np.float32) for name, shape in (("t", (1, 4, 5)), ("s", (5,)))},
+            "v": rng.integers(-3, 4, (1, 7)).astype(np.int16),
+        }
+        for _ in range(4)
+    ]
+    chain.calibrated(frames)
+    chain.compiled()
+    told = {one["name"]: one for one in chain.opened("fixed.sim").get_input_details()}
+    assert [one["dtype"] for one in told.values()] == [np.uint8, np.uint8, np.float32, np.int16, np.int16]
+    assert [one["layouts"] for one in told.values()] == [row[2] for row in rows.values()]
+    fed = [{**f, "v": as_fed(f["v"], told["v"]), "s": as_fed(f["s"], told["s"])} for f in frames]
+    found = [chain.exact(frame) for frame in fed]
+    for frame, values in zip(frames, found, strict=True):
+        truth = chain.source({name: value.astype(np.float32) for name, value in frame.items()})
+        assert all(cosine(values[name], truth[name]) > 0.999 for name in truth)
+    same(chain.run("n_buf.img", stacked(fed)), stacked(found))

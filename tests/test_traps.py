@@ -158,7 +158,17 @@ def test_codes_of_one_output_share_a_scale_whatever_they_hold() -> None:
     assert core["y"].dtype is DType.INT16
     assert sqnr_of_parts(graph, work, core)[1] == pytest.approx(0, abs=0.1)
     (finding,) = found(graph, config=config)
-    assert finding.outcome.startswith("0 of 32767 codes are left to the smaller one; set dequantizations=TRUE")
+    assert finding.outcome.startswith("0 of 32767 codes are left to the smaller one; return outputs")
+
+
+def test_bytes_of_one_output_share_a_scale_as_well() -> None:
+    graph = head(500.0, 1e-3)
+    config = ini(graph)
+    config = replace(config, outputs=tuple(replace(spec, format="RAWDATA_U8_NHWC") for spec in config.outputs))
+    (finding,) = found(graph, config=config)
+    assert finding.outcome.startswith(
+        "0 of 255 codes are left to the smaller one in output 'y'; return it as RAWDATA_F32"
+    )
 
 
 def test_heads_of_like_ranges_are_joined_as_codes() -> None:
