@@ -387,8 +387,8 @@ class _Inputs:
             reason = f"FALSE for a picture, which is always fed as UINT8: {listing(real)}"
             remedy = "write TRUE, or set the input's formats to RAWDATA_F32_NHWC to feed real numbers"
             self.parser.problem(INPUT, "quantizations", reason, remedy)
-        numbers = [n for n, fed in zip(self.names, self.formats, strict=True) if fed == "RAWDATA_U16_NHWC"]
-        if numbers := [name for name in numbers if quantize and not quantize[self.names.index(name)]]:
+        fed = zip(self.names, self.formats, quantize or (True,) * len(self.names), strict=True)
+        if numbers := [name for name, form, made in fed if form == "RAWDATA_U16_NHWC" and not made]:
             reason = f"FALSE for numbers that pick from a table, of which no codes are made: {listing(numbers)}"
             self.parser.problem(INPUT, "quantizations", reason, "write TRUE")
 

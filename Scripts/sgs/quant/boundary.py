@@ -105,8 +105,7 @@ def _picture_input(graph: Graph, inner: Tensor, spec: InputSpec, front: list[Nod
 
 
 def _attach_output(graph: Graph, spec: OutputSpec, bytes_out: QuantParams | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"name": spec.name, "layout": spec.layout, "dequantize": spec.dequantize}
-    facts["format"] = spec.format
+    facts = {"name": spec.name, "layout": spec.layout, "format": spec.format, "dequantize": spec.dequantize}
     own, wanted = graph[spec.name], RAW_TYPES[spec.format]
     if own.quant is None and not own.dtype.is_float:
         _integer_output(graph, spec.name, wanted)
@@ -120,12 +119,12 @@ def _attach_output(graph: Graph, spec: OutputSpec, bytes_out: QuantParams | None
 
 
 def _converted_output(
-    graph: Graph, name: str, suffix: str, op: str, dtype: DType, quant: QuantParams | None = None, **attrs: Any
+    graph: Graph, name: str, suffix: str, op: str, dtype: DType, quant: QuantParams | None = None
 ) -> None:
     """Return what an operator makes of an output, which is called after it from now on."""
     inner = _renamed(graph, name, suffix)
     graph.tensors[name] = Tensor(name, inner.shape, dtype, quant=quant)
-    graph.nodes.append(Node(op, [inner.name], [name], attrs, name))
+    graph.nodes.append(Node(op, [inner.name], [name], {}, name))
 
 
 def _integer_output(graph: Graph, name: str, wanted: DType) -> None:
