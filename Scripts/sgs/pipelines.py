@@ -22,7 +22,7 @@ from sgs.config.input_config import (
     refuse_unsupported_formats,
 )
 from sgs.config.nearest import did_you_mean, listing
-from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
+from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch, number_mismatch
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
@@ -33,12 +33,11 @@ from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.frontends.onnx_walk import Layouts
 from sgs.img import Image
 from sgs.ir import Graph
-from sgs.numeric.types import DType
 from sgs.ops.gather import indexed_entries
 from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
-from sgs.quant.edit import build_fixed
+from sgs.quant.edit import build_fixed, byte_params
 from sgs.quant.equalise import channel_scales
 from sgs.quant.export import SCALES_KEY
 from sgs.quant.finite import first_not_finite
@@ -60,6 +59,7 @@ from sgs.quant.parameters import (
 from sgs.quant.plan import QuantPlan
 from sgs.quant.plan_file import STAGE as PLAN
 from sgs.quant.plan_file import network_of, parse_plan
+from sgs.quant.ports import check_ports, ports_of
 from sgs.quant.prepare import prepare
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
@@ -219,36 +219,6 @@ def check_operators(graph: Graph) -> None:
     )
 
 
-def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
-    """Raise UserError where the network reads integers of its own (numbers of words ...) and the ini says otherwise, or
-    these need more than 16 bits."""
-    entries = indexed_entries(graph)
-    raise_all(
-        [
-            UserError(
-                f"the network looks up one of {entries[spec.name]} entries, and inputs of 16 bits reach 32767",
-                stage="calibrate",
-                node=f"input '{spec.name}'",
-                remedy="make the table smaller, or cut the network behind it with ConvertTool's --inputs",
-            )
-            for spec in config.inputs
-            if entries.get(spec.name, 0) > 1 << 15
-        ]
-        + [
-            UserError(
-                f"the network reads {graph[spec.name].dtype.name.lower()} here",
-                stage="calibrate",
-                file=config.path,
-                node=f"[INPUT_CONFIG] input_formats, '{spec.name}'",
-                remedy="set training_input_formats and input_formats to RAWDATA_S16_NHWC",
-            )
-            for spec in config.inputs
-            if not graph[spec.name].dtype.is_float and spec.input_format != "RAWDATA_S16_NHWC"
-        ],
-        stage="calibrate",
-    )
-
-
 # -- calibrate ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CalibrationOptions:
@@ -304,13 +274,12 @@ def calibrate(
     float_graph = unrounded(float_graph)
     check_operators(float_graph)
     check_names(float_graph, config)
-    check_integer_inputs(float_graph, config)
+    check_ports(float_graph, config)
     if not samples:
         raise UserError("there are no calibration samples", stage="calibrate")
     inputs = {name: float_graph[name] for name in float_graph.inputs}
     check_normalisation(config, preprocessors, samples[0], inputs)
     feeds = FloatFeeds(config, tuple(preprocessors), inputs, indexed_entries(float_graph))
-    check_outputs(float_graph)
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)
@@ -325,7 +294,7 @@ def calibrate(
         config.conv,
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
-        wide=tensors_of_codes(config),
+        ports=ports_of(config, float_graph),
         on_step=on_step,
     )
     plan = calibration.run(level)
@@ -347,7 +316,7 @@ def calibrate(
         _log.warning("%s", line)
     complete = options.all_errors or LEVELS.index(level) >= 2
     layers = layers_of(calibration, plan, core, errors=complete, gains=options.all_errors)
-    graph = finished(core, config, plan, record)
+    graph = finished(core, calibration.network(plan).prepared, config, plan, record)
     return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers)
 
 
@@ -458,17 +427,17 @@ def apply_plan(
     float_graph = unrounded(float_graph)
     check_operators(float_graph)
     check_names(float_graph, config)
-    check_integer_inputs(float_graph, config)
-    check_outputs(float_graph)
+    check_ports(float_graph, config)
     prepared = network_of(plan, float_graph, file=file)
     if METADATA_KEY in float_graph.metadata:
         _log.warning("quantisation parameters in the float .sim have no say beside a plan")
-    return finished(build_fixed(prepared, plan, tensors_of_codes(config)), config, plan, record)
+    core = build_fixed(prepared, plan, ports_of(config, prepared))
+    return finished(core, prepared, config, plan, record)
 
 
-def finished(core: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any]) -> Graph:
-    """The integer graph of a plan with its boundary, and metadata that say how it came about."""
-    graph = attach(core, config)
+def finished(core: Graph, prepared: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any]) -> Graph:
+    """The integer graph of a plan for a `prepared` one with its boundary, and metadata that say how it came about."""
+    graph = attach(core, config, byte_params(prepared, plan, ports_of(config, prepared)))
     graph.metadata.pop(METADATA_KEY, None)
     graph.metadata["config"] = config.text
     graph.metadata["calibration"] = dict(record)
@@ -494,36 +463,6 @@ def warn_of_pointless_level(level: str, config: InputConfig) -> None:
         )
 
 
-def tensors_of_codes(config: InputConfig) -> frozenset[str]:
-    """Inputs that the user feeds as codes (RAWDATA_S16, and RAWDATA_F32 that is not quantised inside), and outputs that
-    leave as codes.
-    """
-    fed = [
-        spec.name
-        for spec in config.inputs
-        if not spec.is_picture and (spec.training_format != "RAWDATA_F32_NHWC" or not spec.quantize)
-    ]
-    return frozenset([*fed, *(spec.name for spec in config.outputs if not spec.dequantize)])
-
-
-def check_outputs(graph: Graph) -> None:
-    """Raise UserError for outputs that are not real numbers, or that no input has a part in: they cannot be
-    quantised.
-    """
-    produced = graph.producers()
-    problems = []
-    for name in graph.outputs:
-        reason = "is a constant" if name not in produced and name not in graph.inputs else ""
-        kind = "a truth value" if graph[name].dtype is DType.BOOL else "an integer"
-        reason = reason if graph[name].dtype.is_float else f"is {kind}, which a fixed network does not return"
-        if reason:
-            remedy = "leave it out of [OUTPUT_CONFIG] outputs"
-            if name in produced:
-                remedy += f", or cut the network before {produced[name].label} with ConvertTool's --outputs"
-            problems.append(UserError(reason, stage="calibrate", node=f"output '{name}'", remedy=remedy))
-    raise_all(problems, stage="calibrate")
-
-
 def spread(samples: Sequence[Item], count: int) -> list[Item]:
     """At most `count` samples, evenly spread over the list."""
     if len(samples) <= count:
@@ -534,7 +473,8 @@ def spread(samples: Sequence[Item], count: int) -> list[Item]:
 def check_normalisation(
     config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
 ) -> None:
-    """Raise UserError when the mean and std of the ini are not what the preprocess script does."""
+    """Raise UserError when the mean and std of the ini are not what the preprocess script does, or when it changes
+    numbers that are fed as they are."""
     floats = float_inputs(config, preprocessors, sample, inputs)
     fixed = fixed_inputs(config, preprocessors, sample, inputs)
     for spec in config.inputs:
@@ -546,6 +486,14 @@ def check_normalisation(
                 file=config.path,
                 node=f"input '{spec.name}'",
                 remedy="make [INPUT_CONFIG] mean and std_value say what the script does with norm=True",
+            )
+        numbers = number_mismatch(spec, fixed[spec.name], floats[spec.name])
+        if numbers is not None:
+            raise UserError(
+                f"the preprocess script does not return the same numbers: {numbers}",
+                stage="calibrate",
+                node=f"input '{spec.name}'",
+                remedy=f"with {spec.input_format} it returns the data themselves in both cases",
             )
 
 

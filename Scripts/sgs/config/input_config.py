@@ -15,6 +15,7 @@ from typing import Any
 from sgs.config import ini
 from sgs.config.nearest import did_you_mean, listing
 from sgs.errors import UserError, raise_all
+from sgs.numeric.types import DType
 
 STAGE = "input_config"
 INPUT, OUTPUT, CONV = "INPUT_CONFIG", "OUTPUT_CONFIG", "CONV_CONFIG"
@@ -48,19 +49,21 @@ INPUT_FORMATS: dict[str, InputFormat] = {
     "BGRA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
     "YUV_NV12": InputFormat(PICTURE, alignment=(2, 2), executed=False),
     "GRAY": InputFormat(("GRAY",)),
-    "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",), executed=False),
+    "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",)),
     "RAWDATA_S16_NHWC": InputFormat(("RAWDATA_S16_NHWC",)),
-    "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",), executed=False),
+    "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",)),
     "RAWDATA_F32_NHWC": InputFormat(("RAWDATA_F32_NHWC",)),
 }
 # Training format → its channels in order, as indices into mean and std, which are always in the order R, G, B.
 CHANNELS: dict[str, tuple[int, ...]] = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "GRAY": (0,)}
 TRAINING_FORMATS = (*CHANNELS, *(name for name in INPUT_FORMATS if name.startswith("RAWDATA")))
-OUTPUT_FORMATS: dict[str, bool] = {  # format → executed by the toolchain
-    "RAWDATA_F32_NHWC": True,
-    "RAWDATA_S16_NHWC": True,
-    "RAWDATA_U8_NHWC": False,
+RAW_TYPES: dict[str, DType] = {  # what a raw format carries
+    "RAWDATA_F32_NHWC": DType.FLOAT32,
+    "RAWDATA_S16_NHWC": DType.INT16,
+    "RAWDATA_U16_NHWC": DType.UINT16,
+    "RAWDATA_U8_NHWC": DType.UINT8,
 }
+OUTPUT_FORMATS = ("RAWDATA_F32_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U8_NHWC")
 LAYOUTS = ("NHWC", "NCHW")
 CONV_FORMATS = ("ALL_UINT8", "ALL_INT16", "CONV2D_INT16", "DEPTHWISE_INT16")
 
@@ -103,7 +106,8 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output. `dequantize`: the integers become real values again. `format` is a key of OUTPUT_FORMATS."""
+    """One output. `format`, of OUTPUT_FORMATS, is what it leaves the network as; `dequantize`: its codes become real
+    values again."""
 
     name: str
     dequantize: bool = True
@@ -200,7 +204,7 @@ KEYS: dict[str, dict[str, Callable[[str], Any]]] = {
         "outputs": _name,
         "dequantizations": _boolean,
         "output_layouts": _one_of(LAYOUTS),
-        "output_formats": _one_of(tuple(OUTPUT_FORMATS)),
+        "output_formats": _one_of(OUTPUT_FORMATS),
     },
     CONV: {
         "input_format": _one_of(CONV_FORMATS),
@@ -375,12 +379,18 @@ class _Inputs:
             self.parser.problem(INPUT, "inputs", f"RAWDATA inputs must come last: {listing(raw)}")
 
     def check_quantizations(self, quantize: tuple[Any, ...] | None) -> None:
-        """Pictures are bytes: what feeds them to the chip never makes real numbers of them."""
+        """Pictures are bytes: what feeds them to the chip never makes real numbers of them. Numbers that pick from a
+        table are no codes either."""
+        assert self.formats is not None
         real = [self.names[index] for index in self.pictures if quantize and not quantize[index]]
         if real:
             reason = f"FALSE for a picture, which is always fed as UINT8: {listing(real)}"
             remedy = "write TRUE, or set the input's formats to RAWDATA_F32_NHWC to feed real numbers"
             self.parser.problem(INPUT, "quantizations", reason, remedy)
+        fed = zip(self.names, self.formats, quantize or (True,) * len(self.names), strict=True)
+        if numbers := [name for name, form, made in fed if form == "RAWDATA_U16_NHWC" and not made]:
+            reason = f"FALSE for numbers that pick from a table, of which no codes are made: {listing(numbers)}"
+            self.parser.problem(INPUT, "quantizations", reason, "write TRUE")
 
     def per_picture(self, key: str, remedy: str) -> tuple[Any, ...] | None:
         """One value for each picture input, RAWDATA inputs having none; None for no pictures or a fault."""
@@ -472,9 +482,9 @@ def _conv(parser: _Parser) -> ConvSpec:
 
 
 def refuse_unsupported_formats(config: InputConfig) -> None:
-    """Raise UserError for every format and alignment that the file format allows but the toolchain does not run yet."""
+    """Raise UserError for every picture format and alignment that the file format allows but the toolchain does not run
+    yet."""
     inputs_run = listing(name for name, facts in INPUT_FORMATS.items() if facts.executed)
-    outputs_run = listing(name for name, executed in OUTPUT_FORMATS.items() if executed)
     problems = []
 
     def refuse(section: str, key: str, name: str, what: str, remedy: str) -> None:
@@ -488,9 +498,6 @@ def refuse_unsupported_formats(config: InputConfig) -> None:
         for axis, value in (("width", spec.width_alignment), ("height", spec.height_alignment)):
             if value > 1:
                 refuse(INPUT, f"input_{axis}_alignment", spec.name, f"alignment {value}", "supported: 1")
-    for output in config.outputs:
-        if not OUTPUT_FORMATS[output.format]:
-            refuse(OUTPUT, "output_formats", output.name, output.format, f"supported: {outputs_run}")
     raise_all(problems, stage=STAGE, file=config.path)
 
 
