@@ -103,7 +103,7 @@ def parse(text: str) -> Document:
             if header:
                 section, key = header["name"].strip(), ""
                 _open_section(document, section, number, line[: header.end("head")])
-            elif "=" in meant:
+            elif "=" in meant and meant[0] not in "\"'":  # of a quoted name it is a part
                 key = meant.partition("=")[0].strip().lower()
                 _add_entry(document, section, number, line)
             elif key and document.entries and document.entries[-1].continues:
@@ -148,6 +148,15 @@ def _refuse_full_width(text: str) -> None:
     if odd := _FULL_WIDTH.search(text):
         reason = f"'{shortened(text.strip())}' holds the full-width '{odd.group()}'"
         raise Malformed(reason, f"write the ASCII '{_ASCII_OF[odd.group()]}'; a name that holds it needs quotes")
+
+
+def needs_quotes(name: str) -> bool:
+    """Whether a name would not be read as it is without quotes."""
+    try:
+        items, comment, closed = split_value(name)
+    except Malformed:
+        return True
+    return items != [name] or bool(comment) or closed or "=" in name
 
 
 def split_value(text: str) -> tuple[list[str], str, bool]:

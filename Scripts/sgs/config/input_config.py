@@ -609,13 +609,16 @@ def _name_problems(
 ) -> list[UserError]:
     kind = key.removesuffix("s")
     told = f"its {key}: {listing(actual)}"
+    missing = [name for name in actual if name not in named]
     problems = []
     for name in named:
         if name not in actual:
-            closest = nearest(name, [other for other in actual if other not in named])
+            closest = nearest(name, missing)
+            if closest:
+                missing.remove(closest)
             remedy = f"did you mean {closest}? {told}" if closest else told
             problems.append(mismatch(config, section, [key], f"'{name}' is not an {kind} of the model", remedy))
-    if missing := [name for name in actual if name not in named]:
+    if missing:
         reason = f"the model has {key} that are not listed: {listing(missing)}"
         problems.append(mismatch(config, section, [key], reason, f"list all of {told}"))
     return problems
