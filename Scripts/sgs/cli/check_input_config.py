@@ -150,6 +150,7 @@ def _init(options: argparse.Namespace, stage: str) -> None:
         draft = replace(draft, inputs=inputs, measured=measured)
     text = draft.text()
     config = parse_input_config(text, target or Path("the drafted ini"))
+    options.skip_simplify |= network.graph is None  # it was tried
     network = open_network(network.path, config, options, stage=stage)
     seen, _ = _checked(network, config, options)
     if target is None:
