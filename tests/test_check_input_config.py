@@ -16,12 +16,12 @@ from onnx import TensorProto
 
 from conventions import ROOT
 from onnx_snippets import Net
-from sgs.cli import check_input_config
+from sgs.cli import check_input_config, convert_tool
 from sgs.config.draft import Draft, Measured, Terminal
 from sgs.config.input_config import parse_input_config, read_input_config
 from sgs.data.measure import channel_order, measured_normalisation
 from sgs.numeric.quantise import Array
-from shipped import INI, MODEL, PICTURES, SCRIPT, TEST, converted, launch
+from shipped import CHIP, INI, MODEL, PICTURES, SCRIPT, TEST, converted, launch
 
 DATA = os.environ.get("SGS_TEST_DATA")
 NETWORKS = sorted(Path(DATA, "onnx").rglob("*.onnx")) if DATA else []
@@ -279,7 +279,7 @@ def test_colours_in_another_order_are_warned_of(tmp_path: Path, capsys: pytest.C
 
 
 def test_scripts_that_fail_are_told_beside_the_rest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    own = script(tmp_path, rest=" / (0 if norm else 1)")
+    own = script(tmp_path, rest=" + (np.nan if norm else 0)")
     ini = changed(tmp_path, ("dequantizations=TRUE;", "[CONV_CONFIG]\ntensor_arrays=x9;"))
     error = refused(capsys, "--input_config", ini, "-m", MODEL, "-n", own, "-i", PICTURE)
     assert "2 problems" in error and "tensor_arrays, 'x9'" in error and "values that are not finite" in error
@@ -442,6 +442,29 @@ def test_a_file_is_overwritten_on_request_only(tmp_path: Path, capsys: pytest.Ca
     assert "is there already (name another file, or add --overwrite)" in error and target.read_text() == "precious"
     told(capsys, "--init", "-m", MODEL, "-o", target, "--overwrite")
     assert read_input_config(target).inputs[0].name == "images"
+
+
+def test_drafts_of_what_is_converted_already(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = script(tmp_path, mean=(127.5,), std=(127.5,))
+    arguments = "--init", "-n", own, "-i", colourful(tmp_path), "-m"
+    out, _ = told(capsys, *arguments, converted() / "digits_float.sim")
+    assert parse_input_config(out, INI).inputs == read_input_config(INI).inputs
+    for file, kind in (("digits_fixed.sim", "fixed .sim"), ("digits.img", "offline .img")):
+        error = refused(capsys, *arguments, converted() / file)
+        assert f"{file}: is a {kind}, which holds what it was made with (--init takes the network as it was" in error
+
+
+def test_a_draft_of_a_float_sim_in_nchw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    model = saved(tmp_path, net, net.conv(net.input("x", 1, 3, 6, 11), 3, 8))
+    ini, sim = tmp_path / "x.ini", tmp_path / "x_float.sim"
+    layouts = "input_layouts=NCHW\n[OUTPUT_CONFIG]\noutput_layouts=NCHW\noutputs=conv0\n"
+    ini.write_text(f"[INPUT_CONFIG]\ninputs=x\ninput_formats=BGR\nmean=1:2:3\nstd_value=4\n{layouts}")
+    arguments = ["onnx", "--model_file", model, "--input_config", ini, "--output_file", sim, "--soc_version", CHIP]
+    assert convert_tool.main([str(argument) for argument in arguments]) == 0
+    config = parse_input_config(told(capsys, "--init", "-m", sim)[0], ini)
+    assert (config.inputs[0].layout, config.outputs[0].layout) == ("NCHW", "NCHW")
+    assert "  x  uint8  [1,3,6,11]  NCHW  BGR\n" in told(capsys, "--input_config", ini, "-m", sim)[0]
 
 
 # (arguments, part of the message)

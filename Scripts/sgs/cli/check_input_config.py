@@ -144,6 +144,10 @@ def _init(options: argparse.Namespace, stage: str) -> None:
         remedy = "name another file, or add --overwrite"
         raise UserError("is there already", stage=stage, file=target, node="--output_file", remedy=remedy)
     network = open_network(Path(options.model), None, options, stage=stage)
+    if network.record is not None and network.graph is None:
+        reason = f"is a {network.kind}, which holds what it was made with"
+        remedy = "--init takes the network as it was before: an .onnx or a float .sim"
+        raise UserError(reason, stage=stage, file=network.path, remedy=remedy)
     draft = Draft(network.path.name, network.inputs, network.outputs)
     if options.preprocess is not None:
         inputs, measured = measure(draft.in_order(), *_scripts(options, len(draft.inputs)))

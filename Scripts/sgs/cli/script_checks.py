@@ -123,7 +123,7 @@ def measure(
 def _in_layout_of(terminal: Terminal, array: Array) -> Terminal:
     """An input that is NHWC, in NCHW where its script returns that."""
     shape = terminal.shape
-    if len(shape) != 4 or array.shape[-3:] == shape[1:]:
+    if len(shape) != 4 or terminal.layout == "NCHW" or array.shape[-3:] == shape[1:]:
         return terminal
     planar = (shape[0], shape[3], shape[1], shape[2])
     return replace(terminal, shape=planar, layout="NCHW") if array.shape[-3:] == planar[1:] else terminal

@@ -77,8 +77,7 @@ class Draft:
         lines += self._remarks(terminals)
         lines += _row("training_input_formats", formats) + _row("input_formats", formats)
         lines += _row("quantizations", ["TRUE"] * len(terminals))
-        if any(terminal.layout == "NCHW" for terminal in terminals):
-            lines += _row("input_layouts", [terminal.layout for terminal in terminals])
+        lines += _layouts("input_layouts", terminals)
         pictures = [terminal for terminal in terminals if terminal.picture]
         if pictures:
             told = [self.measured.get(terminal.name) for terminal in pictures]
@@ -132,6 +131,7 @@ class Draft:
             *remark,
             *_row("outputs", [quoted(terminal.name) for terminal in kept]),
             *_row("dequantizations", ["TRUE"] * len(kept)),
+            *_layouts("output_layouts", kept),
         ]
 
 
@@ -146,6 +146,12 @@ def quoted(name: str) -> str:
     if not needs_quotes(name):
         return name
     return f"'{name}'" if '"' in name else f'"{name}"'
+
+
+def _layouts(key: str, terminals: Sequence[Terminal]) -> list[str]:
+    """The row of layouts, if it says anything."""
+    named = any(terminal.layout == "NCHW" for terminal in terminals)
+    return _row(key, [terminal.layout for terminal in terminals]) if named else []
 
 
 def _row(key: str, items: Sequence[str]) -> list[str]:
