@@ -85,7 +85,7 @@ def read_text(path: Path, *, stage: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Text for a message: of long one the beginning."""
+    """Text for a message, of a long one the beginning."""
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
