@@ -239,7 +239,8 @@ def check_names(graph: Graph, config: InputConfig) -> None:
 def config_problems(graph: Graph, config: InputConfig) -> list[UserError]:
     """What convert and calibrate would refuse of an ini beside a float graph, all of it."""
     inputs = tuple(spec for spec in config.inputs if spec.name in graph.inputs)
-    known = replace(config, inputs=inputs)
+    outputs = tuple(spec for spec in config.outputs if spec.name in graph.outputs)
+    known = replace(config, inputs=inputs, outputs=outputs)
     return gathered(
         lambda: refuse_unsupported_formats(config),
         lambda: check_names(graph, config),
