@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,6 +17,8 @@ from sgs.compile import compile_graph
 from sgs.config.chips import Chip
 from sgs.config.input_config import (
     InputConfig,
+    InputSpec,
+    OutputSpec,
     check_against_names,
     read_input_config,
     refuse_unsupported_formats,
@@ -26,9 +28,9 @@ from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatc
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
-from sgs.errors import UnsupportedOperator, UserError, raise_all
+from sgs.errors import UnsupportedOperator, UserError, gathered, raise_all
 from sgs.frontends.onnx_import import import_model
-from sgs.frontends.onnx_model import Shape, assumed_shapes, check_file, complete_model, load_model
+from sgs.frontends.onnx_model import Shape, SourceModel, assumed_shapes, check_file, complete_model, load_model
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.frontends.onnx_walk import Layouts
 from sgs.img import Image
@@ -43,7 +45,7 @@ from sgs.quant.export import SCALES_KEY
 from sgs.quant.finite import first_not_finite
 from sgs.quant.gather import FloatFeeds, Wrap, gather, loading_processes, plain
 from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
-from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, forced_bits, searched_tensors
 from sgs.quant.observe import NotFinite
 from sgs.quant.parameters import (
     METADATA_KEY,
@@ -107,8 +109,8 @@ def convert_onnx(
         input_shapes=input_shapes,
         input_names=[spec.name for spec in config.inputs],
         output_names=[spec.name for spec in config.outputs],
-        input_layouts=cast(Layouts, {spec.name: spec.layout for spec in config.inputs}),
-        output_layouts=cast(Layouts, {spec.name: spec.layout for spec in config.outputs}),
+        input_layouts=_layouts(config.inputs),
+        output_layouts=_layouts(config.outputs),
         source_layouts=source_layouts,
         skip_simplify=skip_simplify,
         force_simplify=force_simplify,
@@ -144,11 +146,14 @@ def check_source_layouts(layouts: Layouts, graph: Graph, file: Path) -> None:
 @dataclass(frozen=True)
 class Examined:
     """What stands in the way of an ONNX model: `refusal` is what convert would refuse, `not_fixed` what calibrate would
-    of the float graph. `assumed`: the shapes of the inputs that the model leaves open."""
+    of the float graph. `assumed`: the shapes of the inputs that the model leaves open. `source`: the part of the model
+    that is meant, None where the file cannot be read; `graph`: the optimised float graph, None where there is none."""
 
     assumed: Mapping[str, Shape]
     refusal: UserError | None
     not_fixed: UserError | None = None
+    source: SourceModel | None = None
+    graph: Graph | None = None
 
 
 def examine_onnx(
@@ -156,32 +161,61 @@ def examine_onnx(
     digest: str,
     path: Path,
     *,
+    config: InputConfig | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
+    source_layouts: Layouts | None = None,
     skip_simplify: bool = False,
     surgery: Surgery = NO_SURGERY,
 ) -> Examined:
     """Try a model that was read from `path` (see `read_message`), with shapes assumed where neither it nor the caller
-    says any. Raises UserError for shapes and dimensions that are not those of the model.
+    says any; of an ini the layouts count, and the names that are the model's, as far as they are.
+
+    Raises UserError for shapes and dimensions that are not those of the model.
     """
     try:
         source = complete_model(proto, digest, path)
     except UserError as error:
         return Examined({}, error)
     assumed: dict[str, Shape] = {}
+    part = operate(source, surgery)
     if input_shapes is None:
-        ports = operate(source, surgery).inputs
-        shapes = assumed_shapes(ports)
-        assumed = {port.name: shapes[port.name] for port in ports if port.shape is None}
+        shapes = assumed_shapes(part.inputs)
+        assumed = {port.name: shapes[port.name] for port in part.inputs if port.shape is None}
+    inputs, outputs = _names_of(config, part)
     try:
-        graph = import_model(source, input_shapes=input_shapes or assumed, skip_simplify=skip_simplify, surgery=surgery)
+        graph = import_model(
+            source,
+            input_shapes=input_shapes or assumed,
+            input_names=inputs,
+            output_names=outputs,
+            input_layouts={} if config is None else _layouts(config.inputs),
+            output_layouts={} if config is None else _layouts(config.outputs),
+            source_layouts=source_layouts,
+            skip_simplify=skip_simplify,
+            surgery=surgery,
+        )
     except UserError as error:
-        return Examined(assumed, error)
+        return Examined(assumed, error, source=part)
+    check_source_layouts(source_layouts or {}, graph, path)
     optimise(graph)
     try:
         check_operators(graph)
     except UserError as error:
-        return Examined(assumed, None, error)
-    return Examined(assumed, None)
+        return Examined(assumed, None, error, part, graph)
+    return Examined(assumed, None, None, part, graph)
+
+
+def _names_of(config: InputConfig | None, source: SourceModel) -> tuple[list[str] | None, list[str] | None]:
+    """(inputs, outputs) as an ini orders them, None where these are not the model's: it may leave outputs out."""
+    if config is None:
+        return None, None
+    inputs, outputs = ([spec.name for spec in specs] for specs in (config.inputs, config.outputs))
+    fits = set(inputs) == {port.name for port in source.inputs}
+    return inputs if fits else None, outputs if set(outputs) <= {port.name for port in source.outputs} else None
+
+
+def _layouts(specs: Sequence[InputSpec] | Sequence[OutputSpec]) -> Layouts:
+    return cast(Layouts, {spec.name: spec.layout for spec in specs})
 
 
 def import_parameters(graph: Graph, path: Path) -> None:
@@ -200,6 +234,20 @@ def check_names(graph: Graph, config: InputConfig) -> None:
     """Raise UserError where the ini's names, counts or channels do not fit the graph."""
     inputs, outputs = ({name: graph[name].shape for name in names} for names in (graph.inputs, graph.outputs))
     check_against_names(config, inputs, outputs)
+
+
+def config_problems(graph: Graph, config: InputConfig) -> list[UserError]:
+    """What convert and calibrate would refuse of an ini beside a float graph, all of it."""
+    inputs = tuple(spec for spec in config.inputs if spec.name in graph.inputs)
+    outputs = tuple(spec for spec in config.outputs if spec.name in graph.outputs)
+    known = replace(config, inputs=inputs, outputs=outputs)
+    return gathered(
+        lambda: refuse_unsupported_formats(config),
+        lambda: check_names(graph, config),
+        lambda: check_integer_inputs(graph, known),
+        lambda: check_outputs(graph),
+        lambda: forced_bits(prepare(unrounded(graph)), config.conv),
+    )
 
 
 def check_operators(graph: Graph) -> None:

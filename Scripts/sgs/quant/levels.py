@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from sgs.config.input_config import ConvSpec
+from sgs.config.nearest import listing, nearest
 from sgs.data.stored import stored
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError, raise_all
@@ -481,6 +482,16 @@ _FORCED: dict[str, Callable[[Node], int]] = {
 }
 
 
+def _operand_meant(name: str, nodes: Sequence[Node]) -> str:
+    """What to write in place of a name that is no first input of a convolution."""
+    made = {text: node.inputs[0] for node in nodes for text in (node.name, node.outputs[0])}
+    if name in made:
+        return f"the first input of the convolution of that name is {made[name]}"
+    operands = list(dict.fromkeys(node.inputs[0] for node in nodes if node.inputs[0]))
+    closest = nearest(name, operands)
+    return f"did you mean {closest}?" if closest else f"first inputs of convolutions are {listing(operands, 4)}"
+
+
 def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
     """Result name → bits, as [CONV_CONFIG] asks. The first sum of products keeps 8 bit (manual §1.3.3).
 
@@ -495,8 +506,9 @@ def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
         [
             UserError(
                 "no convolution has this first input",
+                stage="calibrate",
                 node=f"[CONV_CONFIG] tensor_arrays, '{name}'",
-                remedy="tensor names of the float .sim: " + ", ".join(sorted(o for o in operands if o)[:8]) + " ...",
+                remedy=_operand_meant(name, nodes),
             )
             for name in conv.tensor_arrays
             if name not in operands
