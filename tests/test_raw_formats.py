@@ -351,8 +351,8 @@ REFUSED_INPUTS = [
     (lambda: words(7, kind=TensorProto.BOOL).model("y"), "i", F32, "TRUE", "reads bool here .*RAWDATA_S16_NHWC"),
 ]  # fmt: skip
 REFUSED_OUTPUTS = [
-    ("y", F32, "FALSE", "float32 needs dequantizations TRUE .*or the format to RAWDATA_S16_NHWC"),
-    ("best", F32, "FALSE", "float32 needs dequantizations TRUE .*or the format to RAWDATA_S16_NHWC"),
+    ("y", F32, "FALSE", "float32, which needs dequantizations TRUE .*or the format to RAWDATA_S16_NHWC"),
+    ("best", F32, "FALSE", "float32, which needs dequantizations TRUE .*or the format to RAWDATA_S16_NHWC"),
     ("best", U8, "TRUE", "'best'.*from 0 to 299, and RAWDATA_U8_NHWC does not hold them .*write RAWDATA_S16"),
     ("best", U8, "FALSE", "'best'.*from 0 to 299, and RAWDATA_U8_NHWC does not hold them .*write RAWDATA_S16"),
     ("y", U16, "TRUE", "'RAWDATA_U16_NHWC' is not one of RAWDATA_F32_NHWC, RAWDATA_S16_NHWC, RAWDATA_U8_NHWC"),

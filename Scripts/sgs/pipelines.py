@@ -244,8 +244,7 @@ def config_problems(graph: Graph, config: InputConfig) -> list[UserError]:
     return gathered(
         lambda: refuse_unsupported_formats(config),
         lambda: check_names(graph, config),
-        lambda: check_integer_inputs(graph, known),
-        lambda: check_outputs(graph),
+        lambda: check_ports(graph, known),
         lambda: forced_bits(prepare(unrounded(graph)), config.conv),
     )
 

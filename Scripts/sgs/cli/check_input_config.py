@@ -93,7 +93,9 @@ def _check(options: argparse.Namespace, stage: str) -> None:
     network = open_network(Path(options.model), config, options, stage=stage)
     seen, sample = _checked(network, config, options)
     print(f"{path}: fits {network.path.name}, {network.kind}\n")
-    print(config_text(config, *({one.name: one.shape for one in side} for side in (network.inputs, network.outputs))))
+    inputs, outputs = ({one.name: one.shape for one in side} for side in (network.inputs, network.outputs))
+    integers = {one.name for one in network.outputs if not one.is_float and network.graph is not None}
+    print(config_text(config, inputs, outputs, integers))
     if seen:
         print(f"\n{seen_text(seen, sample)}")
     _tell(network, seen)

@@ -17,8 +17,9 @@ from sgs.frontends.onnx_model import Port, read_message
 from sgs.frontends.onnx_walk import Layouts
 from sgs.ir import Graph
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
-from sgs.ops.gather import indexed_entries
+from sgs.ops.gather import indexed_entries, only_picks
 from sgs.pipelines import Examined, config_problems, examine_onnx
+from sgs.simulation import Port as SimulatorPort
 from sgs.simulation import Simulator, is_image
 
 KINDS = ".onnx, .sim, .img"
@@ -74,11 +75,13 @@ def open_network(path: Path, config: InputConfig | None, options: argparse.Names
 
 def _of_simulator(simulator: Simulator, path: Path) -> Network:
     kind = {"Float": "float .sim", "Fixed": "fixed .sim", "Offline": "offline .img"}[simulator.kind]
-    inputs, outputs = (
-        tuple(Terminal(p.name, p.shape, p.dtype.name.lower(), p.layout, p.entries) for p in side)
-        for side in (simulator.inputs, simulator.outputs)
-    )
     graph = simulator.graph if simulator.kind == "Float" else None
+
+    def terminal(port: SimulatorPort) -> Terminal:
+        straight = graph is not None and only_picks(graph, port.name)
+        return Terminal(port.name, port.shape, port.dtype.name.lower(), port.layout, port.entries, straight)
+
+    inputs, outputs = (tuple(map(terminal, side)) for side in (simulator.inputs, simulator.outputs))
     return Network(kind, path, inputs, outputs, graph, simulator.config)
 
 
@@ -115,7 +118,9 @@ def _of_graph(graph: Graph, wanted: Mapping[str, str]) -> tuple[tuple[Terminal, 
     def terminal(name: str) -> Terminal:
         tensor = graph[name]
         layout = wanted.get(name, "NHWC")
-        return Terminal(name, tensor.shape, tensor.dtype.name.lower(), layout, entries.get(name, 0))
+        return Terminal(
+            name, tensor.shape, tensor.dtype.name.lower(), layout, entries.get(name, 0), only_picks(graph, name)
+        )
 
     return tuple(map(terminal, graph.inputs)), tuple(map(terminal, graph.outputs))
 

@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sgs.config.ini import needs_quotes
+from sgs.config.input_config import integer_format
 from sgs.config.nearest import listing
 
 LINE = 100  # characters, from which a list goes on in the next line
-MOST_INT16 = 1 << 15  # entries of a table that an int16 reaches
 
 
 @dataclass(frozen=True)
 class Terminal:
     """An input or output of a network: `shape` is in `layout`, which says something of rank 4 only. `entries`: of the
-    table that an integer input picks from, 0 for none."""
+    table that an integer input picks from, 0 for none; `straight`: it goes into such tables only."""
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     layout: str = "NHWC"
     entries: int = 0
+    straight: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -40,7 +41,7 @@ class Terminal:
         """The format of data that are no picture."""
         if self.is_float:
             return "RAWDATA_F32_NHWC"
-        return "RAWDATA_U16_NHWC" if self.entries > MOST_INT16 else "RAWDATA_S16_NHWC"
+        return integer_format(self.entries, straight=self.straight) or "RAWDATA_S16_NHWC"
 
 
 @dataclass(frozen=True)
@@ -123,15 +124,11 @@ class Draft:
         return lines
 
     def _outputs(self) -> list[str]:
-        kept = [terminal for terminal in self.outputs if terminal.is_float] or list(self.outputs)
-        left = [f"{terminal.name} ({terminal.dtype})" for terminal in self.outputs if terminal not in kept]
-        remark = [f"# left out, as fixed networks return real numbers only: {listing(left)}"] if left else []
         return [
             "[OUTPUT_CONFIG]",
-            *remark,
-            *_row("outputs", [quoted(terminal.name) for terminal in kept]),
-            *_row("dequantizations", ["TRUE"] * len(kept)),
-            *_layouts("output_layouts", kept),
+            *_row("outputs", [quoted(terminal.name) for terminal in self.outputs]),
+            *_row("dequantizations", ["TRUE"] * len(self.outputs)),
+            *_layouts("output_layouts", self.outputs),
         ]
 
 

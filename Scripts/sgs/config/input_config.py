@@ -64,9 +64,18 @@ RAW_TYPES: dict[str, DType] = {  # what a raw format carries
     "RAWDATA_U16_NHWC": DType.UINT16,
     "RAWDATA_U8_NHWC": DType.UINT8,
 }
+# Raw formats of integers → entries of the largest table that their numbers pick from.
+ENTRIES = {"RAWDATA_U8_NHWC": 1 << 8, "RAWDATA_S16_NHWC": 1 << 15, "RAWDATA_U16_NHWC": (1 << 16) - 1}
 OUTPUT_FORMATS = ("RAWDATA_F32_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U8_NHWC")
 LAYOUTS = ("NHWC", "NCHW")
 CONV_FORMATS = ("ALL_UINT8", "ALL_INT16", "CONV2D_INT16", "DEPTHWISE_INT16")
+
+
+def integer_format(entries: int, *, straight: bool) -> str | None:
+    """The raw format for integers that pick from a table of so many `entries` (0: that do not pick), `straight` if they
+    do nothing else; None where none reaches so far."""
+    names = ("RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC") if straight else ("RAWDATA_S16_NHWC",)
+    return next((name for name in names if entries <= ENTRIES[name]), None)
 
 
 # ---- the model of the file -------------------------------------------------------------------------------------------
@@ -99,6 +108,14 @@ class InputSpec:
     def channel_axis(self) -> int:
         """The axis of a rank-4 array that holds the channels, in this input's layout."""
         return 1 if self.layout == "NCHW" else 3
+
+    @property
+    def fed_type(self) -> DType:
+        """The type of what fixed and offline models are fed."""
+        if self.is_picture:
+            return DType.UINT8
+        carried = RAW_TYPES[self.input_format]
+        return DType.INT16 if carried is DType.FLOAT32 and not self.quantize else carried
 
     def in_order(self, values: Sequence[float], picture_format: str) -> tuple[float, ...]:
         """`mean` or `std` in the channel order of RGB, BGR or GRAY."""

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sgs.config.input_config import INPUT, OUTPUT, RAW_TYPES, InputConfig, InputSpec, OutputSpec
+from sgs.config.input_config import (
+    ENTRIES,
+    INPUT,
+    OUTPUT,
+    RAW_TYPES,
+    InputConfig,
+    InputSpec,
+    OutputSpec,
+    integer_format,
+)
 from sgs.errors import UserError, raise_all
 from sgs.ir import Graph
 from sgs.numeric.types import DType
@@ -18,7 +27,6 @@ from sgs.quant.spans import integer_spans, within
 
 STAGE = "calibrate"
 F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
-ENTRIES = {U8: 1 << 8, S16: 1 << 15, U16: (1 << 16) - 1}  # of the largest table that a format of integers picks from
 Refuse = Callable[..., UserError]
 
 
@@ -75,9 +83,8 @@ def _inputs(graph: Graph, config: InputConfig) -> Iterator[UserError]:
 def _integer_input(graph: Graph, spec: InputSpec, entries: int, refuse: Refuse) -> Iterator[UserError]:
     kind, fed = graph[spec.name].dtype.name.lower(), spec.input_format
     straight = only_picks(graph, spec.name)
-    fitting = [name for name, most in ENTRIES.items() if entries <= most and (straight or name != U16)]
-    wanted = fitting[0] if fitting and fitting[0] != U8 else S16
-    if entries and not fitting:
+    wanted = integer_format(entries, straight=straight)
+    if wanted is None:
         reach = f"{ENTRIES[U16]:,} with {U16}" if straight else f"{ENTRIES[S16]:,} with {S16}"
         reason = f"the network looks up one of {entries:,} entries, and inputs reach {reach}"
         remedy = "make the table smaller, or cut the network behind it with ConvertTool's --inputs"

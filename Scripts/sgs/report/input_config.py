@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import compress
 
-from sgs.config.input_config import InputConfig, InputSpec, OutputSpec
+from sgs.config.input_config import RAW_TYPES, InputConfig, InputSpec, OutputSpec
+from sgs.numeric.types import DType
 from sgs.report.columns import aligned
 
 Shape = Sequence[int]
-_RAW_TYPES = {"F32": "float32", "S16": "int16", "U16": "uint16", "U8": "uint8"}
 
 
-def config_text(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> str:
-    """The lines; shapes by name, in the layout of the ini, as far as they are known."""
+def config_text(
+    config: InputConfig,
+    inputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape],
+    integers: Container[str] = (),
+) -> str:
+    """The lines; shapes by name, in the layout of the ini, as far as they are known, and the outputs that are integers
+    of the network's own."""
     lines = ["inputs, as fixed and offline models are fed"]
     lines += _indented([_input_row(spec, inputs.get(spec.name)) for spec in config.inputs])
     normalised = [(spec.name, *_normalisation(spec)) for spec in config.inputs if spec.is_picture]
     if normalised:
         lines += ["", "normalised inside: (pixel - mean) / std_value, in the order R:G:B", *_indented(normalised)]
-    lines += ["", "outputs", *_indented([_output_row(spec, outputs.get(spec.name)) for spec in config.outputs])]
+    lines += [
+        "",
+        "outputs",
+        *_indented([_output_row(spec, outputs.get(spec.name), spec.name in integers) for spec in config.outputs]),
+    ]
     if config.conv.input_format:
         lines += ["", f"convolutions: {config.conv.input_format}"]
     if config.conv.tensor_arrays:
@@ -31,27 +41,17 @@ def config_text(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mappi
     return "\n".join(lines)
 
 
-def fed_type(spec: InputSpec) -> str:
-    """The numpy type of what fixed and offline models are fed."""
-    if spec.is_picture:
-        return "uint8"
-    carried = _raw_type(spec.input_format)
-    return "int16" if carried == "float32" and not spec.quantize else carried
-
-
-def _raw_type(name: str) -> str:
-    return _RAW_TYPES[name.split("_")[1]]
-
-
 def _input_row(spec: InputSpec, shape: Shape | None) -> tuple[str, ...]:
     trained = "" if spec.training_format == spec.input_format else f"trained on {spec.training_format}"
-    return spec.name, fed_type(spec), *_place(shape, spec.layout), spec.input_format, trained
+    return spec.name, spec.fed_type.name.lower(), *_place(shape, spec.layout), spec.input_format, trained
 
 
-def _output_row(spec: OutputSpec, shape: Shape | None) -> tuple[str, ...]:
-    kind = "float32" if spec.dequantize else _raw_type(spec.format)
-    meaning = "real numbers" if spec.dequantize else "codes: real = code * scale"
-    return spec.name, kind, *_place(shape, spec.layout), meaning
+def _output_row(spec: OutputSpec, shape: Shape | None, integer: bool) -> tuple[str, ...]:
+    carried = RAW_TYPES[spec.format]
+    kind = DType.FLOAT32 if spec.dequantize and not integer else carried
+    codes = "codes: real = code * scale" if carried is DType.INT16 else "codes: real = (code - zero point) * scale"
+    meaning = "whole numbers" if integer else "real numbers" if spec.dequantize else codes
+    return spec.name, kind.name.lower(), *_place(shape, spec.layout), meaning
 
 
 def _place(shape: Shape | None, layout: str) -> tuple[str, str]:
