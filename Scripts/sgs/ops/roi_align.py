@@ -109,7 +109,7 @@ def weights_are_fine(node: Node, operands: Sequence[Tensor | None], results: Seq
 
 @FIXED_EXPAND.row(OP)
 def check_integer_form(graph: Graph, node: Node) -> None:
-    """Raises ValueError for mode "max", numbers of pictures that codes may not have kept, and bins of too many samples."""
+    """Raises ValueError for mode "max", computed numbers of several pictures, and bins of too many samples."""
     x, pictures = graph[node.inputs[0] or ""], graph[node.inputs[2] or ""]
     if not takes_means(node, (), ()):
         raise ValueError('mode "max", the largest of weighted values, has no integer form; "avg" has one')
