@@ -44,6 +44,7 @@ CUTTABLE = {
     **dict.fromkeys(("SCATTER_ND_MAX", "SCATTER_ND_MIN"), {1, 2, 3}),
     "GATHER_ND": {0, 1, 2, 3},
     "CUMSUM": {0, 1, 2, 3},
+    **dict.fromkeys(("ROI_ALIGN", "ROI_MAX_POOL"), {0, 3}),
     **dict.fromkeys(("REDUCE_ANY", "REDUCE_ALL"), {2}),
     **dict.fromkeys(("ARG_MAX", "ARG_MIN", "TOPK_V2", "TOPK_SMALLEST"), {0, 1, 2}),
 }

@@ -212,7 +212,9 @@ class FixedBuilder:
         self._casts: dict[tuple[str, DType], str] = {}
         moving = [node for node in prepared.nodes if kind_of(node) == "move"]
         self._movers = {name: node for node in moving for name in moved_results(node)}
-        self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
+        self._computed_from = {
+            n for node in prepared.nodes for i, n in enumerate(node.inputs) if i not in moved_by(node)
+        }
         self._range_sources = range_sources(prepared)
         self._fading = _fading(prepared)
 
@@ -261,13 +263,11 @@ class FixedBuilder:
     def decide_storage(self) -> None:
         """Type and parameters of every group."""
         for node in self.source.nodes:
-            kind = kind_of(node)
-            if kind == "move":
-                continue
+            mac, moved = kind_of(node) == "mac", moved_by(node)
             for index, name in enumerate(node.inputs):
-                if name is None or name not in self.groups or self.source[name].is_constant:
+                if name is None or index in moved or name not in self.groups or self.source[name].is_constant:
                     continue
-                if kind == "mac" and index == 0 and mac_type(self.plan.macs[node.outputs[0]].bits) is DType.UINT8:
+                if mac and index == 0 and mac_type(self.plan.macs[node.outputs[0]].bits) is DType.UINT8:
                     self.groups[name].narrow.append(name)
                 else:
                     self.groups[name].wants_wide = True
@@ -358,13 +358,18 @@ class FixedBuilder:
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
 
     def _move(self, node: Node) -> None:
-        moved, shared = set(moved_operands(node)), moved_results(node)
+        moved, shared = moved_by(node), moved_results(node)
         result = self.graph[shared[0]] if shared else None
         inputs = list(node.inputs)
         for index, name in enumerate(node.inputs):
-            if name in moved and name is not None and result is not None:
-                constant = self.source[name].is_constant
-                inputs[index] = self._casts.get((name, result.dtype), name) if constant else self._held_as(name, result)
+            if name is None:
+                continue
+            tensor = self.source[name]
+            if index in moved and result is not None:
+                known = self._casts.get((name, result.dtype), name)
+                inputs[index] = known if tensor.is_constant else self._held_as(name, result)
+            elif index not in moved and tensor.dtype.is_float and not tensor.is_constant:
+                inputs[index] = self.reading(name, DType.INT16)
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
 
     def _unary(self, node: Node) -> None:
