@@ -19,10 +19,10 @@ from sgs.engine import FixedEngine, FloatEngine, run_reference
 from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import normalised
-from sgs.ir import Graph
+from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
-from sgs.ops.roi_align import WEIGHT_BITS, weight_bits
+from sgs.ops.roi_align import WEIGHT_BITS, weight_bits, weights_are_fine
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed
@@ -189,6 +189,16 @@ def test_forms_without_integers(pictures: int, mode: str, message: str) -> None:
     with pytest.raises(UserError, match=f"cannot be quantised: .*{message}"):
         quantised(aligned(pictures, mode), 16)
     quantised(aligned(1, "avg"), 16)
+
+
+def test_weights_lose_bits_to_the_samples_of_a_bin() -> None:
+    """2^53 over 2^15 for a code and the samples is what two weights may reach."""
+    (node,) = [node for node in aligned(1, "avg").nodes if node.op == "ROI_ALIGN"]
+    for ratio, extent, bits in ((2, 4000, 14), (32, 40, 13), (0, 40, 12), (0, 1022, 8), (0, 1023, 7), (2048, 9, 7)):
+        node.attrs["sampling_ratio"] = ratio
+        x = Tensor("x", (1, extent, extent, 3), DType.INT16)
+        assert weight_bits(node, x) == bits
+        assert weights_are_fine(node, (x,), ()) is (bits >= 8)
 
 
 # -- a second stage ----------------------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ from typing import Literal, Protocol
 import numpy as np
 
 from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec, parse_input_config
-from sgs.data.feed import check_indices, fixed_inputs, float_inputs
+from sgs.data.feed import beyond_table, check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError
 from sgs.img import Image, IoTensor, OfflineEngine, read_image
+from sgs.img.frames import frames_of, split, stack
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
@@ -165,13 +166,14 @@ class Simulator:
         wanted, got = port.dtype.numpy, values.dtype
         if got != wanted:
             raise ValueError(f"input '{port.name}': expected dtype {wanted}, got {got}")
-        frames = values.shape[0] // port.shape[0] if port.shape and values.ndim else 1
-        stacked = (frames * port.shape[0], *port.shape[1:]) if port.shape else ()
-        if values.shape != stacked or not self.batches.allows(frames):
+        frames = frames_of(port.shape, values.shape)
+        if not frames or not self.batches.allows(frames):
             several = f", or {self.batches} frames stacked" if str(self.batches) != "1" else ""
             raise ValueError(
                 f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
             )
+        if port.entries and (reason := beyond_table(values, port.entries)):
+            raise ValueError(f"input '{port.name}': {reason}")
         return np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
 
     # -- feeding from files --------------------------------------------------------------------------------------------
@@ -231,8 +233,9 @@ class Simulator:
             yield sample, feeds, self.run(feeds)
             return
         filled = [feeds for _, feeds in group] + [group[-1][1]] * (size - len(group))
-        stacked = {port.name: np.concatenate([feeds[port.name] for feeds in filled]) for port in self.inputs}
-        parts = {name: np.split(values, size) for name, values in self.run(stacked).items()}
+        stacked = {port.name: stack([feeds[port.name] for feeds in filled]) for port in self.inputs}
+        results = self.run(stacked)
+        parts = {port.name: split(results[port.name], port.shape, size) for port in self.outputs}
         for index, (sample, feeds) in enumerate(group):
             yield sample, feeds, {name: frames[index] for name, frames in parts.items()}
 

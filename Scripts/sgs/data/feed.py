@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, InputConfig, InputSpec, refuse_unsupported_formats
+from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec, refuse_unsupported_formats
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
@@ -30,11 +30,17 @@ class Fed(Protocol):
     def dtype(self) -> DType: ...
 
 
+def beyond_table(values: Array, entries: int) -> str | None:
+    """What is wrong with numbers that pick from so many entries and are not all among them; negative ones count from
+    the end."""
+    if not values.size or -entries <= values.min() <= values.max() < entries:
+        return None
+    return f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+
+
 def check_indices(name: str, values: Array, entries: int, *, stage: str, file: object) -> None:
-    """Raise UserError where numbers that pick from so many entries are not among them; negative ones count from the
-    end."""
-    if values.size and not -entries <= values.min() <= values.max() < entries:
-        reason = f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+    """Raise UserError for numbers beyond the table that they pick from."""
+    if reason := beyond_table(values, entries):
         raise UserError(reason, stage=stage, file=file, node=f"input '{name}'", remedy="mend the preprocess script")
 
 
@@ -71,7 +77,7 @@ def fixed_inputs(
 ) -> dict[str, Array]:
     """What fixed and offline models are fed: input name → array in the order of the ini (norm=False).
 
-    Pictures are uint8 in the channel order of `input_formats`; RAWDATA_F32 is float32, RAWDATA_S16 int16. Scripts
+    Pictures are uint8 in the channel order of `input_formats`; RAWDATA has the type that its format names. Scripts
     return the layout that the ini asks for, with the channel order of the training format.
 
     Raises:
@@ -97,9 +103,10 @@ def _raw_float32(spec: InputSpec, script: Preprocessor, image: Path, shape: Shap
     return np.asarray(array, np.float32, order="C")
 
 
-def _raw_int16(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
-    array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected="int16")
-    return _exactly(array, np.dtype(np.int16), script, image, "values of int16 for RAWDATA_S16_NHWC")
+def _raw_integers(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
+    dtype = RAW_TYPES[spec.input_format].numpy
+    array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected=dtype.name)
+    return _exactly(array, dtype, script, image, f"values of {dtype.name} for {spec.input_format}")
 
 
 _FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
@@ -107,7 +114,9 @@ _FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
     "BGR": _picture,
     "GRAY": _picture,
     "RAWDATA_F32_NHWC": _raw_float32,
-    "RAWDATA_S16_NHWC": _raw_int16,
+    "RAWDATA_S16_NHWC": _raw_integers,
+    "RAWDATA_U16_NHWC": _raw_integers,
+    "RAWDATA_U8_NHWC": _raw_integers,
 }
 
 
@@ -168,6 +177,24 @@ def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str 
     if len(order) == 3 and all(_agrees(pixels[:, i], values[:, i], mean[j], std[j]) for i, j in enumerate(reverse)):
         hint = "; they agree with R and B exchanged: mean and std_value are in the order R:G:B"
     return "; ".join(faults) + hint
+
+
+def number_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str | None:
+    """How what a script returns for the two kinds of models differs, of inputs where it has to be the same numbers:
+    RAWDATA_U8, and integers that the network itself reads; None where it is, and for all others.
+
+    `fixed` and `floats` are as `fixed_inputs` and `float_inputs` give them.
+    """
+    if spec.is_picture or spec.input_format == "RAWDATA_F32_NHWC":
+        return None
+    if spec.input_format == "RAWDATA_S16_NHWC" and floats.dtype.kind == "f":  # codes
+        return None
+    if fixed.shape != floats.shape:
+        return f"norm=False gives shape {list(fixed.shape)}, norm=True {list(floats.shape)}"
+    apart = fixed.astype(np.float64) != floats.astype(np.float64)
+    if not apart.any():
+        return None
+    return f"norm=False gives {fixed[apart].flat[0]:g} where norm=True gives {floats[apart].flat[0]:g}"
 
 
 def _agrees(pixels: Array, values: Array, mean: float, std: float) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 
 from sgs.engine.single import node_session
 from sgs.errors import UserError
+from sgs.img.frames import frames_of, split, stack
 from sgs.img.image import BatchMode, Command, Compute, Dma, Image, IoTensor, Kernel, Program, Space, TensorRef
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.nibbles import unpack_nibbles
@@ -378,14 +379,13 @@ class OfflineEngine:
     @staticmethod
     def _parts(tensor: IoTensor, array: Array) -> list[Array]:
         shape, dtype = tensor.shape, tensor.dtype.numpy
-        count = array.shape[0] // shape[0] if array.ndim and shape else 1
-        stacked = (count * shape[0], *shape[1:]) if shape else ()
-        if array.dtype != dtype or array.shape != stacked or not count:
+        count = frames_of(shape, array.shape)
+        if array.dtype != dtype or not count:
             expected = f"{dtype}{list(shape)}, or several stacked on the highest dimension"
             raise ValueError(f"input '{tensor.name}': expected {expected}, got {array.dtype}{list(array.shape)}")
-        return [array] if count == 1 else np.split(array, count)
+        return split(array, shape, count)
 
     @staticmethod
     def _stacked(frames: Sequence[Array], tensor: IoTensor) -> Array:
         arrays = [frame.view(tensor.dtype.numpy).reshape(tensor.shape) for frame in frames]
-        return arrays[0].copy() if len(arrays) == 1 else np.concatenate([np.atleast_1d(array) for array in arrays])
+        return arrays[0].copy() if len(arrays) == 1 else stack(arrays)

@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 4] (left, top, right, bottom), pictures INT32 [R] �
 "avg" or "max", size (OH, OW), sampling_ratio (samples of a bin along an axis, 0 for as many as it is entries long),
 spatial_scale, half_pixel. A sample that lies more than an entry outside x is 0.
 
-Fixed (NUMERICS eq. 15, 16), mode "avg": the weights of both axes are integers, so that sums are exact.
+Fixed (NUMERICS eq. 14, 15), mode "avg": the weights of both axes are integers, so that sums are exact.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from sgs.numeric.quantise import Array, requantise
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import numbers
 from sgs.ops._layout import fixed
+from sgs.ops._regions import BY_REGION
 from sgs.ops._sum import centred_codes, reach, requantised
 from sgs.registry import (
     CONSTRAINTS,
@@ -39,23 +40,19 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    Box,
     Cost,
     HostRow,
     ImportContext,
     Lowering,
     OnnxCase,
     OperatorInfo,
-    Part,
     QuantRule,
     Shape,
     SimRow,
-    TileRow,
-    whole_box,
 )
 
 OP = "ROI_ALIGN"
-WEIGHT_BITS = 14  # at most
+LEAST_BITS, WEIGHT_BITS = 8, 14  # of weights
 OPERATOR.add(OP, OperatorInfo("both", "means of the bins of regions, sampled bilinearly"))
 LAYOUT.add(OP, fixed)
 SIM.add(OP, SimRow(custom=True))
@@ -94,18 +91,8 @@ def takes_means(node: Node, operands: Sequence[Tensor | None], results: Sequence
     return bool(node.attrs["mode"] == "avg")
 
 
-@FIXED_EXPAND.row(OP)
-def check_integer_form(graph: Graph, node: Node) -> None:
-    """Raises ValueError for mode "max", and for numbers of pictures that codes may not have kept."""
-    x, pictures = graph[node.inputs[0] or ""], graph[node.inputs[2] or ""]
-    if not takes_means(node, (), ()):
-        raise ValueError('mode "max", the largest of weighted values, has no integer form; "avg" has one')
-    if x.shape[0] > 1 and not pictures.is_constant and pictures.name not in graph.inputs:
-        raise ValueError("numbers of several pictures have to be constant or an input, as computed ones may be rounded")
-
-
 def weight_bits(node: Node, x: Tensor) -> int:
-    """k of eq. 15. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
+    """k of eq. 14. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
     one beside x."""
     ratio = node.attrs["sampling_ratio"]
     samples = math.prod(ratio or 2 * extent + 3 for extent in x.shape[1:3])
@@ -113,15 +100,34 @@ def weight_bits(node: Node, x: Tensor) -> int:
     return min(WEIGHT_BITS, (room.bit_length() - 1) // 2)
 
 
+def weights_are_fine(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
+    """Sums stay exact with weights of 8 bits: a bin has at most 2^22 samples of INT16 codes, sampling_ratio² or, where
+    that is 0, up to (2 · H + 3) · (2 · W + 3)."""
+    x = operands[0]
+    return x is not None and weight_bits(node, x) >= LEAST_BITS
+
+
+@FIXED_EXPAND.row(OP)
+def check_integer_form(graph: Graph, node: Node) -> None:
+    """Raises ValueError for mode "max", computed numbers of several pictures, and bins of too many samples."""
+    x, pictures = graph[node.inputs[0] or ""], graph[node.inputs[2] or ""]
+    if not takes_means(node, (), ()):
+        raise ValueError('mode "max", the largest of weighted values, has no integer form; "avg" has one')
+    if x.shape[0] > 1 and not pictures.is_constant and pictures.name not in graph.inputs:
+        raise ValueError("numbers of several pictures have to be constant or an input, as computed ones may be rounded")
+    if not weights_are_fine(node, (x,), ()):
+        raise ValueError(f"bins may have too many samples for exact sums: x is {x.shape[1]} by {x.shape[2]}")
+
+
 def _multiplier(x: Tensor, y: Tensor, bits: int, samples: Array) -> Array:
-    """M of eq. 16 for bins of so many samples."""
+    """M of eq. 15 for bins of so many samples."""
     assert x.quant is not None and y.quant is not None
     count = np.asarray(samples, np.float64) * (1 << 2 * bits)
     return np.asarray(np.float64(x.quant.scale[0]) / (np.float64(y.quant.scale[0]) * count))
 
 
 def _weights(node: Node, ends: Array, count: int, extent: int, bits: int) -> tuple[Array, Array]:
-    """Eq. 15 along one axis, for regions [R, 2]: integers in binary64 [R, count, extent], samples of a bin [R]."""
+    """Eq. 14 along one axis, for regions [R, 2]: integers in binary64 [R, count, extent], samples of a bin [R]."""
     half = bool(node.attrs["half_pixel"])
     first, last = (ends * np.float32(node.attrs["spatial_scale"]) - np.float32(0.5 if half else 0)).T
     size = (last - first if half else np.maximum(last - first, np.float32(1))) / np.float32(count)
@@ -145,19 +151,20 @@ def _weights(node: Node, ends: Array, count: int, extent: int, bits: int) -> tup
 
 
 def _used(weights: Array) -> slice:
-    """The entries from the first to the last that has a weight, of weights [.., extent]."""
-    entries = np.flatnonzero(weights.any(axis=tuple(range(weights.ndim - 1))))
+    """From the first to the last entry that has a weight."""
+    entries = np.flatnonzero(weights)
     return slice(entries[0], entries[-1] + 1) if entries.size else slice(0)
 
 
 def _weighed(picture: Array, rows: Array, columns: Array) -> Array:
-    """Weights of rows [OH, H] and columns [OW, W] times a picture [H, W, C], of which only few count for a bin."""
-    broad = _used(columns)
-    strips = []
-    for row in rows:
-        high = _used(row)
-        strips.append(np.tensordot(row[high], picture[high, broad], 1))
-    return np.asarray(columns[:, broad] @ np.stack(strips))
+    """Weights of rows [OH, H] and columns [OW, W] times a picture [H, W, C], where there are any: [OH, OW, C]."""
+    high, broad = (_used(weights.sum(axis=0)) for weights in (rows, columns))
+    region = picture[high, broad]
+    lines, strips = region.reshape(len(region), math.prod(region.shape[1:])), []
+    for row in rows[:, high]:
+        own = _used(row)
+        strips.append(row[own] @ lines[own])
+    return np.asarray(columns[:, broad] @ np.stack(strips).reshape(len(rows), *region.shape[1:]))
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
@@ -184,7 +191,7 @@ HOST.add(OP, HostRow(_make))
 
 
 def _samples(node: Node, first: Any, last: Any, count: int, extent: int, bits: int) -> Iterator[list[dict[int, int]]]:
-    """Eq. 15 for one region along one axis: for each bin, for each of its samples, the weights of entries of x."""
+    """Eq. 14 for one region along one axis: for each bin, for each of its samples, the weights of entries of x."""
     offset = np.float32(0.5 if node.attrs["half_pixel"] else 0)
     first, last = (end * np.float32(node.attrs["spatial_scale"]) - offset for end in (first, last))
     length = last - first if node.attrs["half_pixel"] else max(last - first, np.float32(1))
@@ -236,19 +243,8 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
     return Cost(vector_ops=results[0].elements * (8 * samples + 1))
 
 
-def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
-    """Regions and channels. Of x each piece takes all rows and columns, as a region may be anywhere."""
-    return {0: 1, 3: 1}
-
-
-def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
-    x = operands[0]
-    assert x is not None
-    return Part(((*whole_box(x.shape[:3]), box[3]), (box[0], (0, 4)), (box[0],)), dict(node.attrs))
-
-
-TILE.add(OP, TileRow(_axes, _part))
-CONSTRAINTS.add(OP, (takes_means,))
+TILE.add(OP, BY_REGION)
+CONSTRAINTS.add(OP, (takes_means, weights_are_fine))
 
 
 # -- ONNX import -------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 5] (number of the picture, left, top, right, bottom)
 spatial_scale. Corners, times spatial_scale and rounded, are entries of x; both belong to the region, which is 1 by 1
 where they are the wrong way round. Bins without an entry of x are 0.
 
-Fixed (NUMERICS eq. 14): codes of x are compared, the bins are those of the regions that the codes stand for.
+Fixed (NUMERICS eq. 16): codes of x are compared, the bins are those of the regions that the codes stand for.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import numbers
 from sgs.ops._layout import fixed
+from sgs.ops._regions import BY_REGION
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -35,19 +36,15 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     TILE,
-    Box,
     Cost,
     HostRow,
     ImportContext,
     Lowering,
     OnnxCase,
     OperatorInfo,
-    Part,
     QuantRule,
     Shape,
     SimRow,
-    TileRow,
-    whole_box,
 )
 
 OP = "ROI_MAX_POOL"
@@ -75,7 +72,7 @@ def lower_float(low: Lowering, node: Node) -> None:
 
 # -- fixed -------------------------------------------------------------------------------------------------------------
 def _bins(first: Array, last: Array, count: int, extent: int) -> Array:
-    """Eq. 14 along one axis: begins and ends [R, count, 2] of the bins of regions from `first` to `last`, int64 [R]."""
+    """Eq. 16 along one axis: begins and ends [R, count, 2] of the bins of regions from `first` to `last`, int64 [R]."""
     size = np.maximum(last - first + 1, 1).astype(np.float32)[:, None] / np.float32(count)
     number = np.arange(count + 1, dtype=np.float32)
     ends = [np.floor(number[:-1] * size), np.ceil(number[1:] * size)]
@@ -111,7 +108,7 @@ def _zero(tensor: Tensor) -> int:
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
-    """A tenth of the time of onnxruntime's, which goes through every bin of every channel."""
+    """Four times as fast as onnxruntime's MaxRoiPool, and more where regions are large."""
     x, regions = tensors = [graph[name or ""] for name in node.inputs]
 
     def run(inputs: list[Array], outputs: list[Array]) -> None:
@@ -133,7 +130,7 @@ def _rounded(value: np.float32) -> int:
 
 
 def _spans(first: int, last: int, count: int, extent: int) -> Iterator[tuple[int, slice]]:
-    """Eq. 14, bin by bin."""
+    """Eq. 16, bin by bin."""
     size = np.float32(max(last - first + 1, 1)) / np.float32(count)
     for k in range(count):
         begin = first + math.floor(np.float32(k) * size)
@@ -170,18 +167,7 @@ def cost(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor
     return Cost(vector_ops=y.shape[0] * (x.elements // x.shape[0]) + y.elements)
 
 
-def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[int, int]:
-    """Regions and channels. Of x each piece takes all rows and columns, as a region may be anywhere."""
-    return {0: 1, 3: 1}
-
-
-def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
-    x = operands[0]
-    assert x is not None
-    return Part(((*whole_box(x.shape[:3]), box[3]), (box[0], (0, 5))), dict(node.attrs))
-
-
-TILE.add(OP, TileRow(_axes, _part))
+TILE.add(OP, BY_REGION)
 
 
 def regions_are_real_numbers(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:

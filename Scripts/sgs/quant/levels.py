@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from sgs.config.input_config import ConvSpec
+from sgs.config.nearest import listing, nearest
 from sgs.data.stored import stored
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError, raise_all
@@ -32,8 +33,9 @@ from sgs.quant import ranges
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
-from sgs.quant.fidelity import decibels, energies, is_silent, output_parts
+from sgs.quant.fidelity import decibels, energies, is_silent, judged, output_parts
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
+from sgs.quant.ports import NO_PORTS, Ports
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
 from sgs.quant.refit import refitted
 from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
@@ -74,7 +76,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Network:
-    """The float network that a plan is for, its form for quantisation, and what is known of its activations."""
+    """The float network that a plan is for, with outputs to judge by, its form for quantisation, and what is known of
+    its activations."""
 
     graph: Graph
     prepared: Graph
@@ -87,7 +90,7 @@ class Calibration:
 
     `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it ends. `steps` tells what
+    `ports`: storage of inputs and outputs; `on_step` hears of every step as it ends. `steps` tells what
     each step of the last `run` gained, `sensitivities` what the last promotion measured.
     """
 
@@ -97,7 +100,7 @@ class Calibration:
     conv: ConvSpec
     threshold: float = 0.002
     max_int16_macs: float = 0.25
-    wide: frozenset[str] = frozenset()
+    ports: Ports = NO_PORTS
     threads: int = 0
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
@@ -106,7 +109,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
-        plain = Network(self.float_graph, self.prepared, self.statistics)
+        plain = Network(judged(self.float_graph, self.prepared), self.prepared, self.statistics)
         self._networks: dict[tuple[tuple[str, bytes], ...], Network] = {(): plain}
         self._size = sum(tensor.elements for tensor in self.prepared.activations())
         most = self._few(JUDGE_SAMPLES)
@@ -116,9 +119,9 @@ class Calibration:
         self._weight_judges = apart[:WEIGHT_JUDGES]
         self._own_judges = len(apart) >= min(most, _ENOUGH) and self._fitted is not apart
         self._judges = apart if self._own_judges else list(self.samples[:: -(-len(self.samples) // most)])
-        engine = FloatEngine(self.float_graph, threads=self.threads)
+        engine = FloatEngine(plain.graph, threads=self.threads)
         self._truth = stored(engine.run(sample) for sample in self._judges)
-        self._parts = output_parts(self.float_graph)
+        self._parts = output_parts(plain.graph)
         self._corrects = self._unseen = False
         self._strictness = 1.0
         self._scores: dict[int, tuple[QuantPlan, float]] = {}
@@ -142,7 +145,8 @@ class Calibration:
 
     def _equalised(self, scales: Scales) -> Network:
         graph = equalised(self.float_graph, scales)
-        return Network(graph, prepare(graph), scaled(self.statistics, scales))
+        prepared = prepare(graph)
+        return Network(judged(graph, prepared), prepared, scaled(self.statistics, scales))
 
     # -- the first plan ------------------------------------------------------------------------------------------------
     def initial_plan(self, scales: Scales | None = None) -> QuantPlan:
@@ -169,11 +173,11 @@ class Calibration:
         """The outputs' signal to quantisation noise on the judging samples, dB (`fidelity.decibels`), mean over
         outputs; those that are all zero are left out. With `unseen` as if the ranges did not know these samples."""
         core = self.fixed(self.without_judges(plan) if unseen else plan)
-        engine = FixedEngine(core, threads=self.threads)
-        tables: dict[str, list[Array]] = {name: [] for name in core.outputs}
+        engine = FixedEngine(core, threads=self.threads, extra=self._parts)
+        tables: dict[str, list[Array]] = {name: [] for name in self._parts}
         results = engine.map(codes_of_inputs(core, sample) for sample in self._judges)
         for codes, truth in zip(results, self._truth, strict=True):
-            for name, value in real_outputs(core, codes, core.outputs).items():
+            for name, value in real_outputs(core, codes, list(self._parts)).items():
                 tables[name].append(energies(truth[name], value, self._parts[name]))
         scores = [decibels(table) for table in map(np.stack, tables.values()) if not is_silent(table)]
         return float(np.mean(scores)) if scores else 0.0
@@ -205,7 +209,7 @@ class Calibration:
 
     def fixed(self, plan: QuantPlan) -> Graph:
         """The integer graph of a plan."""
-        return build_fixed(self.network(plan).prepared, plan, self.wide)
+        return build_fixed(self.network(plan).prepared, plan, self.ports)
 
     def better(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
         """The plan with the smaller measured error of the two; the trial is recorded. Where biases are corrected, the
@@ -478,6 +482,16 @@ _FORCED: dict[str, Callable[[Node], int]] = {
 }
 
 
+def _operand_meant(name: str, nodes: Sequence[Node]) -> str:
+    """What to write in place of a name that is no first input of a convolution."""
+    made = {text: node.inputs[0] for node in nodes for text in (node.name, node.outputs[0])}
+    if name in made:
+        return f"the first input of the convolution of that name is {made[name]}"
+    operands = list(dict.fromkeys(node.inputs[0] for node in nodes if node.inputs[0]))
+    closest = nearest(name, operands)
+    return f"did you mean {closest}?" if closest else f"first inputs of convolutions are {listing(operands, 4)}"
+
+
 def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
     """Result name → bits, as [CONV_CONFIG] asks. The first sum of products keeps 8 bit (manual §1.3.3).
 
@@ -492,8 +506,9 @@ def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
         [
             UserError(
                 "no convolution has this first input",
+                stage="calibrate",
                 node=f"[CONV_CONFIG] tensor_arrays, '{name}'",
-                remedy="tensor names of the float .sim: " + ", ".join(sorted(o for o in operands if o)[:8]) + " ...",
+                remedy=_operand_meant(name, nodes),
             )
             for name in conv.tensor_arrays
             if name not in operands
