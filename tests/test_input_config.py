@@ -312,12 +312,10 @@ UNSUPPORTED: list[tuple[Keys, Keys, str | None]] = [
     ({"input_formats": "RAWDATA_F32_NHWC", "mean": None, "std_value": None}, {}, None),
     ({"input_formats": "RAWDATA_S16_NHWC", "mean": None, "std_value": None}, {}, None),
     ({}, {"output_formats": "RAWDATA_S16_NHWC"}, None),
-    ({"training_input_formats": "RGB", "input_formats": "RGBA"}, {}, "RGBA is not supported yet"),
-    ({"training_input_formats": "RGB", "input_formats": "BGRA"}, {}, "BGRA is not supported yet"),
-    ({"training_input_formats": "RGB", "input_formats": "YUV_NV12"}, {}, "YUV_NV12 is not supported yet"),
+    ({"training_input_formats": "RGB", "input_formats": "RGBA"}, {}, None),
+    ({"training_input_formats": "RGB", "input_formats": "YUV_NV12", "input_width_alignment": "16"}, {}, None),
     ({"input_formats": "RAWDATA_U8_NHWC", "mean": None, "std_value": None}, {}, "RAWDATA_U8_NHWC is not"),
     ({"input_formats": "RAWDATA_U16_NHWC", "mean": None, "std_value": None}, {}, "RAWDATA_U16_NHWC is not"),
-    ({"input_width_alignment": "16"}, {}, "alignment 16 is not supported yet"),
     ({}, {"output_formats": "RAWDATA_U8_NHWC"}, "RAWDATA_U8_NHWC is not supported yet"),
 ]
 

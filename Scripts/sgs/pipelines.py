@@ -22,7 +22,7 @@ from sgs.config.input_config import (
     refuse_unsupported_formats,
 )
 from sgs.config.nearest import did_you_mean, listing
-from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
+from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
@@ -57,10 +57,11 @@ from sgs.quant.parameters import (
     unused,
     with_parameters,
 )
-from sgs.quant.plan import QuantPlan
+from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.plan_file import STAGE as PLAN
 from sgs.quant.plan_file import network_of, parse_plan
 from sgs.quant.prepare import prepare
+from sgs.quant.ranges import pixel_range
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
 from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
@@ -326,6 +327,7 @@ def calibrate(
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
         wide=tensors_of_codes(config),
+        pixels=ranges_of_pixels(config),
         on_step=on_step,
     )
     plan = calibration.run(level)
@@ -506,6 +508,12 @@ def tensors_of_codes(config: InputConfig) -> frozenset[str]:
     return frozenset([*fed, *(spec.name for spec in config.outputs if not spec.dequantize)])
 
 
+def ranges_of_pixels(config: InputConfig) -> dict[str, TensorRange]:
+    """Ranges of pictures whose codes follow from mean and std alone."""
+    found = {spec.name: pixel_range(spec.mean, spec.std) for spec in config.inputs}
+    return {name: span for name, span in found.items() if span is not None}
+
+
 def check_outputs(graph: Graph) -> None:
     """Raise UserError for outputs that are not real numbers, or that no input has a part in: they cannot be
     quantised.
@@ -536,9 +544,9 @@ def check_normalisation(
 ) -> None:
     """Raise UserError when the mean and std of the ini are not what the preprocess script does."""
     floats = float_inputs(config, preprocessors, sample, inputs)
-    fixed = fixed_inputs(config, preprocessors, sample, inputs)
+    plain = plain_inputs(config, preprocessors, sample, inputs)
     for spec in config.inputs:
-        mismatch = normalisation_mismatch(spec, fixed[spec.name], floats[spec.name])
+        mismatch = normalisation_mismatch(spec, plain[spec.name], floats[spec.name])
         if mismatch is not None:
             raise UserError(
                 f"{NORMALISATION}: {mismatch}",

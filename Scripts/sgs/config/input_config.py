@@ -30,31 +30,34 @@ Shape = Sequence[int]
 class InputFormat:
     """A row of the table of input formats.
 
-    `trained_as`: the training formats that it can stand for. `alignment`: default of width and height. `executed`:
-    whether the toolchain runs it yet, or only reads it.
+    `trained_as`: the training formats that it can stand for. `channels`: of a picture of pixels, what its first
+    channels are, as indices into mean and std. `alignment`: default of width and height; `aligned`: which of them may
+    have another one. `executed`: whether the toolchain runs it yet, or only reads it.
     """
 
     trained_as: tuple[str, ...]
+    channels: tuple[int, ...] = ()
     alignment: tuple[int, int] = (1, 1)
+    aligned: tuple[bool, bool] = (False, False)
     executed: bool = True
     layouts: tuple[str, ...] = ("NHWC", "NCHW")
 
 
-COLOUR, PICTURE = ("RGB", "BGR"), ("RGB", "BGR", "GRAY")
+COLOUR, PICTURE, NV12 = ("RGB", "BGR"), ("RGB", "BGR", "GRAY"), "YUV_NV12"
 INPUT_FORMATS: dict[str, InputFormat] = {
-    "RGB": InputFormat(COLOUR),
-    "BGR": InputFormat(COLOUR),
-    "RGBA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
-    "BGRA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
-    "YUV_NV12": InputFormat(PICTURE, alignment=(2, 2), executed=False),
-    "GRAY": InputFormat(("GRAY",)),
+    "RGB": InputFormat(COLOUR, (0, 1, 2)),
+    "BGR": InputFormat(COLOUR, (2, 1, 0)),
+    "RGBA": InputFormat(COLOUR, (0, 1, 2), aligned=(True, False), layouts=("NHWC",)),
+    "BGRA": InputFormat(COLOUR, (2, 1, 0), aligned=(True, False), layouts=("NHWC",)),
+    NV12: InputFormat(PICTURE, alignment=(2, 2), aligned=(True, True)),
+    "GRAY": InputFormat(("GRAY",), (0,), aligned=(True, True)),
     "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",), executed=False),
     "RAWDATA_S16_NHWC": InputFormat(("RAWDATA_S16_NHWC",)),
     "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",), executed=False),
     "RAWDATA_F32_NHWC": InputFormat(("RAWDATA_F32_NHWC",)),
 }
 # Training format → its channels in order, as indices into mean and std, which are always in the order R, G, B.
-CHANNELS: dict[str, tuple[int, ...]] = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "GRAY": (0,)}
+CHANNELS: dict[str, tuple[int, ...]] = {name: INPUT_FORMATS[name].channels for name in PICTURE}
 TRAINING_FORMATS = (*CHANNELS, *(name for name in INPUT_FORMATS if name.startswith("RAWDATA")))
 OUTPUT_FORMATS: dict[str, bool] = {  # format → executed by the toolchain
     "RAWDATA_F32_NHWC": True,
@@ -99,6 +102,30 @@ class InputSpec:
     def in_order(self, values: Sequence[float], picture_format: str) -> tuple[float, ...]:
         """`mean` or `std` in the channel order of RGB, BGR or GRAY."""
         return tuple(values[index] for index in CHANNELS[picture_format])
+
+    def fed_shape(self, shape: Shape) -> tuple[int, ...]:
+        """The shape of what fixed and offline models are fed, for an input of `shape` in this input's layout.
+
+        Raises ValueError for a row of RGBA pixels that the alignment would end within a pixel.
+        """
+        if not any(INPUT_FORMATS[self.input_format].aligned):
+            return tuple(shape)
+        planar = self.layout == "NCHW"
+        frames, height, width = shape[0], *(shape[2:] if planar else shape[1:3])
+        rows, columns = _aligned(height, self.height_alignment), _aligned(width, self.width_alignment)
+        if self.input_format == NV12:
+            return frames, rows * 3 // 2, columns, 1
+        if self.input_format == "GRAY":
+            return (frames, 1, rows, columns) if planar else (frames, rows, columns, 1)
+        row = _aligned(4 * width, self.width_alignment)
+        if row % 4:
+            reason = f"rows of {width} pixels would have {row} bytes, which is no whole number of {self.input_format}"
+            raise ValueError(f"'{self.name}': {reason} pixels")
+        return frames, height, row // 4, 4
+
+
+def _aligned(extent: int, alignment: int) -> int:
+    return -(-extent // alignment) * alignment
 
 
 @dataclass(frozen=True)
@@ -430,7 +457,8 @@ class _Inputs:
     def alignments(self, axis: int) -> tuple[int, ...]:
         """Width (axis 0) or height (axis 1) alignment of each input; RAWDATA inputs, at the end, may be left out."""
         assert self.formats is not None
-        key = ("input_width_alignment", "input_height_alignment")[axis]
+        side = ("width", "height")[axis]
+        key = f"input_{side}_alignment"
         defaults = tuple(INPUT_FORMATS[fed].alignment[axis] for fed in self.formats)
         counts = [len(self.names), len(self.pictures)]
         given = self.parser.column(INPUT, key, counts, f"{len(self.names)} inputs") or ()
@@ -438,8 +466,9 @@ class _Inputs:
         for name, fed, value, default in zip(self.names, self.formats, result, defaults, strict=True):
             if value % default:
                 self.parser.problem(INPUT, key, f"'{name}': {fed} needs a multiple of {default}, not {value}")
-            if value > 1 and (fed.startswith("RAWDATA") or (axis == 1 and fed in ("RGBA", "BGRA"))):
-                self.parser.problem(INPUT, key, f"'{name}': {fed} has no such alignment", "write 1")
+            if value > 1 and not INPUT_FORMATS[fed].aligned[axis]:
+                reason = f"'{name}': {fed} has no {side} alignment, it is fed in the {side} of the model's input"
+                self.parser.problem(INPUT, key, reason, "write 1")
         return result
 
 
@@ -472,7 +501,7 @@ def _conv(parser: _Parser) -> ConvSpec:
 
 
 def refuse_unsupported_formats(config: InputConfig) -> None:
-    """Raise UserError for every format and alignment that the file format allows but the toolchain does not run yet."""
+    """Raise UserError for every format that the file format allows but the toolchain does not run yet."""
     inputs_run = listing(name for name, facts in INPUT_FORMATS.items() if facts.executed)
     outputs_run = listing(name for name, executed in OUTPUT_FORMATS.items() if executed)
     problems = []
@@ -484,10 +513,6 @@ def refuse_unsupported_formats(config: InputConfig) -> None:
     for spec in config.inputs:
         if not INPUT_FORMATS[spec.input_format].executed:
             refuse(INPUT, "input_formats", spec.name, spec.input_format, f"supported: {inputs_run}")
-            continue
-        for axis, value in (("width", spec.width_alignment), ("height", spec.height_alignment)):
-            if value > 1:
-                refuse(INPUT, f"input_{axis}_alignment", spec.name, f"alignment {value}", "supported: 1")
     for output in config.outputs:
         if not OUTPUT_FORMATS[output.format]:
             refuse(OUTPUT, "output_formats", output.name, output.format, f"supported: {outputs_run}")
@@ -509,8 +534,13 @@ def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], output
         *_name_problems(config, OUTPUT, "outputs", [spec.name for spec in config.outputs], outputs),
     ]
     for spec in config.inputs:
-        if spec.name in inputs and (reason := _input_mismatch(spec, inputs[spec.name])):
+        if spec.name not in inputs:
+            continue
+        if reason := _input_mismatch(spec, inputs[spec.name]):
             problems.append(_mismatch(config, INPUT, "inputs", reason))
+        elif reason := _alignment_mismatch(spec, inputs[spec.name]):
+            remedy = "write a multiple of 4"
+            problems.append(_mismatch(config, INPUT, "input_width_alignment", reason, remedy))
     for output in config.outputs:
         if output.layout == "NCHW" and output.name in outputs and len(outputs[output.name]) != 4:
             reason = f"'{output.name}': layout NCHW needs rank 4, the model has {_dims(outputs[output.name])}"
@@ -546,6 +576,15 @@ def _input_mismatch(spec: InputSpec, shape: Shape) -> str | None:
         return f"'{spec.name}': {wanted}, the model has {shape[spec.channel_axis]} in {_dims(shape)} ({spec.layout})"
     if spec.layout == "NCHW" and len(shape) != 4:
         return f"'{spec.name}': layout NCHW needs rank 4, the model has {_dims(shape)}; write NHWC"
+    return None
+
+
+def _alignment_mismatch(spec: InputSpec, shape: Shape) -> str | None:
+    """Why rows of such pictures cannot be aligned as the spec says; None where they can."""
+    try:
+        spec.fed_shape(shape)
+    except ValueError as error:
+        return str(error)
     return None
 
 
