@@ -7,7 +7,7 @@ import itertools
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -396,6 +396,23 @@ def test_pixels_that_are_codes_are_read_by_the_convolution(fed: str) -> None:
     slower = compiled(network.fixed(network.fed("RGBA", (24, 0))), "n_buf", (1,))  # alignment has to be left out
     assert "NORMALISE_IMAGE" in [layer.opcode for layer in slower.layers]
     assert image.programs[0].cycles < slower.programs[0].cycles
+
+
+@pytest.mark.parametrize(("training", "fed", "layout"), [("BGR", "YUV_NV12", "NHWC"), ("RGB", "BGRA", "NHWC")])
+def test_pictures_come_in_pieces_where_memory_is_short(training: str, fed: str, layout: str) -> None:
+    network = trained(training, layout, "apart")
+    config = network.fed(fed, (24, 0))
+    graph, chip = network.fixed(config), load_chip(CHIP)
+    board = to_board(config.inputs[0], network.script(SHAPES[45], False))
+    fixed = FixedEngine(graph, threads=1).run({"images": board})
+    first = "NV12_TO_RGB" if fed == "YUV_NV12" else "NORMALISE_IMAGE"
+    pieces = []
+    for sram in (chip.sram_bytes, 4096):
+        image = compile_fixed(graph, replace(chip, sram_bytes=sram))
+        assert all(np.array_equal(v, fixed[n]) for n, v in run_image(image, {"images": board}).items())
+        kernels = [index for index, kernel in enumerate(image.kernels) if kernel.opcode == first]
+        pieces.append(sum(getattr(command, "kernel", -1) in kernels for command in image.programs[0].commands))
+    assert pieces[0] <= 2 < pieces[1]
 
 
 def test_pixels_that_others_read_as_well_stay(tmp_path: Path) -> None:

@@ -580,7 +580,9 @@ def _input_mismatch(spec: InputSpec, shape: Shape) -> str | None:
 
 
 def _alignment_mismatch(spec: InputSpec, shape: Shape) -> str | None:
-    """Why rows of such pictures cannot be aligned as the spec says; None where they can."""
+    """Why rows of such pictures cannot be aligned as the spec says; None where they can, or their width is unknown."""
+    if min(shape, default=1) < 1:
+        return None
     try:
         spec.fed_shape(shape)
     except ValueError as error:
