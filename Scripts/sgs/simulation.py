@@ -38,6 +38,7 @@ class Port:
     """An input or output as the caller sees it: `shape` is that of one frame, in `layout`.
 
     `quant` is set where the caller hands over or receives codes; `spec` says what an input is fed, None for outputs.
+    `scripted` is the shape that preprocess scripts return for an input: of pictures that of the pixels.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Port:
     quant: QuantParams | None = None
     spec: InputSpec | None = None
     entries: int = 0  # that its numbers pick from, of an input that does
+    scripted: tuple[int, ...] = ()
 
     def real(self, values: Array) -> Array:
         """What an array of this port stands for: codes become float32, anything else stays."""
@@ -134,8 +136,11 @@ class Simulator:
         ports = {
             name: _graph_port(graph, name, layouts[name], specs.get(name)) for name in layouts if name in graph.tensors
         }
-        entries = indexed_entries(graph)
-        self.inputs = tuple(replace(ports[name], entries=entries.get(name, 0)) for name in graph.inputs)
+        entries, scripted = indexed_entries(graph), _picture_shapes(graph)
+        self.inputs = tuple(
+            replace(port, entries=entries.get(port.name, 0), scripted=scripted.get(port.name, port.shape))
+            for port in (ports[name] for name in graph.inputs)
+        )
         self.outputs = tuple(ports[name] for name in graph.outputs)
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -179,7 +184,8 @@ class Simulator:
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
         """What this model reads for one sample: scripts are called with norm=True for float models only."""
         prepare = float_inputs if self.kind == "Float" else fixed_inputs
-        arrays = prepare(self.config, preprocessors, sample, {port.name: port for port in self.inputs})
+        returned = {port.name: replace(port, shape=port.scripted) for port in self.inputs}
+        arrays = prepare(self.config, preprocessors, sample, returned)
         return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
 
     def simulate(
@@ -258,8 +264,16 @@ def _image_spec(tensor: IoTensor) -> InputSpec:
 
 
 def _image_port(tensor: IoTensor, spec: InputSpec | None) -> Port:
-    quant = None if tensor.dtype.is_float else tensor.quant
-    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.layout or "NHWC", quant, spec)
+    codes = not tensor.dtype.is_float and not (spec is not None and spec.is_picture)
+    scripted = tensor.picture_shape or tensor.shape
+    layout = tensor.layout or "NHWC"
+    return Port(tensor.name, tensor.shape, tensor.dtype, layout, tensor.quant if codes else None, spec, 0, scripted)
+
+
+def _picture_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Of the pictures that a fixed graph is fed."""
+    told = graph.metadata.get("inputs") or ()
+    return {entry["name"]: tuple(entry["picture_shape"]) for entry in told if "picture_shape" in entry}
 
 
 def _graph_port(graph: Graph, name: str, layout: str, spec: InputSpec | None) -> Port:
