@@ -76,7 +76,7 @@ def test_lanes_keep_to_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FixedEngine(graph, threads=5)
     codes = [np.full(graph["x"].shape, n, np.int16) for n in range(6)]
     found = list(engine.map({"x": feed} for feed in codes))
-    assert len(engine._lanes) == 3  # of two buffers each
+    assert engine.lanes() == 3 >= len(engine._free)  # of two buffers each
     assert [int(values["t2"].flat[0]) for values in found] == [
         int(run_reference(graph, {"x": feed})["t2"].flat[0]) for feed in codes
     ]

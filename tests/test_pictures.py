@@ -32,7 +32,7 @@ from sgs.config.input_config import (
     check_against_names,
     parse_input_config,
 )
-from sgs.data.pictures import to_board
+from sgs.data.board import to_board
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FixedEngine, run_reference
 from sgs.errors import UserError

@@ -14,7 +14,7 @@ import numpy as np
 
 from sgs.config.chips import Chip, load_chip
 from sgs.config.input_config import CHANNELS, ConvSpec, InputSpec
-from sgs.data.pictures import to_board
+from sgs.data.board import to_board
 from sgs.errors import UserError
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams

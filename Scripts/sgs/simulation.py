@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec
 from sgs.data.feed import beyond_table, check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
+from sgs.data.shards import map_threads
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError
 from sgs.img import Image, IoTensor, OfflineEngine, read_image
@@ -31,6 +32,10 @@ Kind = Literal["Float", "Fixed", "Offline"]
 KINDS: tuple[Kind, ...] = ("Float", "Fixed", "Offline")
 _KIND_OF_STAGE: dict[str, Kind] = {"float": "Float", "fixed": "Fixed", "debug": "Float"}
 _IMAGE_MAGIC = b"SGSIMG"
+
+Arrays = dict[str, Array]
+Simulated = tuple[Sample, Arrays, Arrays]  # with what its model was fed and gave, by name
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,10 +78,6 @@ class Batches:
         if self.mode == "n_buf":
             return "1" if self.sizes == (1,) else f"1 to {self.sizes[0]}"
         return " or ".join(map(str, self.sizes))
-
-
-class _Engine(Protocol):
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
 class Simulator:
@@ -145,7 +146,7 @@ class Simulator:
 
     # -- running -------------------------------------------------------------------------------------------------------
     @cached_property
-    def _engine(self) -> _Engine:
+    def _engine(self) -> FloatEngine | FixedEngine | OfflineEngine:
         if self.image is not None:
             return OfflineEngine(self.image, threads=self.threads)
         assert self.graph is not None
@@ -188,50 +189,36 @@ class Simulator:
         arrays = prepare(self.config, preprocessors, sample, returned)
         return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
 
-    def simulate(
-        self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
-    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
-        """(sample, feeds, outputs) of every sample, in order.
+    def simulate(self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]) -> Iterator[Simulated]:
+        """(sample, feeds, outputs) of every sample, in order; see `map`."""
+        return self.map(preprocessors, samples, lambda *simulated: simulated)
 
-        Where the model takes several frames only, the last group is filled up with repetitions, whose results are
-        dropped. Fixed models run on several samples at a time, `threads` of them; only a few more are loaded ahead.
+    def map(
+        self,
+        preprocessors: Sequence[Preprocessor],
+        samples: Iterable[Sample],
+        finish: Callable[[Sample, Arrays, Arrays], Result],
+    ) -> Iterator[Result]:
+        """`finish(sample, feeds, outputs)` of every sample, in order; the last two map names to arrays.
+
+        Float and fixed models work on several samples at a time, each in a thread, in which `finish` is called too.
+        Only a few samples are loaded ahead. Where an offline model takes several frames only, the last group is filled
+        up with repetitions, whose results are dropped.
         """
-        if isinstance(self._engine, FixedEngine):
-            yield from self._map(self._engine, preprocessors, samples)
+        if isinstance(self._engine, OfflineEngine):
+            ahead = iter(samples)
+            while group := list(islice(ahead, self.batches.smallest)):
+                loaded = [(sample, self.feeds(preprocessors, sample)) for sample in group]
+                yield from (finish(*simulated) for simulated in self._run_group(loaded))
             return
-        group: list[tuple[Sample, dict[str, Array]]] = []
-        for sample in samples:
-            group.append((sample, self.feeds(preprocessors, sample)))
-            if len(group) == self.batches.smallest:
-                yield from self._run_group(group)
-                group = []
-        if group:
-            yield from self._run_group(group)
 
-    def _map(
-        self, engine: FixedEngine, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
-    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
-        running: deque[tuple[Sample, dict[str, Array]]] = deque()  # whose results have not come yet
-        faults: list[UserError] = []
+        def work(sample: Sample) -> Result:
+            feeds = self.feeds(preprocessors, sample)
+            return finish(sample, feeds, self.run(feeds))
 
-        def loaded() -> Iterator[dict[str, Array]]:
-            for sample in samples:
-                try:
-                    feeds = self.feeds(preprocessors, sample)
-                except UserError as error:  # raised behind the results of the samples before
-                    faults.append(error)
-                    return
-                running.append((sample, feeds))
-                yield {port.name: self.checked(port, feeds[port.name]) for port in self.inputs}
+        yield from map_threads(work, samples, self._engine.lanes())
 
-        for outputs in engine.map(loaded()):
-            yield (*running.popleft(), outputs)
-        if faults:
-            raise faults[0]
-
-    def _run_group(
-        self, group: list[tuple[Sample, dict[str, Array]]]
-    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
+    def _run_group(self, group: list[tuple[Sample, Arrays]]) -> Iterator[Simulated]:
         size = self.batches.smallest
         if size == 1:
             (sample, feeds), *_ = group
@@ -290,7 +277,7 @@ def _as_fed(port: Port, values: Array, path: Path) -> Array:
         return quantise(values, port.quant, port.dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and what is too large are refused below
         fed = values.astype(port.dtype.numpy, copy=False)
-    if not np.array_equal(fed, values, equal_nan=True):
+    if fed is not values and not np.array_equal(fed, values, equal_nan=True):
         reason = f"expected values that {fed.dtype} holds, got {values.min():g}..{values.max():g} ({values.dtype})"
         raise UserError(reason, stage=STAGE, file=path, node=f"input '{port.name}'")
     if port.entries:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec
+from sgs.data.board import to_board
 from sgs.data.images import Sample
-from sgs.data.pictures import to_board
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
 from sgs.numeric.quantise import Array
@@ -78,7 +78,7 @@ def fixed_inputs(
 ) -> dict[str, Array]:
     """What fixed and offline models are fed: input name → array in the order of the ini.
 
-    Pictures are the bytes of `input_formats` (see `pictures.to_board`), other inputs what `plain_inputs` gives; so are
+    Pictures are the bytes of `input_formats` (see `board.to_board`), other inputs what `plain_inputs` gives; so are
     the arguments and errors.
     """
     arrays = plain_inputs(config, preprocessors, sample, inputs)
@@ -124,6 +124,8 @@ def _exactly(
     array: Array, dtype: np.dtype[Any], script: Preprocessor, image: Path, needed: str, *, norm: bool = False
 ) -> Array:
     """The array as `dtype`, integer or bool, when that changes no value. Raises UserError."""
+    if array.dtype == dtype:
+        return np.asarray(array, order="C")
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     # Compared as int64 or float64: where the array's type is narrower, numpy would refuse the limits.
     wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
