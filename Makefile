@@ -9,6 +9,7 @@
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
 # make bench-compiler   measure the compiler on every network and chip, and its allocators on the MiniMalloc instances
+# make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
 # make clean   remove everything that these targets made
@@ -38,7 +39,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-import clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -89,6 +90,9 @@ bench-calibration: $(VENV)/.core
 bench-compiler: $(VENV)/.core
 	$(PY) bench/compiler.py --out build/compiler.json $(BENCH_ARGS); status=$$?; \
 	if [ -n "$$SGS_TEST_DATA" ]; then $(PY) bench/minimalloc.py "$$SGS_TEST_DATA/minimalloc" || status=1; fi; exit $$status
+
+bench-evaluation: $(VENV)/.core
+	$(PY) bench/evaluation.py $(BENCH_ARGS)
 
 # The networks lie in build/torch_networks, the record in build/.
 bench-import: $(VENV)/.test

@@ -453,6 +453,7 @@ PUBLIC = {
     "set_soc_version": "(name)",
     "utils.all_path": "(folder)",
     "utils.check_quant_param": "(parameters)",
+    "utils.convert_to_input_formats": "(img, detail)",
     "utils.get_out_model_name": "(model_path, output=None, phase='Fixed')",
     "utils.image_generator": "(images, functions, norm=True)",
     "utils.image_preprocess_func": "(script)",

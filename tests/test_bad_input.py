@@ -313,7 +313,9 @@ CASES = [
     ),
     case("unknown format", C, lambda: convert(input_config=ini("formats=RGB;\nq", "formats=RBG;\nq")), "RBG", "RGB"),
     case(
-        "format of later", C, lambda: convert(input_config=ini("formats=RGB;\nq", "formats=YUV_NV12;\nq")), "YUV_NV12"
+        "alignment within a pixel pair",
+        *(C, lambda: convert(input_config=ini("formats=RGB;\nq", "formats=YUV_NV12;\ninput_width_alignment=15;\nq"))),
+        "YUV_NV12 needs a multiple of 2",
     ),
     case("input not in model", C, lambda: convert(input_config=ini("images", "image")), "'image'", "images"),
     case("output not in model", C, lambda: convert(input_config=ini("logits", "prob")), "'prob'", "logits"),
@@ -454,7 +456,6 @@ CASES = [
     case("batch beyond the chip", R, lambda: one_shot(batch="100000"), "100000", CHIP),
     case("eleven batches", B, lambda: compiling(batch="1,2,3,4,5,6,7,8,9,10,11", batch_mode="one_buf"), "11"),
     case("category of other outputs", B, lambda: compiling(category="Detection"), "Detection", "has 1"),
-    case("detection of later", S, lambda: simulate(category="Detection"), "Detection", "not available"),
     case("labels without classes", S, lambda: simulate(label="l.txt"), "-l", "Classification"),
     case("missing labels", S, lambda: simulate(label="l.txt", category="Classification"), "l.txt", "No such file"),
     case("empty labels", S, lambda: simulate(label=text("l.txt", ""), category="Classification"), "l.txt", "no labels"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,10 +75,8 @@ def test_lanes_keep_to_their_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgs.engine.fixed.LANE_BYTES", graph["x"].nbytes * 7)
     engine = FixedEngine(graph, threads=5)
     codes = [np.full(graph["x"].shape, n, np.int16) for n in range(6)]
-    pools = []
-    monkeypatch.setattr("sgs.engine.fixed.ThreadPoolExecutor", lambda n: pools.append(n) or ThreadPoolExecutor(n))
     found = list(engine.map({"x": feed} for feed in codes))
-    assert pools == [3] and len(engine._free) <= 3  # of two buffers each
+    assert engine.lanes() == 3 >= len(engine._free)  # of two buffers each
     assert [int(values["t2"].flat[0]) for values in found] == [
         int(run_reference(graph, {"x": feed})["t2"].flat[0]) for feed in codes
     ]

@@ -21,9 +21,10 @@ from conventions import ROOT
 from sgs.builder import GraphBuilder
 from sgs.cli import calibrator_tool, sgs_converter
 from sgs.config.input_config import InputConfig, parse_input_config
+from sgs.data import shards
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.data.shards import Workers, map_shards, map_threads
+from sgs.data.shards import Workers, map_shares, map_threads
 from sgs.errors import UserError
 from sgs.ir import Graph
 from sgs.ops._window import window_node
@@ -157,7 +158,7 @@ def test_pictures_that_fill_the_memory_are_looked_at_in_turn(job: Job, monkeypat
 
 
 def test_processes_are_for_slow_scripts(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "processors", lambda: 4)
+    monkeypatch.setattr(shards, "processors", lambda: 4)
     assert loading_processes(10, job.feeds, job.samples) == 1
     slow = Job(tmp_path, fault="time.sleep(0.1)")
     assert loading_processes(10, slow.feeds, slow.samples * 15) == 3  # 10.5 seconds
@@ -275,14 +276,16 @@ def test_workers_serve_one_work_after_the_other() -> None:
             list(workers.map(half, [(13,)]))
 
 
-def tagged(numbers: Sequence[int], threads: int) -> tuple[list[int], int]:
-    return list(numbers), threads
+def tagged(numbers: Sequence[int]) -> list[int]:
+    return list(numbers)
 
 
 @pytest.mark.usefixtures("importable")
-def test_shards_come_back_in_order() -> None:
-    assert list(map_shards(tagged, [3, 1, 4, 1, 5], 1, threads=6)) == [([3, 1, 4, 1, 5], 6)]
-    assert list(map_shards(tagged, [3, 1, 4, 1, 5], 3)) == [([3, 1], 1), ([4, 1], 1), ([5], 1)]
+def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARES", 2)
+    with Workers(2) as workers:
+        assert list(map_shares(workers, tagged, list(range(9)))) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+        assert list(map_shares(workers, tagged, [7])) == [[7]]
 
 
 def test_threads_work_ahead_but_not_far() -> None:

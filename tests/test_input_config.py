@@ -17,7 +17,6 @@ from sgs.config.input_config import (
     OutputSpec,
     check_against_names,
     read_input_config,
-    refuse_unsupported_formats,
 )
 from sgs.errors import Problems, UserError
 
@@ -143,7 +142,7 @@ def test_shipped_configurations_are_read() -> None:
     files = sorted((Path(__file__).parents[1] / "SGS_Models").glob("*/*/input_config.ini"))
     assert files
     for file in files:
-        refuse_unsupported_formats(read_input_config(file))
+        read_input_config(file)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -415,34 +414,6 @@ def test_values_are_split(value: str, items: list[str], comment: str) -> None:
 
 
 # ---- against the toolchain and the model -----------------------------------------------------------------------------
-
-UNSUPPORTED: list[tuple[Keys, Keys, str | None]] = [
-    ({}, {}, None),
-    ({"training_input_formats": "BGR"}, {}, None),
-    ({"input_formats": "GRAY", "mean": "0"}, {}, None),
-    ({"input_formats": "RAWDATA_F32_NHWC", "mean": None, "std_value": None}, {}, None),
-    ({"input_formats": "RAWDATA_S16_NHWC", "mean": None, "std_value": None}, {}, None),
-    ({"input_formats": "RAWDATA_U8_NHWC", "mean": None, "std_value": None}, {}, None),
-    ({"input_formats": "RAWDATA_U16_NHWC", "mean": None, "std_value": None}, {}, None),
-    ({}, {"output_formats": "RAWDATA_S16_NHWC"}, None),
-    ({}, {"output_formats": "RAWDATA_U8_NHWC"}, None),
-    ({"training_input_formats": "RGB", "input_formats": "RGBA"}, {}, "RGBA is not supported yet"),
-    ({"training_input_formats": "RGB", "input_formats": "BGRA"}, {}, "BGRA is not supported yet"),
-    ({"training_input_formats": "RGB", "input_formats": "YUV_NV12"}, {}, "YUV_NV12 is not supported yet"),
-    ({"input_width_alignment": "16"}, {}, "alignment 16 is not supported yet"),
-]
-
-
-@pytest.mark.parametrize(("inputs", "outputs", "reason"), UNSUPPORTED, ids=[str(i) for i in range(len(UNSUPPORTED))])
-def test_formats_not_executed_yet(tmp_path: Path, inputs: Keys, outputs: Keys, reason: str | None) -> None:
-    config = read(tmp_path, text_of({**PICTURE, **inputs}, {**OUTPUTS, **outputs}, {}))
-    if reason is None:
-        refuse_unsupported_formats(config)
-        return
-    with pytest.raises(UserError, match=reason) as caught:
-        refuse_unsupported_formats(config)
-    assert "supported: " in str(caught.value.remedy)
-
 
 Shapes = dict[str, tuple[int, ...]]
 MISMATCHES: list[tuple[Keys, Keys, Shapes, Shapes, list[str]]] = [

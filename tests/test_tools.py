@@ -13,18 +13,19 @@ import pytest
 
 import shipped
 from sgs import pipelines, simulation
-from sgs.cli import calibrator_tool, compiler_tool, convert_tool, image_files, names, sgs_converter, simulator_tool
+from sgs.cli import calibrator_tool, compiler_tool, convert_tool, image_files, names, sgs_converter
 from sgs.data.images import Sample
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.report.results import Labels, classification_text, picture_names, ranked, unknown_text
+from sgs.report.labels import Labels
+from sgs.report.results import classification_text, picture_names, ranked, unknown_text
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 from sgs.simulation import Port, Simulator
-from shipped import CALIBRATION, CHIP, INI, LABELS, SCRIPT, SOURCE, TEST, converted, launch
+from shipped import CALIBRATION, CHIP, INI, SCRIPT, SOURCE, TEST, converted, launch
 
 Main = Callable[[Sequence[str]], int]
 
@@ -290,42 +291,6 @@ def test_batches(mode: str, batch: str, frames: tuple[int, ...], tmp_path: Path)
         with pytest.raises(ValueError, match=r"expected shape .* got"):
             simulator.run({"images": np.concatenate(single[:count])})
     assert np.array_equal(np.concatenate(outputs(simulator, 3)), truth[:3]), "files, where groups may be filled up"
-
-
-def test_simulator_counts_top_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    listed = shipped.sample_list(tmp_path, TEST, 3)
-    wrong = tmp_path / "labels.txt"
-    wrong.write_text("digit_000.png 7\ndigit_001.png 1\ndigit_002.png 7\n")
-    options = ["-m", converted() / "digits_fixed.sim", "-i", listed, "-n", SCRIPT, "--output", tmp_path]
-    for labels, expected in ((LABELS, "top-1: 3 of 3, 100.00%"), (wrong, "top-1: 2 of 3, 66.67%")):
-        ran(simulator_tool.main, *options, "-c", "Classification", "-t", "fixed", "-l", labels)
-        assert expected in capsys.readouterr().out.splitlines()
-
-
-def test_simulator_dumps_what_the_model_is_fed(tmp_path: Path) -> None:
-    options = ["-i", pictures(1)[0], "-n", SCRIPT, "--output", tmp_path, "--dump_rawdata"]
-    ran(simulator_tool.main, "-m", converted() / "digits_fixed.sim", *options)
-    raw = np.fromfile(tmp_path / "rawdata_digits_fixed.sim_digit_000.png_0.bin", np.uint8)
-    (script,) = load_preprocessors(str(SCRIPT), 1)
-    assert np.array_equal(raw, script(pictures(1)[0], norm=False).reshape(-1))
-    text = (tmp_path / "unknown_digits_fixed.sim_digit_000.png.txt").read_text()
-    assert text.startswith("logits Tensor:\n{\ntensor dim:2, Original shape:[1 10]\ntensor data:\n")
-
-
-@pytest.mark.parametrize("model", ["digits_fixed.sim", "digits.img"])
-def test_processes_change_nothing(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["-m", converted() / model, "-i", shipped.sample_list(tmp_path, TEST, 3), "-n", SCRIPT]
-    told = []
-    for processes in (1, 2):
-        monkeypatch.setattr(simulator_tool, "process_count", lambda asked, samples, n=processes: n)
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        ran(simulator_tool.main, *options, "-c", "Classification", "--output", folder)
-        told.append((capsys.readouterr().out.splitlines()[:-1], [p.read_text() for p in sorted(folder.iterdir())]))
-    assert told[0] == told[1]
-    assert len(told[0][1]) == 3
 
 
 def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,11 +192,17 @@ def test_proposals(example: ModuleType) -> None:
 
 def test_pictures_of_another_shape(example: ModuleType) -> None:
     details = {"name": "data", "shape": [1, 128, 96, 3]}
+    board: dict[str, Any] = {"index": 0, "dtype": np.uint8, "layouts": "NHWC", "training_input_formats": "BGR"}
+    board |= {"input_formats": "BGR", "input_width_alignment": 1, "input_height_alignment": 1}
+    details |= board
     picture = np.full((40, 60, 3), 200, np.uint8)
     filled, scale = example.stages.fill_inputImg2main(picture, details, norm=False)
     assert filled.shape == (1, 128, 96, 3) and scale == 1.6
     assert (filled[0, :64] == 200).all() and (filled[0, 64:] == [103, 116, 123]).all()
     real, _ = example.stages.fill_inputImg2main(picture, details, norm=True)
     np.testing.assert_array_equal(real, filled - example.stages.MEAN)
-    with pytest.raises(ValueError, match="expected input_formats BGR, got RGB"):
-        example.stages.fill_inputImg2main(picture, {**details, "input_formats": "RGB"}, norm=False)
+    swapped, _ = example.stages.fill_inputImg2main(picture, {**details, "input_formats": "RGB"}, norm=False)
+    assert np.array_equal(swapped[..., ::-1], filled)
+    luma = {**details, "shape": [1, 192, 96, 1], "input_formats": "YUV_NV12"}
+    converted, scale = example.stages.fill_inputImg2main(picture, luma, norm=False)
+    assert converted.shape == (1, 192, 96, 1) and scale == 1.6 and (converted[0, :64] == 200).all()

@@ -21,10 +21,9 @@ from sgs.config.input_config import (
     OutputSpec,
     check_against_names,
     read_input_config,
-    refuse_unsupported_formats,
 )
 from sgs.config.nearest import did_you_mean, listing
-from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch, number_mismatch
+from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, number_mismatch, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.stored import stored
@@ -58,11 +57,12 @@ from sgs.quant.parameters import (
     unused,
     with_parameters,
 )
-from sgs.quant.plan import QuantPlan
+from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.plan_file import STAGE as PLAN
 from sgs.quant.plan_file import network_of, parse_plan
 from sgs.quant.ports import check_ports, ports_of
 from sgs.quant.prepare import prepare
+from sgs.quant.ranges import pixel_range
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
 from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
@@ -94,7 +94,6 @@ def convert_onnx(
 
     Raises UserError for a model or an ini that cannot be used, or for names of the ini that the model does not have.
     """
-    refuse_unsupported_formats(config)
     both = [spec.name for spec in config.inputs if spec.name in {output.name for output in config.outputs}]
     if both:
         remedy = "leave it out of [OUTPUT_CONFIG] outputs: who feeds it has it"
@@ -242,7 +241,6 @@ def config_problems(graph: Graph, config: InputConfig) -> list[UserError]:
     outputs = tuple(spec for spec in config.outputs if spec.name in graph.outputs)
     known = replace(config, inputs=inputs, outputs=outputs)
     return gathered(
-        lambda: refuse_unsupported_formats(config),
         lambda: check_names(graph, config),
         lambda: check_ports(graph, known),
         lambda: forced_bits(prepare(unrounded(graph)), config.conv),
@@ -339,7 +337,6 @@ def calibrate(
 def calibratable(float_graph: Graph, config: InputConfig) -> Graph:
     """The float graph as calibration takes it. Raises UserError where it cannot become fixed, or does not go with the
     ini."""
-    refuse_unsupported_formats(config)
     graph = unrounded(float_graph)
     check_operators(graph)
     check_names(graph, config)
@@ -380,6 +377,7 @@ def calibrate_on(
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
         ports=ports_of(config, float_graph),
+        pixels=ranges_of_pixels(config),
         on_step=on_step,
     )
     plan = calibration.run(level)
@@ -544,6 +542,12 @@ def warn_of_pointless_level(level: str, config: InputConfig) -> None:
         )
 
 
+def ranges_of_pixels(config: InputConfig) -> dict[str, TensorRange]:
+    """Ranges of pictures whose codes follow from mean and std alone."""
+    found = {spec.name: pixel_range(spec.mean, spec.std) for spec in config.inputs}
+    return {name: span for name, span in found.items() if span is not None}
+
+
 def spread(samples: Sequence[Item], count: int) -> list[Item]:
     """At most `count` samples, evenly spread over the list."""
     if len(samples) <= count:
@@ -557,9 +561,9 @@ def check_normalisation(
     """Raise UserError when the mean and std of the ini are not what the preprocess script does, or when it changes
     numbers that are fed as they are."""
     floats = float_inputs(config, preprocessors, sample, inputs)
-    fixed = fixed_inputs(config, preprocessors, sample, inputs)
+    plain = plain_inputs(config, preprocessors, sample, inputs)
     for spec in config.inputs:
-        mismatch = normalisation_mismatch(spec, fixed[spec.name], floats[spec.name])
+        mismatch = normalisation_mismatch(spec, plain[spec.name], floats[spec.name])
         if mismatch is not None:
             raise UserError(
                 f"{NORMALISATION}: {mismatch}",
@@ -568,7 +572,7 @@ def check_normalisation(
                 node=f"input '{spec.name}'",
                 remedy="make [INPUT_CONFIG] mean and std_value say what the script does with norm=True",
             )
-        numbers = number_mismatch(spec, fixed[spec.name], floats[spec.name])
+        numbers = number_mismatch(spec, plain[spec.name], floats[spec.name])
         if numbers is not None:
             raise UserError(
                 f"the preprocess script does not return the same numbers: {numbers}",

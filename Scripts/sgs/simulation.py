@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec
 from sgs.data.feed import beyond_table, check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
+from sgs.data.shards import map_threads
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError
 from sgs.img import Image, IoTensor, OfflineEngine, read_image
@@ -32,12 +33,17 @@ KINDS: tuple[Kind, ...] = ("Float", "Fixed", "Offline")
 _KIND_OF_STAGE: dict[str, Kind] = {"float": "Float", "fixed": "Fixed", "debug": "Float"}
 _IMAGE_MAGIC = b"SGSIMG"
 
+Arrays = dict[str, Array]
+Simulated = tuple[Sample, Arrays, Arrays]  # with what its model was fed and gave, by name
+Result = TypeVar("Result")
+
 
 @dataclass(frozen=True, eq=False)
 class Port:
     """An input or output as the caller sees it: `shape` is that of one frame, in `layout`.
 
     `quant` is set where the caller hands over or receives codes; `spec` says what an input is fed, None for outputs.
+    `scripted` is the shape that preprocess scripts return for an input: of pictures that of the pixels.
     """
 
     name: str
@@ -47,6 +53,7 @@ class Port:
     quant: QuantParams | None = None
     spec: InputSpec | None = None
     entries: int = 0  # that its numbers pick from, of an input that does
+    scripted: tuple[int, ...] = ()
 
     def real(self, values: Array) -> Array:
         """What an array of this port stands for: codes become float32, anything else stays."""
@@ -71,10 +78,6 @@ class Batches:
         if self.mode == "n_buf":
             return "1" if self.sizes == (1,) else f"1 to {self.sizes[0]}"
         return " or ".join(map(str, self.sizes))
-
-
-class _Engine(Protocol):
-    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]: ...
 
 
 class Simulator:
@@ -135,13 +138,16 @@ class Simulator:
         ports = {
             name: _graph_port(graph, name, layouts[name], specs.get(name)) for name in layouts if name in graph.tensors
         }
-        entries = indexed_entries(graph)
-        self.inputs = tuple(replace(ports[name], entries=entries.get(name, 0)) for name in graph.inputs)
+        entries, scripted = indexed_entries(graph), _picture_shapes(graph)
+        self.inputs = tuple(
+            replace(port, entries=entries.get(port.name, 0), scripted=scripted.get(port.name, port.shape))
+            for port in (ports[name] for name in graph.inputs)
+        )
         self.outputs = tuple(ports[name] for name in graph.outputs)
 
     # -- running -------------------------------------------------------------------------------------------------------
     @cached_property
-    def _engine(self) -> _Engine:
+    def _engine(self) -> FloatEngine | FixedEngine | OfflineEngine:
         if self.image is not None:
             return OfflineEngine(self.image, threads=self.threads)
         assert self.graph is not None
@@ -180,53 +186,40 @@ class Simulator:
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
         """What this model reads for one sample: scripts are called with norm=True for float models only."""
         prepare = float_inputs if self.kind == "Float" else fixed_inputs
-        arrays = prepare(self.config, preprocessors, sample, {port.name: port for port in self.inputs})
+        returned = {port.name: replace(port, shape=port.scripted) for port in self.inputs}
+        arrays = prepare(self.config, preprocessors, sample, returned)
         return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
 
-    def simulate(
-        self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
-    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
-        """(sample, feeds, outputs) of every sample, in order.
+    def simulate(self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]) -> Iterator[Simulated]:
+        """(sample, feeds, outputs) of every sample, in order; see `map`."""
+        return self.map(preprocessors, samples, lambda *simulated: simulated)
 
-        Where the model takes several frames only, the last group is filled up with repetitions, whose results are
-        dropped. Fixed models run on several samples at a time, `threads` of them; only a few more are loaded ahead.
+    def map(
+        self,
+        preprocessors: Sequence[Preprocessor],
+        samples: Iterable[Sample],
+        finish: Callable[[Sample, Arrays, Arrays], Result],
+    ) -> Iterator[Result]:
+        """`finish(sample, feeds, outputs)` of every sample, in order; the last two map names to arrays.
+
+        Float and fixed models work on several samples at a time, each in a thread, in which `finish` is called too.
+        Only a few samples are loaded ahead. Where an offline model takes several frames only, the last group is filled
+        up with repetitions, whose results are dropped.
         """
-        if isinstance(self._engine, FixedEngine):
-            yield from self._map(self._engine, preprocessors, samples)
+        if isinstance(self._engine, OfflineEngine):
+            ahead = iter(samples)
+            while group := list(islice(ahead, self.batches.smallest)):
+                loaded = [(sample, self.feeds(preprocessors, sample)) for sample in group]
+                yield from (finish(*simulated) for simulated in self._run_group(loaded))
             return
-        group: list[tuple[Sample, dict[str, Array]]] = []
-        for sample in samples:
-            group.append((sample, self.feeds(preprocessors, sample)))
-            if len(group) == self.batches.smallest:
-                yield from self._run_group(group)
-                group = []
-        if group:
-            yield from self._run_group(group)
 
-    def _map(
-        self, engine: FixedEngine, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
-    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
-        running: deque[tuple[Sample, dict[str, Array]]] = deque()  # whose results have not come yet
-        faults: list[UserError] = []
+        def work(sample: Sample) -> Result:
+            feeds = self.feeds(preprocessors, sample)
+            return finish(sample, feeds, self.run(feeds))
 
-        def loaded() -> Iterator[dict[str, Array]]:
-            for sample in samples:
-                try:
-                    feeds = self.feeds(preprocessors, sample)
-                except UserError as error:  # raised behind the results of the samples before
-                    faults.append(error)
-                    return
-                running.append((sample, feeds))
-                yield {port.name: self.checked(port, feeds[port.name]) for port in self.inputs}
+        yield from map_threads(work, samples, self._engine.lanes())
 
-        for outputs in engine.map(loaded()):
-            yield (*running.popleft(), outputs)
-        if faults:
-            raise faults[0]
-
-    def _run_group(
-        self, group: list[tuple[Sample, dict[str, Array]]]
-    ) -> Iterator[tuple[Sample, dict[str, Array], dict[str, Array]]]:
+    def _run_group(self, group: list[tuple[Sample, Arrays]]) -> Iterator[Simulated]:
         size = self.batches.smallest
         if size == 1:
             (sample, feeds), *_ = group
@@ -259,8 +252,16 @@ def _image_spec(tensor: IoTensor) -> InputSpec:
 
 
 def _image_port(tensor: IoTensor, spec: InputSpec | None) -> Port:
-    quant = None if tensor.dtype.is_float else tensor.quant
-    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.layout or "NHWC", quant, spec)
+    codes = not tensor.dtype.is_float and not (spec is not None and spec.is_picture)
+    scripted = tensor.picture_shape or tensor.shape
+    layout = tensor.layout or "NHWC"
+    return Port(tensor.name, tensor.shape, tensor.dtype, layout, tensor.quant if codes else None, spec, 0, scripted)
+
+
+def _picture_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Of the pictures that a fixed graph is fed."""
+    told = graph.metadata.get("inputs") or ()
+    return {entry["name"]: tuple(entry["picture_shape"]) for entry in told if "picture_shape" in entry}
 
 
 def _graph_port(graph: Graph, name: str, layout: str, spec: InputSpec | None) -> Port:
@@ -277,7 +278,7 @@ def _as_fed(port: Port, values: Array, path: Path) -> Array:
         return quantise(values, port.quant, port.dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # NaN and what is too large are refused below
         fed = values.astype(port.dtype.numpy, copy=False)
-    if not np.array_equal(fed, values, equal_nan=True):
+    if fed is not values and not np.array_equal(fed, values, equal_nan=True):
         reason = f"expected values that {fed.dtype} holds, got {values.min():g}..{values.max():g} ({values.dtype})"
         raise UserError(reason, stage=STAGE, file=path, node=f"input '{port.name}'")
     if port.entries:

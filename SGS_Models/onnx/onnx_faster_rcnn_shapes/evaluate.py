@@ -15,7 +15,8 @@ import numpy as np
 import onnxruntime
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(1, str(HERE.parents[2] / "Scripts" / "examples" / "caffe_faster_rcnn"))
+SCRIPTS = HERE.parents[2] / "Scripts"
+sys.path[1:1] = [str(SCRIPTS), str(SCRIPTS / "examples" / "caffe_faster_rcnn")]
 
 import rpn  # noqa: E402
 import stages  # noqa: E402

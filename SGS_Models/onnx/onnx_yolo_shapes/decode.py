@@ -8,7 +8,8 @@ The model ends with its last convolutions, per pyramid level of stride s in (8, 
 
 The centre of the cell in row i, column j lies at pixel ((j + 0.5) * s, (i + 0.5) * s).
 
-Run ``python decode.py PICTURE RESULT.png`` to detect with the float model and draw the boxes (needs onnxruntime).
+``simulator.py -c Detection --decode decode.py`` calls `decode`; `detect` is the same for the maps of the ONNX model.
+Run ``python decode.py PICTURE RESULT.png`` to detect with the ONNX model and draw the boxes (needs onnxruntime).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ LEVELS = (("box_p3", "cls_p3"), ("box_p4", "cls_p4"), ("box_p5", "cls_p5"))
 """Output names per pyramid level, finest first."""
 INPUT_SIZE = 128
 DRAW_THRESHOLD = 0.4
+SCORE_THRESHOLD = 0.01
+"""Lowest score of a box that counts for the average precision."""
 
 
 class Detections(NamedTuple):
@@ -79,7 +82,7 @@ def suppress(corners: np.ndarray, scores: np.ndarray, iou_threshold: float) -> n
     return np.array(kept, dtype=np.int64)
 
 
-def decode(outputs: Mapping[str, np.ndarray], score_threshold: float = 0.25, iou_threshold: float = 0.5) -> Detections:
+def detect(outputs: Mapping[str, np.ndarray], score_threshold: float = 0.25, iou_threshold: float = 0.5) -> Detections:
     """Decode all head maps of one picture and suppress duplicates within each class.
 
     Args:
@@ -101,6 +104,20 @@ def decode(outputs: Mapping[str, np.ndarray], score_threshold: float = 0.25, iou
     return Detections(boxes.astype(np.float32), scores[kept].astype(np.float32), classes[kept].astype(np.int64))
 
 
+def decode(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Decode what the simulator gives for one picture, keeping all but hopeless boxes.
+
+    Args:
+        outputs: the six outputs by name, real numbers, each [1, H, W, 4] NHWC as in the converted models.
+
+    Returns:
+        Boxes (ymin, xmin, ymax, xmax) from 0 to 1 of the input [N, 4], class indices [N] and scores [N].
+    """
+    found = detect({name: values.transpose(0, 3, 1, 2) for name, values in outputs.items()}, SCORE_THRESHOLD)
+    low, sides = found.boxes[:, 1::-1], found.boxes[:, :1:-1]
+    return np.concatenate([low, low + sides], axis=1) / INPUT_SIZE, found.classes, found.scores
+
+
 def main(picture: str, result: str) -> None:
     """Detect shapes in ``picture`` with the float model and write it with boxes, enlarged, as ``result``."""
     import cv2
@@ -111,7 +128,7 @@ def main(picture: str, result: str) -> None:
     session = onnxruntime.InferenceSession(str(HERE / "onnx_yolo_shapes.onnx"), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     images = np.ascontiguousarray(image_preprocess(picture).transpose(0, 3, 1, 2))
-    found = decode(dict(zip(names, session.run(names, {"images": images}), strict=True)), DRAW_THRESHOLD)
+    found = detect(dict(zip(names, session.run(names, {"images": images}), strict=True)), DRAW_THRESHOLD)
     enlarged = 4
     canvas = cv2.cvtColor(image_preprocess(picture, norm=False)[0], cv2.COLOR_RGB2BGR)
     canvas = cv2.resize(canvas, None, fx=enlarged, fy=enlarged, interpolation=cv2.INTER_NEAREST)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from decode import Detections, decode, iou_matrix
+from decode import SCORE_THRESHOLD, Detections, detect, iou_matrix
 from onnx_yolo_shapes import image_preprocess
 
 HERE = Path(__file__).resolve().parent
@@ -99,7 +99,7 @@ def evaluate(model: Path, folder: Path, iou_threshold: float = 0.5) -> dict[str,
     for entry in content["images"]:
         images = np.ascontiguousarray(image_preprocess(folder / entry["file_name"]).transpose(0, 3, 1, 2))
         outputs = dict(zip(names, session.run(names, {"images": images}), strict=True))
-        found.append(decode(outputs, score_threshold=0.01))
+        found.append(detect(outputs, SCORE_THRESHOLD))
         mine = [item for item in content["annotations"] if item["image_id"] == entry["id"]]
         boxes = np.array([item["bbox"] for item in mine], dtype=np.float32)
         truth.append((boxes, np.array([item["category_id"] - 1 for item in mine])))

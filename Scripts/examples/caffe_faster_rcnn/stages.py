@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import rpn
 
+from calibrator_custom import utils
+
 Details = dict[str, Any]
 MEAN = np.array([102.9801, 115.9465, 122.7717], np.float32)
 """Of B, G and R: the mean of the first stage's input_config.ini, whose std_value is 1."""
@@ -38,11 +40,11 @@ def fill_inputImg2main(picture: np.ndarray, details: Details, norm: bool) -> tup
     """The first stage's input [1, H, W, 3] and how many of its pixels are one of the picture's.
 
     The picture keeps its proportions; what it leaves of the input, right or below, holds the mean. Float models read
-    pixels less the mean (norm), fixed and offline models the pixels.
+    pixels less the mean (norm), fixed and offline models the pixels in their `input_formats`.
     """
-    if details.get("input_formats", "BGR") != "BGR":
-        raise ValueError(f"input '{details['name']}': expected input_formats BGR, got {details['input_formats']}")
-    _, height, width, _ = details["shape"]
+    _, height, width, channels = details["shape"]
+    if channels == 1:  # YUV_NV12: rows of Y, then half as many of U and V
+        height = height * 2 // 3
     scale = min(height / picture.shape[0], width / picture.shape[1])
     if scale != 1:
         size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
@@ -50,7 +52,7 @@ def fill_inputImg2main(picture: np.ndarray, details: Details, norm: bool) -> tup
     filled = np.empty((1, height, width, 3), np.uint8)
     filled[:] = np.rint(MEAN)
     filled[0, : picture.shape[0], : picture.shape[1]] = picture
-    return (filled - MEAN if norm else filled), scale
+    return (filled - MEAN if norm else utils.convert_to_input_formats(filled, details)), scale
 
 
 def hand_over(values: np.ndarray, source: Details, target: Details) -> np.ndarray:

@@ -14,7 +14,7 @@ from sgs.cli.options import add_source_facts, start_log
 from sgs.cli.program import Parser, run
 from sgs.cli.script_checks import Once, Seen, look, measure, seen_text
 from sgs.config.draft import Draft
-from sgs.config.input_config import STAGE, InputConfig, parse_input_config, refuse_unsupported_formats
+from sgs.config.input_config import STAGE, InputConfig, parse_input_config
 from sgs.config.nearest import listing
 from sgs.data.files import atomic_output, check_output
 from sgs.data.images import Sample, resolve_samples
@@ -86,7 +86,6 @@ def _check(options: argparse.Namespace, stage: str) -> None:
     path = Path(options.input_config)
     config = load_config(path)
     if options.model is None:
-        refuse_unsupported_formats(config)
         print(f"{path}: no problem found in the file itself; -m MODEL compares it with a network\n")
         print(config_text(config, {}, {}))
         return

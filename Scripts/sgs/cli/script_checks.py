@@ -11,7 +11,7 @@ import cv2
 from sgs.cli.networks import Network
 from sgs.config.draft import Measured, Terminal, colons
 from sgs.config.input_config import InputConfig, InputSpec
-from sgs.data.feed import fixed_inputs, float_inputs
+from sgs.data.feed import float_inputs, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.measure import channel_order, measured_normalisation
 from sgs.data.preprocess import Preprocessor
@@ -88,9 +88,8 @@ def _look_at(
     config: InputConfig, spec: InputSpec, fed: Tensor, script: Once, file: Path
 ) -> tuple[Seen, list[UserError]]:
     """`look` for one input, whose pictures are looked at as the script returns them: in the training format."""
-    own = replace(spec, input_format=spec.training_format, width_alignment=1, height_alignment=1)
-    arguments = replace(config, inputs=(own,)), [script], (file,), {spec.name: fed}
-    faults = gathered(lambda: float_inputs(*arguments), lambda: fixed_inputs(*arguments))
+    arguments = replace(config, inputs=(spec,)), [script], (file,), {spec.name: fed}
+    faults = gathered(lambda: float_inputs(*arguments), lambda: plain_inputs(*arguments))
     if faults:
         return Seen(spec, script.results), faults
     measured = _measured(spec.layout, script, file, spec.training_format) if spec.is_picture else None

@@ -1,27 +1,35 @@
-"""simulator: run a float .sim, a fixed .sim or an .img on samples; a result file for each, top-1 with labels."""
+"""simulator: run a float .sim, a fixed .sim or an .img on samples; a result file for each, and accuracy with labels."""
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sgs.cli.options import add_category, add_common, add_later, add_samples, check_category, one_of, start_log
+from tqdm import tqdm
+
+from sgs.cli.options import add_category, add_common, add_samples, check_category, one_of, start_log
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import progress
+from sgs.cli.progress import counting, shown
+from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.config.chips import load_chip
-from sgs.data.files import STAGE, atomic_output, check_output
+from sgs.data.files import STAGE, check_output
 from sgs.data.images import Sample, resolve_samples
-from sgs.data.preprocess import Preprocessor, load_preprocessors
-from sgs.data.shards import map_shards, process_count
-from sgs.errors import UserError
-from sgs.numeric.quantise import Array
-from sgs.report.results import Labels, Ranked, classification_text, picture_names, ranked, result_name, unknown_text
+from sgs.data.pictures import check_pictures
+from sgs.data.preprocess import load_preprocessors
+from sgs.data.shards import Workers, loading_processes, map_shares, process_count, processors
+from sgs.errors import UserError, raise_all
+from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
+from sgs.report.coco import GroundTruth
+from sgs.report.detections import Decoder, check_contract, image_id
+from sgs.report.labels import NAMES_FILE, check_names, class_names, right_classes
+from sgs.report.results import picture_names
 from sgs.simulation import KINDS, Simulator
 
-Named = tuple[Sample, str]  # a sample and what its results are called
+TOLD = 20  # samples at most that get a line each
+BOX_SCORE = 0.3  # from which boxes are drawn, unless a threshold is given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,84 +44,172 @@ def _parser() -> Parser:
     add_category(parser, default="Unknown", purpose="what the results look like (default: Unknown, every value)")
     text = "Float, Fixed or Offline, to be sure; it is read from the file"
     parser.add_argument("-t", "--type", metavar="KIND", type=one_of(KINDS), help=text)
-    text = "classes of the pictures, for top-1: `<path> <index>` a line, or a csv that begins with the two"
-    parser.add_argument("-l", "--label", metavar="FILE", help=text)
+    text = (
+        "labels, for top-1 and top-5: `<path> <index>` a line, a csv that begins with the two, or a folder that has a "
+        "folder of pictures for each class; for -c Detection COCO's instances.json, for mean average precision"
+    )
+    parser.add_argument("-l", "--label", metavar="PATH", help=text)
     parser.add_argument(
         "--output", metavar="DIR", default=".", help="folder of the result files (default: the current one)"
     )
+    text = (
+        "also draw the boxes, or the best classes, on the pictures, into this folder; those with a score of THRESHOLD "
+        f"or more (default: boxes from {BOX_SCORE}, every class)"
+    )
+    parser.add_argument("--draw_result", metavar="DIR[,THRESHOLD]", type=_folder_and_threshold, help=text)
+    text = (
+        "Python file with decode(outputs) or decode(outputs, size), for -c Detection with a model that does not end in "
+        "a detection operator: real outputs by name to boxes [ymin, xmin, ymax, xmax] from 0 to 1, classes and scores"
+    )
+    parser.add_argument("--decode", metavar="PY", help=text)
+    text = f"names of the classes, one a line (default: those of the labels, or {NAMES_FILE} beside the model)"
+    parser.add_argument("--class_names", metavar="FILE", help=text)
     text = "also write what the model was fed, as raw bytes: rawdata_<model>_<picture>_<input>.bin"
     parser.add_argument("--dump_rawdata", action="store_true", help=text)
     add_common(parser, chip_required=False)
-    add_later(parser, "--draw_result")
     return parser
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a process needs to run its share of the samples and write their results."""
-
-    simulator: Simulator
-    preprocessors: tuple[Preprocessor, ...]
-    category: str
-    folder: Path
-    dump: bool
-
-    def run(self, samples: Sequence[Sample], names: Sequence[str]) -> Iterator[Ranked]:
-        """Writes the files of each sample; gives its best classes, none for other categories."""
-        results = self.simulator.simulate(self.preprocessors, samples)
-        for name, (_, feeds, outputs) in zip(names, results, strict=True):
-            real = {port.name: port.real(outputs[port.name]) for port in self.simulator.outputs}
-            best: Ranked = []
-            if self.category == "Classification":
-                best = ranked(next(iter(real.values())))
-                text = classification_text(name, best)
-            else:
-                text = unknown_text(real)
-            if self.dump:
-                self._dump(name, feeds)
-            with atomic_output(self.folder / result_name(self.category, self.simulator.path, name)) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            yield best
-
-    def _dump(self, name: str, feeds: dict[str, Array]) -> None:
-        for index, values in enumerate(feeds.values()):
-            with atomic_output(self.folder / f"rawdata_{self.simulator.path.name}_{name}_{index}.bin") as temporary:
-                temporary.write_bytes(values.tobytes())
-
-
-def _shard(job: _Job, named: Sequence[Named], threads: int) -> list[Ranked]:
-    """One process's share."""
-    job.simulator.threads = threads
-    return list(job.run([sample for sample, _ in named], [name for _, name in named]))
+def _folder_and_threshold(text: str) -> tuple[Path, float | None]:
+    """`DIR` or `DIR,0.5`; a folder that is there may have such a name."""
+    head, _, tail = text.rpartition(",")
+    if not head or Path(text).is_dir():
+        return Path(text), None
+    try:
+        threshold = float(tail)
+    except ValueError:
+        return Path(text), None
+    if not math.isfinite(threshold):
+        raise argparse.ArgumentTypeError(f"'{tail}' is not a threshold")
+    return Path(head), threshold
 
 
 def _body(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     start_log(options)
-    if options.category == "Detection":
-        reason = "-c Detection is not available in this version"
-        raise UserError(reason, stage="simulator.py", remedy="use -c Unknown, which writes every output value")
     simulator = Simulator(options.model)
     _check(simulator, options)
     samples = resolve_samples(options.image, len(simulator.inputs))
     preprocessors = tuple(load_preprocessors(options.preprocess, len(simulator.inputs)))
-    labels = None if options.label is None else Labels(options.label)
-    expected = [None if labels is None else labels.of(sample[0]) for sample in samples]
-    named = list(zip(samples, picture_names(samples), strict=True))
-    job = _Job(simulator, preprocessors, options.category, Path(options.output), options.dump_rawdata)
-    hits = 0
-    for done, (best, wanted) in enumerate(zip(_results(job, named, options), expected, strict=True), start=1):
-        hits += bool(best) and best[0][0] == wanted
-        running = "" if wanted is None else f"  top-1 {hits}/{done}"
-        if best:
-            print(f"{named[done - 1][1]}: " + ", ".join(f"{index} ({score:.6f})" for index, score in best) + running)
-    if labels is not None:
-        print(f"top-1: {hits} of {len(samples)}, {hits / len(samples):.2%}")
-    several = "s" if len(samples) > 1 else ""
-    print(f"{simulator.kind} model, results of {len(samples)} sample{several} in: {options.output}")
+    decoder = None if options.decode is None else Decoder(options.decode)
+    if options.category == "Detection" or options.draw_result is not None:
+        check_pictures(samples, "--draw_result" if options.draw_result is not None else "-c Detection")
+    labels = _labels(simulator, samples, options)
+    drawing = None if options.draw_result is None else _drawing(options, labels.names)
+    folder, category = Path(options.output), options.category
+    job = SampleJob(simulator, preprocessors, category, folder, options.dump_rawdata, decoder, drawing)
+    named = zip(samples, picture_names(samples), labels.images, strict=True)
+    tasks = [Task(sample, name, image) for sample, name, image in named]
+    with counting(len(samples), "simulate") as bar:
+        _run(job, tasks, labels, bar, asked=options.num_process)
+    if labels.judge is not None:
+        print("\n".join(labels.judge.figures()))
+    print(f"{simulator.kind} model, results of {_counted(len(samples))} in: {options.output}")
+    if drawing is not None:
+        print(f"drawn in: {drawing.folder}")
     return 0
 
 
+def _run(job: SampleJob, tasks: Sequence[Task], labels: _Labels, bar: tqdm, *, asked: int) -> None:
+    """Run the samples; a line for each where there are few, and the figure so far beside the bar."""
+    done = 0
+    try:
+        for task, found in zip(tasks, _results(job, tasks, asked), strict=True):
+            done += 1
+            if labels.judge is not None:
+                labels.judge.add(found)
+            if bar.update() and labels.judge is not None:
+                bar.set_postfix_str(labels.judge.running())
+            if found is not None and len(tasks) <= TOLD:
+                tqdm.write(f"{task.name}: {told(found, labels.names)}")
+    except UserError:
+        if done:
+            tqdm.write(f"results of the {_counted(done)} before the fault are in: {job.folder}")
+        raise
+
+
+def _results(job: SampleJob, tasks: Sequence[Task], asked: int) -> Iterator[Found]:
+    """What was found in every sample in order, as it is ready; by several processes where that pays."""
+    processes = _processes(job, tasks, asked)
+    if processes == 1:
+        yield from job.run(tasks)
+        return
+    with Workers(processes) as workers:
+        shared = replace(job, threads=max(1, processors() // processes))
+        for share in map_shares(workers, shared, tasks):
+            yield from share.found
+            if share.fault is not None:
+                raise share.fault
+
+
+def _processes(job: SampleJob, tasks: Sequence[Task], asked: int) -> int:
+    """Threads of one process share the pictures of float and fixed models, but load one at a time."""
+    if asked == 1 or len(tasks) == 1:
+        return 1
+    if job.simulator.kind == "Offline":
+        return process_count(asked, len(tasks))
+    return loading_processes(asked, lambda: job.simulator.feeds(job.preprocessors, tasks[0].sample), len(tasks))
+
+
+def _counted(samples: int) -> str:
+    return f"{samples} sample" + ("s" if samples > 1 else "")
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------
+@dataclass
+class _Labels:
+    """`images`: what results call the pictures; `names`: of the classes, empty where they are not known."""
+
+    images: Sequence[int | str]
+    names: tuple[str, ...]
+    judge: Judge | None = None
+
+
+def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.Namespace) -> _Labels:
+    """What -l and --class_names say. Raises UserError with everything that is wrong with them."""
+    path = None if options.label is None else Path(options.label)
+    images = [image_id(sample[0]) for sample in samples]
+    if options.category == "Detection":
+        truth = None if path is None else GroundTruth(path)
+        names = _names(options, 0, [] if truth is None else truth.names)
+        if truth is None:
+            return _Labels(images, names)
+        ids = truth.image_ids(samples)
+        return _Labels(ids, names, MeanPrecision(truth, samples, ids, watched=shown()))
+    classes = math.prod(simulator.outputs[0].shape)
+    names = _names(options, classes, [])
+    if path is None:
+        return _Labels(images, names)
+    return _Labels(images, names, TopFive(right_classes(path, samples, classes, names)))
+
+
+def _names(options: argparse.Namespace, classes: int, labelled: Sequence[str]) -> tuple[str, ...]:
+    """Names of the classes, `labelled` being those of the labels; `classes` is 0 where their number is not known."""
+    if options.class_names is not None:
+        path = Path(options.class_names)
+        names = class_names(path)
+        if classes or labelled:
+            check_names(names, classes or len(labelled), file=path)
+        return tuple(names)
+    beside = Path(options.model).parent / NAMES_FILE
+    if labelled or options.category == "Unknown" or not beside.is_file():
+        return tuple(labelled)
+    names = class_names(beside)
+    return tuple(names) if classes in (0, len(names)) else ()  # it may be of something else
+
+
+def _drawing(options: argparse.Namespace, names: tuple[str, ...]) -> Drawing:
+    """Where to draw; the folder is made if need be. Raises UserError."""
+    folder, threshold = options.draw_result
+    if not folder.is_dir():
+        check_output(folder)
+        folder.mkdir()
+    check_output(folder / "result.jpg")
+    lowest = BOX_SCORE if options.category == "Detection" else -math.inf
+    return Drawing(folder, names, lowest if threshold is None else threshold)
+
+
+# -- checks ------------------------------------------------------------------------------------------------------------
 def _check(simulator: Simulator, options: argparse.Namespace) -> None:
     """Raise UserError where options and model do not go together."""
     if options.type is not None and options.type != simulator.kind:
@@ -125,22 +221,23 @@ def _check(simulator: Simulator, options: argparse.Namespace) -> None:
         if simulator.image is not None and simulator.image.chip != chip.name:
             reason = f"was compiled for {simulator.image.chip}, not for {chip.name}"
             raise UserError(reason, stage="simulator.py", file=options.model, remedy="compile it again")
-    check_category(options.category, [port.name for port in simulator.outputs], file=options.model)
-    if options.label is not None and options.category != "Classification":
-        raise UserError(
-            "-l is for -c Classification", stage="simulator.py", remedy="leave it out, or add -c Classification"
-        )
+    raise_all(list(_contradictions(options)), stage="simulator.py")
+    if options.category != "Detection":
+        check_category(options.category, [port.name for port in simulator.outputs], file=options.model)
+    elif options.decode is None:
+        check_contract(simulator.outputs, file=options.model)
     if not Path(options.output).is_dir():
         raise UserError("is not a folder", stage=STAGE, file=options.output, remedy="create it first")
     check_output(Path(options.output) / "result.txt")
 
 
-def _results(job: _Job, named: list[Named], options: argparse.Namespace) -> Iterator[Ranked]:
-    """The best classes of every sample in order, as they are ready; by several processes where that pays."""
-    processes = process_count(options.num_process, len(named))
-    if processes == 1:
-        shown = progress([sample for sample, _ in named], "simulate")
-        yield from job.run(shown, [name for _, name in named])  # type: ignore[arg-type]
-        return
-    for shard in map_shards(partial(_shard, job), named, processes):
-        yield from shard
+def _contradictions(options: argparse.Namespace) -> Iterator[UserError]:
+    """Options that have no say beside the others."""
+    both = "-c Classification or -c Detection"
+    needed = {"-l": (options.label, both), "--draw_result": (options.draw_result, both)}
+    needed |= {"--class_names": (options.class_names, both), "--decode": (options.decode, "-c Detection")}
+    for name, (value, category) in needed.items():
+        if value is not None and options.category not in category:
+            yield UserError(
+                f"{name} is for {category}", stage="simulator.py", remedy=f"leave it out, or add {category}"
+            )

@@ -248,6 +248,7 @@ def _io(tensor: Tensor, number: int, name: str, said: Mapping[str, Any]) -> IoTe
         height_alignment=int(said.get("height_alignment") or 1),
         mean=tuple(float(value) for value in said.get("mean") or ()),
         std=tuple(float(value) for value in said.get("std") or ()),
+        picture_shape=tuple(int(extent) for extent in said.get("picture_shape") or ()),
     )
 
 

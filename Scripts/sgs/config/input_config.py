@@ -32,31 +32,33 @@ Shape = Sequence[int]
 class InputFormat:
     """A row of the table of input formats.
 
-    `trained_as`: the training formats that it can stand for. `alignment`: default of width and height. `executed`:
-    whether the toolchain runs it yet, or only reads it.
+    `trained_as`: the training formats that it can stand for. `channels`: of a picture of pixels, what its first
+    channels are, as indices into mean and std. `alignment`: default of width and height; `aligned`: which of them may
+    have another one.
     """
 
     trained_as: tuple[str, ...]
+    channels: tuple[int, ...] = ()
     alignment: tuple[int, int] = (1, 1)
-    executed: bool = True
+    aligned: tuple[bool, bool] = (False, False)
     layouts: tuple[str, ...] = ("NHWC", "NCHW")
 
 
-COLOUR, PICTURE = ("RGB", "BGR"), ("RGB", "BGR", "GRAY")
+COLOUR, PICTURE, NV12 = ("RGB", "BGR"), ("RGB", "BGR", "GRAY"), "YUV_NV12"
 INPUT_FORMATS: dict[str, InputFormat] = {
-    "RGB": InputFormat(COLOUR),
-    "BGR": InputFormat(COLOUR),
-    "RGBA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
-    "BGRA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
-    "YUV_NV12": InputFormat(PICTURE, alignment=(2, 2), executed=False),
-    "GRAY": InputFormat(("GRAY",)),
+    "RGB": InputFormat(COLOUR, (0, 1, 2)),
+    "BGR": InputFormat(COLOUR, (2, 1, 0)),
+    "RGBA": InputFormat(COLOUR, (0, 1, 2), aligned=(True, False), layouts=("NHWC",)),
+    "BGRA": InputFormat(COLOUR, (2, 1, 0), aligned=(True, False), layouts=("NHWC",)),
+    NV12: InputFormat(PICTURE, alignment=(2, 2), aligned=(True, True)),
+    "GRAY": InputFormat(("GRAY",), (0,), aligned=(True, True)),
     "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",)),
     "RAWDATA_S16_NHWC": InputFormat(("RAWDATA_S16_NHWC",)),
     "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",)),
     "RAWDATA_F32_NHWC": InputFormat(("RAWDATA_F32_NHWC",)),
 }
 # Training format → its channels in order, as indices into mean and std, which are always in the order R, G, B.
-CHANNELS: dict[str, tuple[int, ...]] = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "GRAY": (0,)}
+CHANNELS: dict[str, tuple[int, ...]] = {name: INPUT_FORMATS[name].channels for name in PICTURE}
 TRAINING_FORMATS = (*CHANNELS, *(name for name in INPUT_FORMATS if name.startswith("RAWDATA")))
 RAW_TYPES: dict[str, DType] = {  # what a raw format carries
     "RAWDATA_F32_NHWC": DType.FLOAT32,
@@ -120,6 +122,30 @@ class InputSpec:
     def in_order(self, values: Sequence[float], picture_format: str) -> tuple[float, ...]:
         """`mean` or `std` in the channel order of RGB, BGR or GRAY."""
         return tuple(values[index] for index in CHANNELS[picture_format])
+
+    def fed_shape(self, shape: Shape) -> tuple[int, ...]:
+        """The shape of what fixed and offline models are fed, for an input of `shape` in this input's layout.
+
+        Raises ValueError for a row of RGBA pixels that the alignment would end within a pixel.
+        """
+        if not any(INPUT_FORMATS[self.input_format].aligned):
+            return tuple(shape)
+        planar = self.layout == "NCHW"
+        frames, height, width = shape[0], *(shape[2:] if planar else shape[1:3])
+        rows, columns = _aligned(height, self.height_alignment), _aligned(width, self.width_alignment)
+        if self.input_format == NV12:
+            return frames, rows * 3 // 2, columns, 1
+        if self.input_format == "GRAY":
+            return (frames, 1, rows, columns) if planar else (frames, rows, columns, 1)
+        row = _aligned(4 * width, self.width_alignment)
+        if row % 4:
+            reason = f"rows of {width} pixels would have {row} bytes, which is no whole number of {self.input_format}"
+            raise ValueError(f"'{self.name}': {reason} pixels")
+        return frames, height, row // 4, 4
+
+
+def _aligned(extent: int, alignment: int) -> int:
+    return -(-extent // alignment) * alignment
 
 
 @dataclass(frozen=True)
@@ -529,21 +555,19 @@ class _Inputs:
     def alignments(self, axis: int) -> tuple[int, ...]:
         """Width (axis 0) or height (axis 1) alignment of each input; RAWDATA inputs, at the end, may be left out."""
         assert self.formats is not None
-        key = ("input_width_alignment", "input_height_alignment")[axis]
+        side = ("width", "height")[axis]
+        key = f"input_{side}_alignment"
         defaults = tuple(INPUT_FORMATS[fed].alignment[axis] for fed in self.formats)
         counts = [len(self.names), len(self.pictures)]
         given = self.parser.column(INPUT, key, counts, counted(len(self.names), "input")) or ()
         result = (*given, *defaults[len(given) :])
         for name, fed, value, default in zip(self.names, self.formats, result, defaults, strict=True):
             if value % default:
-                self.parser.problem(
-                    INPUT,
-                    key,
-                    f"'{name}': {fed} needs a multiple of {default}, not {value}",
-                    f"write {value + -value % default}",
-                )
-            if value > 1 and (fed.startswith("RAWDATA") or (axis == 1 and fed in ("RGBA", "BGRA"))):
-                self.parser.problem(INPUT, key, f"'{name}': {fed} has no such alignment", "write 1")
+                reason, remedy = f"needs a multiple of {default}, not {value}", f"write {value + -value % default}"
+                self.parser.problem(INPUT, key, f"'{name}': {fed} {reason}", remedy)
+            if value > 1 and not INPUT_FORMATS[fed].aligned[axis]:
+                reason = f"{fed} has no {side} alignment, it is fed in the {side} of the model's input"
+                self.parser.problem(INPUT, key, f"'{name}': {value}, but {reason}", "write 1")
         return result
 
 
@@ -574,26 +598,6 @@ def _conv(parser: _Parser) -> ConvSpec:
 
 
 # ---- checks against what the toolchain and the model can do ----------------------------------------------------------
-
-
-def refuse_unsupported_formats(config: InputConfig) -> None:
-    """Raise UserError for every picture format and alignment that the file format allows but the toolchain does not run
-    yet."""
-    inputs_run = listing(name for name, facts in INPUT_FORMATS.items() if facts.executed)
-    problems = []
-
-    def refuse(section: str, key: str, name: str, what: str, remedy: str) -> None:
-        reason = f"'{name}': {what} is not supported yet"
-        problems.append(UserError(reason, stage=STAGE, file=config.path, node=f"[{section}] {key}", remedy=remedy))
-
-    for spec in config.inputs:
-        if not INPUT_FORMATS[spec.input_format].executed:
-            refuse(INPUT, "input_formats", spec.name, spec.input_format, f"supported: {inputs_run}")
-            continue
-        for axis, value in (("width", spec.width_alignment), ("height", spec.height_alignment)):
-            if value > 1:
-                refuse(INPUT, f"input_{axis}_alignment", spec.name, f"alignment {value}", "supported: 1")
-    raise_all(problems, stage=STAGE, file=config.path)
 
 
 def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
@@ -662,7 +666,20 @@ def _input_problems(config: InputConfig, spec: InputSpec, shape: Shape) -> list[
         wanted = f"{spec.training_format} needs {counted(spec.channels, 'channel')}"
         reason = f"'{spec.name}': {wanted}, the model has {found} in {_dims(shape)} ({spec.layout})"
         return [mismatch(config, INPUT, formats, reason, {1: "write GRAY", 3: "write RGB or BGR"}.get(found, raw))]
+    if unaligned := _alignment_mismatch(spec, shape):
+        return [mismatch(config, INPUT, ["input_width_alignment"], unaligned, "write a multiple of 4")]
     return []
+
+
+def _alignment_mismatch(spec: InputSpec, shape: Shape) -> str | None:
+    """Why rows of such pictures cannot be aligned as the spec says; None where they can, or their width is unknown."""
+    if min(shape, default=1) < 1:
+        return None
+    try:
+        spec.fed_shape(shape)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _dims(shape: Shape) -> str:

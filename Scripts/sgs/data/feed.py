@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec, refuse_unsupported_formats
+from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec
+from sgs.data.board import to_board
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
@@ -75,55 +76,56 @@ def _as_float32(array: Array, script: Preprocessor, image: Path) -> Array:
 def fixed_inputs(
     config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
 ) -> dict[str, Array]:
-    """What fixed and offline models are fed: input name → array in the order of the ini (norm=False).
+    """What fixed and offline models are fed: input name → array in the order of the ini.
 
-    Pictures are uint8 in the channel order of `input_formats`; RAWDATA has the type that its format names. Scripts
-    return the layout that the ini asks for, with the channel order of the training format.
+    Pictures are the bytes of `input_formats` (see `board.to_board`), other inputs what `plain_inputs` gives; so are
+    the arguments and errors.
+    """
+    arrays = plain_inputs(config, preprocessors, sample, inputs)
+    return {
+        spec.name: to_board(spec, arrays[spec.name]) if spec.is_picture else arrays[spec.name] for spec in config.inputs
+    }
+
+
+def plain_inputs(
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
+) -> dict[str, Array]:
+    """What the scripts give without normalisation: input name → array in the order of the ini (norm=False).
+
+    Pictures are uint8 with the channels of the training format; RAWDATA has the type that its format names.
+    Scripts return the layout that the ini asks for.
 
     Raises:
-        UserError: a format not supported yet; what the script returns is not what the format needs.
+        UserError: what the script returns is not what the format needs.
     """
-    refuse_unsupported_formats(config)
     result: dict[str, Array] = {}
     for spec, script, image in zip(config.inputs, preprocessors, sample, strict=True):
-        result[spec.name] = _FIXED[spec.input_format](spec, script, image, inputs[spec.name].shape)
+        read = _picture if spec.is_picture else _raw
+        result[spec.name] = read(spec, script, image, inputs[spec.name].shape)
     return result
 
 
 def _picture(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
     """uint8; floats are taken where they hold exact integers 0..255."""
     array = script.check(script(image, False), shape, "fiu", image=image, norm=False, expected="uint8")
-    pixels = _exactly(array, np.dtype(np.uint8), script, image, "whole numbers 0..255 for pictures")
-    swapped = CHANNELS[spec.training_format] != CHANNELS[spec.input_format]
-    return np.ascontiguousarray(np.flip(pixels, spec.channel_axis)) if swapped else pixels
+    return _exactly(array, np.dtype(np.uint8), script, image, "whole numbers 0..255 for pictures")
 
 
-def _raw_float32(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
-    array = script.check(script(image, False), shape, "f", image=image, norm=False, expected="float32")
-    return np.asarray(array, np.float32, order="C")
-
-
-def _raw_integers(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
+def _raw(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
     dtype = RAW_TYPES[spec.input_format].numpy
+    if dtype.kind == "f":
+        array = script.check(script(image, False), shape, "f", image=image, norm=False, expected=dtype.name)
+        return np.asarray(array, dtype, order="C")
     array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected=dtype.name)
     return _exactly(array, dtype, script, image, f"values of {dtype.name} for {spec.input_format}")
-
-
-_FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
-    "RGB": _picture,
-    "BGR": _picture,
-    "GRAY": _picture,
-    "RAWDATA_F32_NHWC": _raw_float32,
-    "RAWDATA_S16_NHWC": _raw_integers,
-    "RAWDATA_U16_NHWC": _raw_integers,
-    "RAWDATA_U8_NHWC": _raw_integers,
-}
 
 
 def _exactly(
     array: Array, dtype: np.dtype[Any], script: Preprocessor, image: Path, needed: str, *, norm: bool = False
 ) -> Array:
     """The array as `dtype`, integer or bool, when that changes no value. Raises UserError."""
+    if array.dtype == dtype:
+        return np.asarray(array, order="C")
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     # Compared as int64 or float64: where the array's type is narrower, numpy would refuse the limits.
     wide = array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
@@ -141,15 +143,15 @@ def _exactly(
 # ---- does the ini say what the script does? --------------------------------------------------------------------------
 
 
-def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str | None:
+def normalisation_mismatch(spec: InputSpec, plain: Array, floats: Array) -> str | None:
     """How mean and std of the ini disagree with the script; None where they agree, and for RAWDATA.
 
-    (fixed - mean) / std must be `floats`. The difference is measured in grey levels, that is times std. Scripts may
+    (plain - mean) / std must be `floats`. The difference is measured in grey levels, that is times std. Scripts may
     resize in float for one and in uint8 for the other, which rounds (half a level) and clips (a few pixels, by more);
     so up to 1 level in the mean over a channel and 5.1 levels (2 % of the range) at the 99th percentile are let pass.
 
     Args:
-        fixed: uint8 as `fixed_inputs` gives it, rank 4 in the spec's layout, channels in the order of input_format.
+        plain: uint8 as `plain_inputs` gives it, rank 4 in the spec's layout.
         floats: the same picture as `float_inputs` gives it.
 
     Returns:
@@ -157,12 +159,10 @@ def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str 
     """
     if not spec.is_picture:
         return None
-    if fixed.shape != floats.shape:
-        return f"norm=False gives shape {list(fixed.shape)}, norm=True {list(floats.shape)}"
+    if plain.shape != floats.shape:
+        return f"norm=False gives shape {list(plain.shape)}, norm=True {list(floats.shape)}"
     order = CHANNELS[spec.training_format]
-    if order != CHANNELS[spec.input_format]:
-        fixed = np.flip(fixed, spec.channel_axis)
-    pixels = np.moveaxis(fixed, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
+    pixels = np.moveaxis(plain, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
     values = np.moveaxis(floats, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
     mean, std = (spec.in_order(numbers, spec.training_format) for numbers in (spec.mean, spec.std))
     faults = [

@@ -6,29 +6,21 @@ the channel order of the training format.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.machinery
-import importlib.util
 import inspect
 import os
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any, cast
 
 import numpy as np
 
 from sgs.config.nearest import did_you_mean
 from sgs.data.images import PICTURE_EXTENSIONS
+from sgs.data.user_script import UserScript, kind_of
 from sgs.errors import UserError
 from sgs.numeric.quantise import Array
 
 STAGE = "preprocess"
 FUNCTION = "image_preprocess"
-SIGNATURE = f"def {FUNCTION}(img_path, norm=True)"
 # Scripts that come with the toolchain and are called by name alone.
 METHOD_FOLDER = Path(__file__).resolve().parents[2] / "calibrator" / "preprocess_method"
 
@@ -60,33 +52,24 @@ def script_path(name: str) -> Path:
     raise UserError(reason, stage=STAGE, file=name or "-n", remedy=remedy)
 
 
-class Preprocessor:
-    """A loaded script. Pickles as its path, and is loaded again where it is unpickled.
+class Preprocessor(UserScript):
+    """A loaded preprocess script."""
 
-    The script's own folder can be imported from while the script is loaded and while it runs.
-    """
+    stage = STAGE
+    function = FUNCTION
+    signature = f"def {FUNCTION}(img_path, norm=True)"
+    arguments = "a path and norm="
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).absolute()
-        self._function = self._load()
-
-    def __reduce__(self) -> tuple[type[Preprocessor], tuple[Path]]:
-        return Preprocessor, (self.path,)
-
-    def __repr__(self) -> str:
-        return f"Preprocessor({str(self.path)!r})"
+    def bind(self, signature: inspect.Signature) -> None:
+        signature.bind("picture", norm=True)
 
     def __call__(self, image: str | Path, norm: bool) -> Array:
         """Run the script on a file; the result is C-contiguous, numeric and finite. Raises UserError."""
         if not os.access(image, os.R_OK):
             raise UserError("no such file, or no permission to read it", stage=STAGE, file=image)
-        with _importable(self.path.resolve().parent):
-            try:
-                result = self._function(str(image), norm=norm)
-            except (Exception, SystemExit) as error:
-                raise self._raised(error, f"{_call(image, norm)} raised", _unreadable(Path(image))) from error
+        result = self.call(_call(image, norm), str(image), remedy=lambda: _unreadable(Path(image)), norm=norm)
         if not isinstance(result, np.ndarray):
-            reason = f"{_call(image, norm)} returned {_kind(result)}, not a numpy.ndarray"
+            reason = f"{_call(image, norm)} returned {kind_of(result)}, not a numpy.ndarray"
             raise UserError(reason, stage=STAGE, file=self.path, remedy=_unreadable(Path(image)))
         if result.dtype.kind not in "fiub":
             raise self.wrong(image, norm, f"returned an array of {result.dtype}, not of numbers")
@@ -122,87 +105,9 @@ class Preprocessor:
         """An error about what the script returned: "image_preprocess('cat.png', norm=False) <what>"."""
         return UserError(f"{_call(image, norm)} {what}", stage=STAGE, file=self.path, remedy=remedy)
 
-    # -- loading ---------------------------------------------------------------------------------------------------
-    def _load(self) -> Callable[..., Any]:
-        module = self._execute()
-        function = getattr(module, FUNCTION, None)
-        if not callable(function):
-            defined = [name for name, value in vars(module).items() if inspect.isfunction(value)]
-            remedy = f"define {SIGNATURE}" + (f"; it defines {', '.join(defined)}" if defined else "")
-            raise UserError(f"has no function {FUNCTION}", stage=STAGE, file=self.path, remedy=remedy)
-        try:
-            inspect.signature(function).bind("picture", norm=True)
-        except TypeError as error:
-            reason = f"{FUNCTION} cannot be called with a path and norm=: {error}"
-            raise UserError(reason, stage=STAGE, file=self.path, remedy=f"define {SIGNATURE}") from error
-        return cast(Callable[..., Any], function)
-
-    def _execute(self) -> ModuleType:
-        """Run the script as a module of its own; modules that it imports from its folder stay its own as well."""
-        name = "sgs_preprocess_" + hashlib.sha256(os.fsencode(self.path)).hexdigest()[:16]
-        loader = _FreshLoader(name, str(self.path))
-        spec = importlib.util.spec_from_file_location(name, self.path, loader=loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        folder = self.path.resolve().parent
-        with _importable(folder):
-            before = set(sys.modules)
-            sys.modules[name] = module
-            try:
-                loader.exec_module(module)
-            except (Exception, SystemExit) as error:
-                sys.modules.pop(name, None)
-                raise self._raised(error, "cannot be loaded:", _install(error)) from error
-            finally:
-                _forget_neighbours(folder, set(sys.modules) - before - {name})
-        return module
-
-    def _raised(self, error: BaseException, prefix: str, remedy: str | None) -> UserError:
-        """The script's exception as an error that names the innermost line of the script."""
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(self.path)]
-        if isinstance(error, SyntaxError) and error.filename == str(self.path):
-            lines.append(error.lineno)
-        text = " ".join((str(error) if not isinstance(error, SyntaxError) else error.msg).split())
-        reason = f"{prefix} {type(error).__name__}" + (f": {text}" if text else "")
-        line = f"line {lines[-1]}" if lines else None
-        return UserError(reason, stage=STAGE, file=self.path, node=line, remedy=remedy)
-
-
-class _FreshLoader(importlib.machinery.SourceFileLoader):
-    """Compiles the script each time: no __pycache__ beside the user's file, and never a stale one."""
-
-    def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_data(self.path), self.path)
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    entry = str(folder)
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        if entry in sys.path:  # the script may have tidied up itself
-            sys.path.remove(entry)
-
-
-def _forget_neighbours(folder: Path, names: set[str]) -> None:
-    """Drop modules that came from the folder, so that two scripts may each have their own `letterbox.py`."""
-    for name in names:
-        module, top = sys.modules[name], folder / name.partition(".")[0]
-        file = getattr(module, "__file__", None)
-        places = [Path(file)] if file else [Path(place) for place in getattr(module, "__path__", ())]
-        if any(place == top.with_suffix(".py") or top in (place, *place.parents) for place in places):
-            del sys.modules[name]
-
 
 def _call(image: str | Path, norm: bool) -> str:
     return f"{FUNCTION}('{image}', norm={norm})"
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else type(value).__name__
 
 
 def _unreadable(image: Path) -> str | None:
@@ -212,11 +117,6 @@ def _unreadable(image: Path) -> str | None:
     import cv2  # only on the way to an error
 
     return None if cv2.haveImageReader(str(image)) else f"{image} is not a picture that can be decoded"
-
-
-def _install(error: BaseException) -> str | None:
-    missing = isinstance(error, ModuleNotFoundError) and error.name
-    return f"install the package that provides {missing}" if missing else None
 
 
 def _shape_remedy(got: tuple[int, ...], wanted: tuple[int, ...]) -> str | None:

@@ -14,6 +14,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WORTH_A_PROCESS = 64  # samples; starting a process costs about a second
+LOADING_WORTH_A_PROCESS = 4.0  # seconds of preprocessing
+SHARES = 16  # that a process gets its samples in
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sgs.data.shards import serve; serve({descriptor})"
 _WORK, _CALL = b"w", b"c"  # kinds of messages to a worker
 
@@ -59,22 +62,14 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: 
                 future.cancel()
 
 
-def map_shards(
-    work: Callable[[Sequence[Item], int], Result], items: Sequence[Item], processes: int, *, threads: int = 0
-) -> Iterator[Result]:
-    """Results of `work(shard, threads)` over contiguous shards of `items`, one per process, in order.
-
-    With one process the work is done here, with all `threads`; else every process uses one thread. Raises UserError
-    when a process is killed, which is what running out of memory looks like.
+def loading_processes(asked: int, load: Callable[[], object], samples: int) -> int:
+    """How many processes to use where threads spread the work over the processors anyway: at most what is asked and the
+    processors, and no more than loading is worth, which one thread of a process does. `load` loads one sample.
     """
-    if processes <= 1:
-        yield work(items, threads)
-        return
-    size = math.ceil(len(items) / processes)
-    shards = [items[start : start + size] for start in range(0, len(items), size)]
-    with Workers(len(shards)) as workers:
-        results = dict(workers.map(work, [(shard, 1) for shard in shards]))
-    yield from (results[index] for index in range(len(shards)))
+    start = time.perf_counter()
+    load()
+    seconds = (time.perf_counter() - start) * samples
+    return max(1, min(asked, processors(), math.ceil(seconds / LOADING_WORTH_A_PROCESS)))
 
 
 class Workers:
@@ -116,6 +111,19 @@ class Workers:
                 result = worker.receive()
                 idle[connection] = worker
                 yield index, result
+
+
+def map_shares(workers: Workers, work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Results of `work` on small contiguous shares of `items`, in order."""
+    size = max(1, math.ceil(len(items) / (len(workers) * SHARES)))
+    calls = [(items[start : start + size],) for start in range(0, len(items), size)]
+    early: dict[int, Result] = {}
+    given = 0
+    for index, result in workers.map(work, calls):
+        early[index] = result
+        while given in early:
+            yield early.pop(given)
+            given += 1
 
 
 class _Worker:

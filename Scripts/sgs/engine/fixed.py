@@ -13,13 +13,12 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from sgs.data.shards import processors
+from sgs.data.shards import map_threads, processors
 from sgs.engine.lowering import TO_NATIVE, SessionBuilder, first_shape, session_options, sparing
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
@@ -110,8 +109,8 @@ class _Lane:
 class FixedEngine:
     """Runs a fixed graph. `extra` names inner tensors to return beside the graph's outputs.
 
-    `threads`: how many pictures `map` runs at a time, and threads of a large session; 0 for all processors. `run` may
-    be called from several threads at a time: each call has a lane to itself.
+    `threads`: how many pictures `map` runs at a time, and threads of a large session; 0 for all processors. Several
+    threads may call `run`; each has buffers of its own meanwhile.
     """
 
     def __init__(self, graph: Graph, *, threads: int = 0, extra: Iterable[str] = ()) -> None:
@@ -130,7 +129,7 @@ class FixedEngine:
         # constants that are results are there from the start, as nothing writes them
         first = [*ends[0], *(key for key in ends[1] if graph[key[0]].is_constant)]
         self._places, self._slots = share_slots([first, *self._touched, ends[1]], sizes)
-        self._free = deque([self._lane()])  # lanes that no call is using
+        self._free = deque([self._lane()])  # lanes that no thread is using
 
     def _form(self, name: str, layout: Layout) -> tuple[tuple[int, ...], Any]:
         """(shape, type) of what holds a tensor between steps."""
@@ -267,32 +266,30 @@ class FixedEngine:
         self._makers.append(make)
 
     # -- running ---------------------------------------------------------------------------------------------------
+    def _run(self, lane: _Lane, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        for name in self.graph.inputs:
+            np.copyto(lane.buffers[(name, "native")], feeds[name], casting="no")
+        for step in lane.steps:
+            step()
+        return {name: lane.buffers[(name, "native")].copy() for name in self.results}
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run on arrays keyed by input name (codes, or float32 where the input is float); returns copies keyed by
         name.
         """
         try:
             lane = self._free.pop()
-        except IndexError:  # more calls at a time than ever before
+        except IndexError:  # all are in use by other threads
             lane = self._lane()
         try:
-            for name in self.graph.inputs:
-                np.copyto(lane.buffers[(name, "native")], feeds[name], casting="no")
-            for step in lane.steps:
-                step()
-            return {name: lane.buffers[(name, "native")].copy() for name in self.results}
+            return self._run(lane, feeds)
         finally:
             self._free.append(lane)
 
+    def lanes(self) -> int:
+        """How many pictures to run at a time: `threads`, or as many as have their buffers in LANE_BYTES."""
+        return max(1, min(self.threads, LANE_BYTES // max(1, sum(self._slots))))
+
     def map(self, samples: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
-        """Results for many samples, in order, `threads` of them at a time, or as many as have their buffers in
-        LANE_BYTES; at most twice as many are held in memory."""
-        lanes = max(1, min(self.threads, LANE_BYTES // max(1, sum(self._slots))))
-        with ThreadPoolExecutor(lanes) as pool:
-            pending: deque[Future[dict[str, Array]]] = deque()
-            for feeds in samples:
-                pending.append(pool.submit(self.run, feeds))
-                if len(pending) >= 2 * lanes:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
+        """Results for many samples, in order, `lanes()` of them at a time."""
+        return map_threads(self.run, samples, self.lanes())

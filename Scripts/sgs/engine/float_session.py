@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
+from sgs.data.shards import processors
 from sgs.engine.lowering import SessionBuilder, session_options, sparing
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
@@ -24,6 +25,7 @@ class FloatEngine:
         for node in graph.nodes:
             FLOAT[node.op](builder, node)
         options = sparing(session_options(threads), graph)
+        self._threads = threads or processors()
         self._session = builder.finish(dict.fromkeys(self.results, "native"), options)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -31,3 +33,7 @@ class FloatEngine:
         arrays = {f"in:{name}": np.asarray(feeds[name], order="C") for name in self.graph.inputs}
         values = self._session.run([f"out:{name}" for name in self.results], arrays)
         return dict(zip(self.results, values, strict=True))
+
+    def lanes(self) -> int:
+        """How many runs at a time are worth while: with several threads two, so that one may be prepared meanwhile."""
+        return min(2, self._threads)

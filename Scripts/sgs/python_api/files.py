@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from sgs.cli.names import DEFAULT_FLOAT, fixed_path, float_path, image_path
+from sgs.config.input_config import CHANNELS, InputSpec
+from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path
 from sgs.numeric.quantise import Array
@@ -71,6 +75,44 @@ def all_path(folder: AnyPath) -> list[str]:
         raise ValueError(f"all_path: expected a folder, got {str(path)!r}")
     with value_errors():
         return [str(file) for (file,) in resolve_samples(path, 1)]
+
+
+def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
+    """What `set_input` takes for what a preprocess script returns with norm=False.
+
+    Args:
+        img: of a picture: its pixels, uint8, channels as in training, in the layout of the detail, with or without the
+            axis of frames. Of RAWDATA, and for a float model: the data itself.
+        detail: an entry of `get_input_details()`.
+
+    Returns:
+        A contiguous array: for a picture the bytes of `input_formats`, aligned.
+
+    Raises:
+        ValueError: another shape or dtype than the detail asks for, with both.
+    """
+    name, wanted, shape = detail["name"], np.dtype(detail["dtype"]), tuple(int(v) for v in detail["shape"])
+    if not isinstance(img, np.ndarray) or img.dtype != wanted:
+        got = img.dtype if isinstance(img, np.ndarray) else type(img).__name__
+        raise ValueError(f"input '{name}': expected a numpy.ndarray of {wanted}, got {got}")
+    if img.ndim + 1 == len(shape) and shape[0] == 1:
+        img = img[np.newaxis]
+    if detail.get("training_input_formats") not in CHANNELS:
+        if img.shape != shape:
+            raise ValueError(f"input '{name}': expected shape {list(shape)}, got {list(img.shape)}")
+        return np.asarray(img, order="C")
+    spec = InputSpec(
+        name,
+        detail["training_input_formats"],
+        detail["input_formats"],
+        width_alignment=detail["input_width_alignment"],
+        height_alignment=detail["input_height_alignment"],
+        layout=detail["layouts"],
+    )
+    if img.ndim != 4 or img.shape[spec.channel_axis] != spec.channels or spec.fed_shape(img.shape) != shape:
+        expected = f"a {spec.training_format} picture [{spec.layout}] that makes {spec.input_format} of {list(shape)}"
+        raise ValueError(f"input '{name}': expected {expected}, got shape {list(img.shape)}")
+    return to_board(spec, img)
 
 
 _NAMES: dict[str, Callable[[Any, Any], Any]] = {

@@ -1,7 +1,8 @@
 """The front and back end of a fixed network: what it is fed and what it returns.
 
-Pictures enter as UINT8 and are normalised by NORMALISE_IMAGE; RAWDATA_F32 enters as binary32 through QUANTIZE
-("Float2Fix"); RAWDATA_S16 enters as the codes themselves, RAWDATA_U8 as codes that are the values. Outputs are INT16
+Pictures enter as the bytes of `input_formats`: NV12_TO_RGB makes pixels of YUV_NV12, NORMALISE_IMAGE makes codes of
+pixels, which leaves alpha and alignment behind. RAWDATA_F32 enters as binary32 through QUANTIZE ("Float2Fix");
+RAWDATA_S16 enters as the codes themselves, RAWDATA_U8 as codes that are the values. Outputs are INT16
 codes, or UINT8 ones of RAWDATA_U8, and leave with `dequantizations=TRUE` through DEQUANTIZE ("Fix2Float").
 Integers of the network's own, and truth values, enter and leave through CAST (docs/NUMERICS.md §6).
 """
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec, OutputSpec
+from sgs.config.input_config import CHANNELS, INPUT_FORMATS, NV12, RAW_TYPES, InputConfig, InputSpec, OutputSpec
 from sgs.ir import Graph, Node, Tensor, verify
 from sgs.numeric.quantise import Array, QuantParams, asymmetric_params, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.ops.image import normalisation_table
+from sgs.ops.nv12 import OP as NV12_TO_RGB
 from sgs.quant.ports import U8
 from sgs.quant.spans import integer_spans, reach, within
 
@@ -63,6 +65,7 @@ def _attach_input(graph: Graph, spec: InputSpec, front: list[Node]) -> dict[str,
         "height_alignment": spec.height_alignment,
     }
     if spec.is_picture:
+        facts["picture_shape"] = list(codes.shape)
         _picture_input(graph, _renamed(graph, spec.name, "normalised"), spec, front)
         return facts
     fed = Tensor(spec.name, codes.shape, RAW_TYPES[spec.input_format])
@@ -96,12 +99,49 @@ def _converted_input(graph: Graph, fed: Tensor, op: str, attrs: dict[str, Any], 
 
 def _picture_input(graph: Graph, inner: Tensor, spec: InputSpec, front: list[Node]) -> None:
     assert inner.quant is not None
-    trained, fed = CHANNELS[spec.training_format], CHANNELS[spec.input_format]
-    mean, std = spec.in_order(spec.mean, spec.training_format), spec.in_order(spec.std, spec.training_format)
-    table = graph.add_constant(f"{spec.name}/table", normalisation_table(mean, std, inner.quant, inner.dtype))
-    graph.tensors[spec.name] = Tensor(spec.name, inner.shape, DType.UINT8)
-    attrs = {"order": tuple(fed.index(colour) for colour in trained), "axis": spec.channel_axis}
-    front.append(Node("NORMALISE_IMAGE", [spec.name, table.name], [inner.name], attrs, spec.name))
+    trained, axis = CHANNELS[spec.training_format], spec.channel_axis
+    mean, std = (spec.in_order(values, spec.training_format) for values in (spec.mean, spec.std))
+    table = normalisation_table(mean, std, inner.quant, inner.dtype)
+    size = tuple(extent for place, extent in enumerate(inner.shape) if place not in (0, axis))
+    fed = Tensor(spec.name, spec.fed_shape(inner.shape), DType.UINT8)
+    graph.tensors[spec.name] = fed
+    if spec.input_format == NV12:
+        pixels = _of_nv12(graph, fed, spec, size, front)
+        order = tuple(range(len(trained)))
+    else:
+        pixels, channels = fed, INPUT_FORMATS[spec.input_format].channels
+        order = tuple(channels.index(colour) for colour in trained)
+    operands: list[str | None] = [pixels.name, graph.add_constant(f"{spec.name}/table", table).name]
+    attrs = {"order": order, "axis": axis, "size": size}
+    front.append(Node("NORMALISE_IMAGE", operands, [inner.name], attrs, spec.name))
+
+
+def _of_nv12(graph: Graph, fed: Tensor, spec: InputSpec, size: tuple[int, ...], front: list[Node]) -> Tensor:
+    """Pixels in the order of the training format and the layout of the spec, those of grey with what else the bytes
+    hold behind them."""
+    frames, rows, columns, _ = fed.shape
+
+    def made(op: str, inputs: list[str | None], suffixes: Sequence[str], *shapes: Sequence[int], **attrs: Any) -> Node:
+        names = [
+            graph.add_tensor(f"{spec.name}/{suffix}", shape, DType.UINT8).name
+            for suffix, shape in zip(suffixes, shapes, strict=True)
+        ]
+        front.append(Node(op, inputs, names, attrs, spec.name))
+        return front[-1]
+
+    if spec.training_format == "GRAY":
+        if spec.layout == "NHWC":
+            return fed
+        shape = frames, 1, rows, columns
+        return graph[made("RESHAPE", [fed.name], ["plane"], shape, shape=shape).outputs[0]]
+    high = rows * 2 // 3
+    shapes = [(frames, extent, columns, 1) for extent in (high, rows - high)]
+    planes = made("SPLIT_V", [fed.name], ["luma", "chroma"], *shapes, axis=1, sizes=(high, rows - high))
+    order = CHANNELS[spec.training_format]
+    picture = made(NV12_TO_RGB, [*planes.outputs], ["pixels"], (frames, *size, 3), size=size, order=order)
+    if spec.layout == "NCHW":
+        picture = made("TRANSPOSE", [*picture.outputs], ["planes"], (frames, 3, *size), perm=(0, 3, 1, 2))
+    return graph[picture.outputs[0]]
 
 
 def _attach_output(graph: Graph, spec: OutputSpec, bytes_out: QuantParams | None) -> dict[str, Any]:

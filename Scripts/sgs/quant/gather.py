@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -13,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from sgs.config.input_config import InputConfig
+from sgs.data import shards
 from sgs.data.feed import Fed, check_indices, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
@@ -33,7 +32,6 @@ from sgs.quant.statistics_file import Checkpoint
 
 _log = logging.getLogger(__name__)
 Wrap = Callable[[Iterable[Sample], str], Iterable[Sample]]
-LOADING_WORTH_A_PROCESS = 4.0  # seconds of preprocessing; starting a process costs about one
 CHUNKS = 16  # that a process gets its samples in
 
 
@@ -90,16 +88,8 @@ class RecordedFeeds:
 
 
 def loading_processes(asked: int, feeds: Feeds, samples: Sequence[Sample]) -> int:
-    """How many processes to use: at most what is asked and the processors, and no more than loading is worth.
-
-    Threads spread inference over the processors anyway. What they cannot share is the preprocess script, which runs in
-    one thread of every process.
-    """
-    start = time.perf_counter()
-    for _ in feeds.load(samples[:1]):
-        pass
-    seconds = (time.perf_counter() - start) * len(samples)
-    return max(1, min(asked, processors(), math.ceil(seconds / LOADING_WORTH_A_PROCESS)))
+    """How many processes to use, in which the preprocess script runs in one thread each."""
+    return shards.loading_processes(asked, lambda: list(feeds.load(samples[:1])), len(samples))
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,9 @@ class Calibration:
 
     `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `ports`: storage of inputs and outputs; `on_step` hears of every step as it ends. `steps` tells what
-    each step of the last `run` gained, `sensitivities` what the last promotion measured.
+    `ports`: storage of inputs and outputs; `pixels`: ranges of pictures that are no matter of choice; `on_step`
+    hears of every step as it ends. `steps` tells what each step of the last `run` gained, `sensitivities` what the last
+    promotion measured.
     """
 
     float_graph: Graph
@@ -101,6 +102,7 @@ class Calibration:
     threshold: float = 0.002
     max_int16_macs: float = 0.25
     ports: Ports = NO_PORTS
+    pixels: Mapping[str, TensorRange] = field(default_factory=dict)
     threads: int = 0
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
@@ -163,7 +165,7 @@ class Calibration:
         for name in plan.scales:
             low, high = self.statistics.tensors[name].span
             seen[name] = ranges.widened(seen[name], HEADROOM, max(-low, high))
-        known = known_ranges(network.prepared)
+        known = {**known_ranges(network.prepared), **self.pixels}
         narrow = {name: chosen for name, chosen in seen.items() if name not in known}
         wide = {name: known.get(name) or ranges.widened(chosen, WIDE_HEADROOM) for name, chosen in seen.items()}
         return replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1")
@@ -199,7 +201,7 @@ class Calibration:
         fitted, kept = (scaled(extrema, plan.scales).tensors for extrema in self._kept_extrema)
 
         def shrunk(name: str, chosen: TensorRange) -> TensorRange:
-            if chosen.method == "known" or name not in kept:
+            if chosen.method == ranges.KNOWN or name not in kept:
                 return chosen
             low, high = map(_end, (chosen.low, chosen.high), kept[name].span, fitted[name].span)
             return TensorRange(low, high, chosen.method)
@@ -301,7 +303,7 @@ class Calibration:
         return {
             name: ranges.candidates(known[name])
             for name in searched_tensors(network.prepared)
-            if name in operands and known[name].counts is not None
+            if name in operands and known[name].counts is not None and name not in self.pixels
         }
 
     def follow_ranges(self, plan: QuantPlan) -> QuantPlan:
@@ -470,7 +472,7 @@ def known_ranges(prepared: Graph) -> dict[str, TensorRange]:
     for node in prepared.nodes:
         if node.op in RANGE:
             low, high = RANGE[node.op]
-            known[node.outputs[0]] = TensorRange(low, high, "known")
+            known[node.outputs[0]] = TensorRange(low, high, ranges.KNOWN)
     return known
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from itertools import compress
 
-from sgs.config.input_config import RAW_TYPES, InputConfig, InputSpec, OutputSpec
+from sgs.config.input_config import NV12, RAW_TYPES, InputConfig, InputSpec, OutputSpec
 from sgs.numeric.types import DType
 from sgs.report.columns import aligned
 
@@ -43,7 +43,9 @@ def config_text(
 
 def _input_row(spec: InputSpec, shape: Shape | None) -> tuple[str, ...]:
     trained = "" if spec.training_format == spec.input_format else f"trained on {spec.training_format}"
-    return spec.name, spec.fed_type.name.lower(), *_place(shape, spec.layout), spec.input_format, trained
+    fed = shape if shape is None or min(shape, default=0) < 1 else spec.fed_shape(shape)
+    place = _place(fed, "" if spec.input_format == NV12 else spec.layout)
+    return spec.name, spec.fed_type.name.lower(), *place, spec.input_format, trained
 
 
 def _output_row(spec: OutputSpec, shape: Shape | None, integer: bool) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The simulator's result files, one a sample, and top-1 accuracy against a list of labels.
+"""The simulator's result files, one a sample.
 
 Names: `<category>_<model file>_<picture file>.txt`, the category in lower case. Contents are read by other people's
 scripts: the lines below are a contract.
@@ -15,13 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from sgs.data.images import Sample
-from sgs.errors import UserError, raise_all
 from sgs.numeric.quantise import Array
 
-STAGE = "labels"
 BEST = 5  # classes in a classification result
 PER_LINE = 16  # values in a line of an unknown result
-_HEADER_WORDS = ("file", "path", "image", "picture", "name")
 
 Ranked = list[tuple[int, float]]
 
@@ -83,54 +80,3 @@ def picture_names(samples: Sequence[Sample]) -> list[str]:
 def _numbered(stem: str) -> Iterator[str]:
     yield stem
     yield from (f"{stem}_{number}" for number in count(2))
-
-
-# -- labels ------------------------------------------------------------------------------------------------------------
-class Labels:
-    """Classes of pictures, from a text file with `<path> <index>` or `<path>,<index>[,...]` a line, header or not.
-
-    Raises UserError for a file that cannot be read or holds no labels.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._by_path: dict[str, int] = {}
-        self._by_name: dict[str, set[int]] = {}
-        problems = []
-        for number, line in enumerate(self._lines(), start=1):
-            words = line.split(",") if "," in line else line.rsplit(maxsplit=1)
-            if not line.strip() or line.startswith("#") or (number == 1 and words[0].strip().lower() in _HEADER_WORDS):
-                continue
-            if len(words) < 2 or not words[1].strip().isdecimal():
-                problems.append(
-                    UserError("is not a path and a class index", stage=STAGE, file=path, node=f"line {number}")
-                )
-                continue
-            self._add(words[0].strip(), int(words[1]))
-        raise_all(problems[:5], stage=STAGE, file=path)
-        if not self._by_path:
-            raise UserError("holds no labels", stage=STAGE, file=path, remedy="write `<path> <class index>` a line")
-
-    def _lines(self) -> list[str]:
-        try:
-            return self.path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise UserError(f"cannot be read: {error.strerror or error}", stage=STAGE, file=self.path) from error
-        except UnicodeDecodeError as error:
-            raise UserError("is not text in UTF-8", stage=STAGE, file=self.path) from error
-
-    def _add(self, picture: str, index: int) -> None:
-        for base in (Path(), self.path.parent):
-            self._by_path[os.path.realpath(base / picture)] = index
-        self._by_name.setdefault(Path(picture).name, set()).add(index)
-
-    def of(self, picture: Path) -> int:
-        """The class of a picture: by its path, else by its file name where that is unique. Raises UserError."""
-        found = self._by_path.get(os.path.realpath(picture))
-        if found is not None:
-            return found
-        named = self._by_name.get(picture.name, set())
-        if len(named) != 1:
-            reason = f"has {'no label' if not named else 'several labels'} for '{picture}'"
-            raise UserError(reason, stage=STAGE, file=self.path)
-        return next(iter(named))
