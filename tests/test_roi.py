@@ -27,6 +27,7 @@ from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed
 from sgs.quant.levels import Calibration
+from sgs.quant.ports import Ports
 from sgs.quant.statistics import measure_extrema
 from test_compile import check_frames, through_file
 
@@ -270,7 +271,7 @@ def test_a_second_stage(op: str, wide: tuple[str, ...], types: tuple[DType, DTyp
         truth.append(dict(zip(graph.outputs, source.run(graph.outputs, sample), strict=True)))
         assert all(np.allclose(real.run(feed)[name], value, atol=1e-5) for name, value in truth[-1].items())
     work = Calibration(graph, measure_extrema(graph, feeds[:8], threads=1), feeds[:8], ConvSpec(), threads=1)
-    core = build_fixed(work.prepared, work.run("L2"), frozenset(wide))
+    core = build_fixed(work.prepared, work.run("L2"), Ports(codes=frozenset(wide)))
     (pool,) = [node for node in core.nodes if node.op == op]
     assert (core[pool.inputs[0] or ""].dtype, core[pool.outputs[0]].dtype) == types
     assert core[pool.inputs[1] or ""].dtype is DType.INT16
