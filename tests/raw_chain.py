@@ -20,7 +20,7 @@ from sgs.img import write_image
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, compile_fixed, convert_onnx
-from sgs.python_api import ModelRunner
+from sgs.python_api.models import ModelRunner
 from sgs.quant.plan import QuantPlan
 from sgs.sim import read_sim, write_sim
 

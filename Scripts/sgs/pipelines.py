@@ -42,7 +42,7 @@ from sgs.quant.edit import build_fixed, byte_params
 from sgs.quant.equalise import channel_scales
 from sgs.quant.export import SCALES_KEY
 from sgs.quant.finite import first_not_finite
-from sgs.quant.gather import FloatFeeds, Wrap, gather, loading_processes, plain
+from sgs.quant.gather import Feeds, FloatFeeds, Wrap, gather, loading_processes, plain
 from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
 from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, forced_bits, searched_tensors
 from sgs.quant.observe import NotFinite
@@ -310,20 +310,58 @@ def calibrate(
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Calibrated:
-    """Float graph → fixed graph by calibration on `samples`, with `statistics` that are known already (see
-    `read_statistics`) or those of the samples; `checkpoint` keeps these while they are gathered.
+    """Float graph → fixed graph by calibration on `samples`, which the scripts make arrays of. The rest as in
+    `calibrate_on`.
 
     Raises UserError for inputs that do not fit together.
     """
-    float_graph = unrounded(float_graph)
-    check_operators(float_graph)
-    check_names(float_graph, config)
-    check_ports(float_graph, config)
+    float_graph = calibratable(float_graph, config)
     if not samples:
         raise UserError("there are no calibration samples", stage="calibrate")
     inputs = {name: float_graph[name] for name in float_graph.inputs}
     check_normalisation(config, preprocessors, samples[0], inputs)
     feeds = FloatFeeds(config, tuple(preprocessors), inputs, indexed_entries(float_graph))
+    return calibrate_on(
+        float_graph,
+        config,
+        feeds,
+        samples,
+        options,
+        statistics=statistics,
+        checkpoint=checkpoint,
+        wrap=wrap,
+        on_step=on_step,
+    )
+
+
+def calibratable(float_graph: Graph, config: InputConfig) -> Graph:
+    """The float graph as calibration takes it. Raises UserError where it cannot become fixed, or does not go with the
+    ini."""
+    graph = unrounded(float_graph)
+    check_operators(graph)
+    check_names(graph, config)
+    check_ports(graph, config)
+    return graph
+
+
+def calibrate_on(
+    float_graph: Graph,
+    config: InputConfig,
+    feeds: Feeds,
+    samples: Sequence[Sample],
+    options: CalibrationOptions,
+    *,
+    statistics: Statistics | None = None,
+    checkpoint: Checkpoint | None = None,
+    wrap: Wrap = plain,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Calibrated:
+    """Float graph, as `calibratable` gives it, → fixed graph by calibration on what `feeds` loads for `samples`, with
+    `statistics` that are known already (see `read_statistics`) or those of the samples; `checkpoint` keeps these while
+    they are gathered.
+
+    Raises UserError for inputs that do not fit together.
+    """
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)
@@ -367,7 +405,7 @@ def calibrate(
 
 def statistics_of(
     graph: Graph,
-    feeds: FloatFeeds,
+    feeds: Feeds,
     samples: Sequence[Sample],
     level: str,
     options: CalibrationOptions,
@@ -396,14 +434,14 @@ def statistics_of(
         raise located(error, graph, feeds, samples) from error
 
 
-def located(error: NotFinite, graph: Graph, feeds: FloatFeeds, samples: Sequence[Sample]) -> UserError:
+def located(error: NotFinite, graph: Graph, feeds: Feeds, samples: Sequence[Sample]) -> UserError:
     """The error with the sample and the node where values stop being finite."""
     found = first_not_finite(graph, feeds.load(samples))
     if found is None:  # of no single operator: a sum over many values was infinite
         return error
     index, tensor, node = found
     reason = f"the float network gives {NOT_FINITE}, first in tensor '{tensor}'"
-    file = ", ".join(map(str, samples[index]))
+    file = feeds.told(samples[index])
     return UserError(reason, stage="calibrate", file=file, node=node.label, remedy=error.remedy)
 
 
@@ -468,10 +506,7 @@ def apply_plan(
 
     Raises UserError for a plan (read from `file`) or an ini that does not fit the network.
     """
-    float_graph = unrounded(float_graph)
-    check_operators(float_graph)
-    check_names(float_graph, config)
-    check_ports(float_graph, config)
+    float_graph = calibratable(float_graph, config)
     prepared = network_of(plan, float_graph, file=file)
     if METADATA_KEY in float_graph.metadata:
         _log.warning("quantisation parameters in the float .sim have no say beside a plan")

@@ -95,6 +95,7 @@ class Simulator:
         self.path = Path(path)
         self.threads = threads
         self.graph: Graph | None = None  # of a .sim
+        self.stage = ""  # that a .sim says
         self.image: Image | None = None  # of an .img
         self.batches = Batches()
         if is_image(self.path):
@@ -120,7 +121,7 @@ class Simulator:
     def _open_sim(self) -> None:
         sim = read_sim(self.path)
         graph = expect_stage(sim, tuple(_KIND_OF_STAGE), "the simulator")
-        self.kind = _KIND_OF_STAGE[sim.stage]
+        self.stage, self.kind = sim.stage, _KIND_OF_STAGE[sim.stage]
         self.graph = graph
         text = graph.metadata.get("config")
         if not isinstance(text, str):
