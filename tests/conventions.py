@@ -26,8 +26,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config", "frontends", "sim", "img", "passes", "engine", "data"}),
     frozenset({"quant", "retrain", "compile", "report"}),
     frozenset({"pipelines", "simulation"}),
-    frozenset({"python_api"}),
     frozenset({"cli"}),
+    frozenset({"python_api"}),
 )
 RANK = {layer: rank for rank, group in enumerate(LAYERS) for layer in group}
 

@@ -21,6 +21,7 @@ TEST = ROOT / "SGS_Models/resource/digits/test"
 LABELS = TEST / "labels.csv"
 
 PICTURES = {  # every shipped model → its pictures under SGS_Models/resource
+    "onnx_faster_rcnn_shapes": "shapes",
     NAME: "digits",
     "onnx_mobilenet_v3_digits": "faint_digits",
     "onnx_repvgg_digits": "faint_digits",

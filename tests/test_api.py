@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import calibrator_custom
-import sgs.python_api
+import sgs.python_api.chip
 from conventions import ROOT
 from sgs.data.preprocess import Preprocessor
 from sgs.numeric.quantise import Array
+from sgs.python_api.models import ModelRunner
 from shipped import CHIP, SCRIPT, TEST, converted
 
 FLOAT_KEYS = ["index", "shape", "name", "dtype"]
@@ -27,12 +28,12 @@ BATCH_KEYS = ["batch", "batch_mode"]
 @pytest.fixture(autouse=True)
 def no_chip(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a fresh process."""
-    monkeypatch.setattr(sgs.python_api, "_SELECTED", [])
+    monkeypatch.setattr(sgs.python_api.chip, "_SELECTED", [])
 
 
-def opened(kind: str) -> sgs.python_api.ModelRunner:
+def opened(kind: str) -> ModelRunner:
     name = {"float": "digits_float.sim", "fixed": "digits_fixed.sim", "offline": "digits.img"}[kind]
-    runner: sgs.python_api.ModelRunner = getattr(calibrator_custom, f"{kind}_simulator")(str(converted() / name))
+    runner: ModelRunner = getattr(calibrator_custom, f"{kind}_simulator")(str(converted() / name))
     return runner
 
 
@@ -121,7 +122,7 @@ def test_planned_types_are_what_calibration_gives() -> None:
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
-MISUSES: list[tuple[str, Callable[[sgs.python_api.ModelRunner], object], str]] = [
+MISUSES: list[tuple[str, Callable[[ModelRunner], object], str]] = [
     (
         "shape",
         lambda m: m.set_input(0, np.zeros((1, 3, 64, 64), np.uint8)),
@@ -139,7 +140,7 @@ MISUSES: list[tuple[str, Callable[[sgs.python_api.ModelRunner], object], str]] =
 
 @pytest.mark.parametrize(("misuse", "message"), [row[1:] for row in MISUSES], ids=[row[0] for row in MISUSES])
 @pytest.mark.parametrize("kind", ["fixed", "offline"])
-def test_misuse(kind: str, misuse: Callable[[sgs.python_api.ModelRunner], object], message: str) -> None:
+def test_misuse(kind: str, misuse: Callable[[ModelRunner], object], message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("()", r"\(\)")):
         misuse(opened(kind))
 

@@ -313,7 +313,9 @@ CASES = [
     ),
     case("unknown format", C, lambda: convert(input_config=ini("formats=RGB;\nq", "formats=RBG;\nq")), "RBG", "RGB"),
     case(
-        "format of later", C, lambda: convert(input_config=ini("formats=RGB;\nq", "formats=YUV_NV12;\nq")), "YUV_NV12"
+        "alignment within a pixel pair",
+        *(C, lambda: convert(input_config=ini("formats=RGB;\nq", "formats=YUV_NV12;\ninput_width_alignment=15;\nq"))),
+        "YUV_NV12 needs a multiple of 2",
     ),
     case("input not in model", C, lambda: convert(input_config=ini("images", "image")), "'image'", "images"),
     case("output not in model", C, lambda: convert(input_config=ini("logits", "prob")), "'prob'", "logits"),

@@ -20,6 +20,7 @@ from sgs.pipelines import CalibrationOptions, warn_of_promotion
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.levels import LEVELS, Calibration, searched_tensors
 from sgs.quant.plan import TensorRange
+from sgs.quant.ports import Ports
 from sgs.quant.prepare import prepare
 from sgs.quant.statistics import measure_extrema, measure_histograms
 
@@ -169,7 +170,7 @@ def test_an_input_fed_as_codes_is_int16_whoever_reads_it() -> None:
     y = build("CONV_2D", build.input("x", (1, 5, 6, 3)), weight, np.zeros(4, np.float32), **window_node(), output="y")
     graph = build.output(y)
     assert calibration(graph).fixed(calibration(graph).initial_plan())["x"].dtype is DType.UINT8
-    wide = calibration(graph, wide=frozenset({"x"}))
+    wide = calibration(graph, ports=Ports(frozenset({"x"})))
     assert wide.fixed(wide.initial_plan())["x"].dtype is DType.INT16
 
 

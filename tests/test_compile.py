@@ -809,7 +809,7 @@ def short_table() -> Graph:
 def picture_of_codes() -> Graph:
     f = Fixed()
     table = f.build.constant("t", np.zeros((256, 3), np.int16))
-    return f.done(f("NORMALISE_IMAGE", f.input("x", (1, 4, 5, 3)), table, order=(2, 1, 0), axis=3))
+    return f.done(f("NORMALISE_IMAGE", f.input("x", (1, 4, 5, 3)), table, order=(2, 1, 0), axis=3, size=(4, 5)))
 
 
 REFUSED: dict[str, tuple[Callable[[], Graph], dict[str, Any], list[str]]] = {

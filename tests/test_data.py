@@ -17,7 +17,7 @@ import pytest
 
 from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, read_input_config
 from sgs.data import preprocess
-from sgs.data.feed import fixed_inputs, float_inputs, normalisation_mismatch
+from sgs.data.feed import fixed_inputs, float_inputs, normalisation_mismatch, plain_inputs
 from sgs.data.files import atomic_output, atomic_outputs, check_output
 from sgs.data.images import DATA_EXTENSIONS, PROBLEMS_SHOWN, resolve_samples
 from sgs.data.preprocess import Preprocessor, load_preprocessors
@@ -277,6 +277,7 @@ def picture(
 
 RAW_F32 = InputSpec("x", "RAWDATA_F32_NHWC", "RAWDATA_F32_NHWC")
 RAW_S16 = InputSpec("x", "RAWDATA_S16_NHWC", "RAWDATA_S16_NHWC")
+RAW_U8 = InputSpec("x", "RAWDATA_U8_NHWC", "RAWDATA_U8_NHWC")
 PIXELS = "np.arange(1 * 2 * 4 * 3, dtype=np.uint8).reshape(1, 2, 4, 3)"
 GREY = "np.arange(1 * 2 * 4, dtype=np.uint8).reshape(1, 2, 4, 1)"
 
@@ -366,7 +367,7 @@ BAD_FEEDS: list[tuple[InputSpec, str, tuple[int, ...], bool, str]] = [
     (RAW_S16, "np.ones((1, 5))", (1, 5), False, "returned float64, needed is int16"),
     (RAW_S16, "np.full((1, 5), 40000)", (1, 5), False, "needed are values of int16"),
     (RAW_F32, "np.full((1, 5), 1e300)", (1, 5), True, "float32 cannot hold"),
-    (InputSpec("x", "RGB", "YUV_NV12"), PIXELS, (1, 2, 4, 3), False, "YUV_NV12 is not supported yet"),
+    (RAW_U8, "np.full((1, 5), 256, np.int16)", (1, 5), False, "needed are values of uint8"),
 ]
 
 
@@ -395,13 +396,12 @@ def pixels() -> np.ndarray[Any, Any]:
 
 def test_agreement_in_every_order_and_layout(pixels: np.ndarray[Any, Any]) -> None:
     for training in ("RGB", "BGR"):
-        for fed in ("RGB", "BGR"):
+        for fed in ("RGB", "BGR", "YUV_NV12"):
             spec = InputSpec("x", training, fed, True, MEAN, STD)
             floats = normalised(pixels, spec.in_order(MEAN, training), spec.in_order(STD, training))
-            fixed = pixels if training == fed else pixels[..., ::-1]
-            assert normalisation_mismatch(spec, fixed, floats) is None
+            assert normalisation_mismatch(spec, pixels, floats) is None
             planar = InputSpec("x", training, fed, True, MEAN, STD, layout="NCHW")
-            assert normalisation_mismatch(planar, fixed.transpose(0, 3, 1, 2), floats.transpose(0, 3, 1, 2)) is None
+            assert normalisation_mismatch(planar, pixels.transpose(0, 3, 1, 2), floats.transpose(0, 3, 1, 2)) is None
 
 
 def test_rounding_and_overshoot_of_a_resize_are_let_pass(pixels: np.ndarray[Any, Any]) -> None:
@@ -458,9 +458,9 @@ def test_shipped_scripts_agree_with_their_configurations() -> None:
         (pre,) = load_preprocessors(str(ini.parent / f"{ini.parent.name}.py"), 1)
         config = read_input_config(ini)
         inputs = {config.inputs[0].name: Tensor("x", pre(sample[0], True).shape, DType.FLOAT32)}
-        fixed, floats = (call(config, [pre], sample, inputs) for call in (fixed_inputs, float_inputs))
-        (name,) = fixed
-        assert normalisation_mismatch(config.inputs[0], fixed[name], floats[name]) is None
+        plain, floats = (call(config, [pre], sample, inputs) for call in (plain_inputs, float_inputs))
+        (name,) = plain
+        assert normalisation_mismatch(config.inputs[0], plain[name], floats[name]) is None
 
 
 def test_a_real_picture_with_a_non_ascii_name(folder: Path) -> None:

@@ -85,9 +85,9 @@ def embedding(folder: Path, input_format: str) -> Calibrated:
 
 def test_integers_of_the_network_stay_integers(tmp_path: Path) -> None:
     graph = embedding(tmp_path, "RAWDATA_S16_NHWC").graph
-    assert graph["words"].dtype is DType.INT32
+    assert graph["words"].dtype is DType.INT16
     (output,) = graph.outputs
-    feeds = {"words": WORDS.astype(np.int32)}
+    feeds = {"words": WORDS.astype(np.int16)}
     values = FixedEngine(graph).run(feeds)[output]
     assert np.array_equal(run_reference(graph, feeds)[output], values)
     assert np.array_equal(OfflineEngine(compile_fixed(graph, load_chip("pcupid"))).run(feeds)[output], values)

@@ -17,7 +17,6 @@ from sgs.config.input_config import (
     OutputSpec,
     check_against_names,
     read_input_config,
-    refuse_unsupported_formats,
 )
 from sgs.errors import Problems, UserError
 
@@ -143,7 +142,7 @@ def test_shipped_configurations_are_read() -> None:
     files = sorted((Path(__file__).parents[1] / "SGS_Models").glob("*/*/input_config.ini"))
     assert files
     for file in files:
-        refuse_unsupported_formats(read_input_config(file))
+        read_input_config(file)
 
 
 # ---- what is refused -------------------------------------------------------------------------------------------------
@@ -152,17 +151,21 @@ Keys = dict[str, str | None]
 # (changes of INPUT_CONFIG, of OUTPUT_CONFIG, of CONV_CONFIG, parts of the message)
 BAD: list[tuple[Keys, Keys, Keys, list[str]]] = [
     ({"inputs": None}, {}, {}, ["[INPUT_CONFIG] inputs", "missing"]),
-    ({"inputs": "a,,b"}, {}, {}, ["[INPUT_CONFIG] inputs, line 2", "empty item"]),
+    ({"inputs": "a,,b"}, {}, {}, ["[INPUT_CONFIG] inputs, line 2", "empty item beside its commas: 'a,,b'"]),
     ({"inputs": ""}, {}, {}, ["has no value"]),
     ({"inputs": "a,a"}, {}, {}, ["names a tensor twice: a"]),
     ({"inputs": '"a'}, {}, {}, ["line 2", "quote is not closed"]),
-    ({"inputs": "a，b"}, {}, {}, ["line 2", "full-width '，'"]),
+    ({"inputs": "a，b"}, {}, {}, ["[INPUT_CONFIG] inputs, line 2", "'a，b' holds the full-width '，'", "ASCII ','"]),
+    ({"mean": "1：2：3"}, {}, {}, ["[INPUT_CONFIG] mean, line 4", "full-width '：' (write the ASCII ':'"]),
+    ({"std_value": "1；"}, {}, {}, ["std_value, line 5", "'1；' holds the full-width '；' (write the ASCII ';'"]),
+    ({"inputs": "“data”"}, {}, {}, ["full-width '“' (write the ASCII '\"'; a name that holds it needs quotes"]),
+    ({"inputs": "data,"}, {}, {}, ["empty item beside its commas: 'data,' (delete the comma that is too many)"]),
     ({"inputs": "n" * 2049}, {}, {}, ["2049 characters", "2048"]),
     ({"imputs": "a"}, {}, {}, ["[INPUT_CONFIG] imputs, line 6", "unknown key", "did you mean inputs?"]),
     ({"std": "1"}, {}, {}, ["unknown key", "did you mean std_value?"]),
     ({"input_formats": None}, {}, {}, ["input_formats", "missing", "YUV_NV12"]),
     ({"input_formats": "RGX"}, {}, {}, ["line 3", "'RGX' is not one of RGB, BGR"]),
-    ({"input_formats": "RGB,RGB"}, {}, {}, ["2 given for 1 inputs"]),
+    ({"input_formats": "RGB,RGB"}, {}, {}, ["2 given for 1 input"]),
     ({"input_formats": "RGBA"}, {}, {}, ["training_input_formats", "no network is trained on RGBA", "RGB, BGR"]),
     ({"training_input_formats": "YUV_NV12"}, {}, {}, ["'YUV_NV12' is not one of RGB, BGR, GRAY"]),
     ({"training_input_formats": "GRAY", "mean": "1"}, {}, {}, ["RGB cannot be fed", "GRAY allows YUV_NV12, GRAY"]),
@@ -184,18 +187,27 @@ BAD: list[tuple[Keys, Keys, Keys, list[str]]] = [
     ),
     ({"mean": None}, {}, {}, ["[INPUT_CONFIG] mean", "missing", "0:0:0"]),
     ({"mean": "1:2"}, {}, {}, ["[INPUT_CONFIG] mean, line 4", "2 values for 3 channels of RGB"]),
-    ({"mean": "5"}, {}, {}, ["1 values for 3 channels"]),
-    ({"mean": "1,2,3"}, {}, {}, ["3 given for 1 picture inputs"]),
+    ({"mean": "5"}, {}, {}, ["'data' has 1 value for 3 channels of RGB: '5'", "write 5:5:5"]),
+    ({"mean": "1,2,3"}, {}, {}, ["3 given for 1 picture input: '1,2,3'", "write 1:2:3; commas separate inputs"]),
     ({"mean": "1:x:3"}, {}, {}, ["'x' is not a number"]),
     ({"mean": "1:nan:3"}, {}, {}, ["'nan' is not a finite number"]),
+    ({"mean": "1:2:inf"}, {}, {}, ["'inf' is not a finite number (write one like 127.5)"]),
+    ({"mean": "1;2;3"}, {}, {}, ["'data' has 1 value for 3 channels of RGB: '1' (write 1:1:1; commas separate"]),
+    ({"std_value": "1,2,3"}, {}, {}, ["3 given for 1 picture input: '1,2,3' (write 1:2:3; commas separate inputs"]),
+    ({"input_formats": "GRAY"}, {}, {}, ["'data' has 3 values for 1 channel of GRAY: '1:2:3' (write one value"]),
+    (
+        {"inputs": "a,b", "input_formats": "RGB,GRAY", "mean": "x:1:y,z", "std_value": "1,-2"},
+        *({}, {}, ["3 problems", "'x' is not a number", "'z' is not a number", "'-2' is not above 0"]),
+    ),
     ({"mean_red": "1"}, {}, {}, ["mean_red", "is given beside mean"]),
     ({"mean": None, "mean_red": "1", "mean_green": "1"}, {}, {}, ["mean_blue", "missing", "belong together"]),
     ({"std_value": None}, {}, {}, ["std_value", "missing"]),
-    ({"std_value": "0"}, {}, {}, ["std_value, line 5", "greater than 0", "write 1"]),
+    ({"std_value": "0"}, {}, {}, ["std_value, line 5", "'0' is not above 0", "write 1"]),
+    ({"std_value": "0.0:1:2"}, {}, {}, ["'0.0:1:2' is not above 0"]),
     ({"std_value": "1:2"}, {}, {}, ["2 values for 3 channels"]),
     ({"input_width_alignment": "0"}, {}, {}, ["'0' is not a whole number above 0"]),
     ({"input_width_alignment": "1.5"}, {}, {}, ["'1.5' is not a whole number"]),
-    ({"input_width_alignment": "1,1"}, {}, {}, ["2 given for 1 inputs"]),
+    ({"input_width_alignment": "1,1"}, {}, {}, ["2 given for 1 input"]),
     (
         {"training_input_formats": "RGB", "input_formats": "YUV_NV12", "input_height_alignment": "3"},
         *({}, {}, ["YUV_NV12 needs a multiple of 2, not 3"]),
@@ -207,40 +219,91 @@ BAD: list[tuple[Keys, Keys, Keys, list[str]]] = [
     ({"input_layouts": "HWC"}, {}, {}, ["'HWC' is not one of NHWC, NCHW"]),
     (
         {"inputs": "a,b", "input_formats": "RAWDATA_F32_NHWC,RGB"},
-        *({}, {}, ["RAWDATA inputs must come last: a"]),
+        *({}, {}, ["RAWDATA inputs must come last: a (write inputs=b,a and all other keys in that order)"]),
     ),
     (
         {"inputs": "a,b", "input_formats": "RGB,RAWDATA_F32_NHWC", "mean": "0,0", "std_value": "1"},
-        *({}, {}, ["2 given for 1 picture inputs (RAWDATA inputs have none)"]),
+        *({}, {}, ["2 given for 1 picture input (RAWDATA inputs have none)"]),
     ),
-    ({"input_formats": "RAWDATA_S16_NHWC"}, {}, {}, ["2 problems", "mean, line 4", "std_value, line 5", "have none"]),
+    (
+        {"input_formats": "RAWDATA_S16_NHWC"},
+        *({}, {}, ["2 problems", "mean, line 4", "std_value, line 5", "have none, given is '1:2:3' (delete the line)"]),
+    ),
+    (
+        {"input_formats": "RAWDATA_F32_NHWC", "mean": None, "std_value": None, "mean_red": "7"},
+        *({}, {}, ["[INPUT_CONFIG] mean_red, line 4", "RAWDATA inputs have none, given is '7'"]),
+    ),
     ({}, {"outputs": None, "dequantizations": "TRUE"}, {}, ["[OUTPUT_CONFIG] outputs", "missing"]),
-    ({}, {"dequantizations": "TRUE,TRUE"}, {}, ["2 given for 1 outputs"]),
+    ({}, {"dequantizations": "TRUE,TRUE"}, {}, ["2 given for 1 output"]),
     ({}, {"output_layouts": "CHW"}, {}, ["'CHW' is not one of"]),
     ({}, {"output_formats": "RGB"}, {}, ["'RGB' is not one of RAWDATA_F32_NHWC"]),
     (
         {},
         {"dequantizations": "FALSE", "output_formats": "RAWDATA_F32_NHWC"},
-        *({}, ["float32 needs dequantizations TRUE"]),
+        *({}, ["RAWDATA_F32_NHWC is float32, which needs dequantizations TRUE"]),
     ),
     ({}, {}, {"input_format": "ALL_INT8"}, ["'ALL_INT8' is not one of ALL_UINT8"]),
     ({}, {}, {"input_format": "ALL_UINT8,ALL_INT16"}, ["2 given for all convolutions together"]),
-    ({}, {}, {"input_formats": "RGB"}, ["[CONV_CONFIG] input_formats", "did you mean input_format?"]),
+    ({}, {}, {"input_formats": "RGB"}, ["did you mean input_format?; input_formats is for [INPUT_CONFIG]"]),
+    ({"outputs": "x"}, {}, {}, ["[INPUT_CONFIG] outputs, line 6", "unknown key", "outputs is for [OUTPUT_CONFIG]"]),
 ]
 
 
 @pytest.mark.parametrize(("inputs", "outputs", "conv", "parts"), BAD, ids=[str(i) for i in range(len(BAD))])
 def test_bad_values_are_refused(tmp_path: Path, inputs: Keys, outputs: Keys, conv: Keys, parts: list[str]) -> None:
-    message = refusal(tmp_path, text_of({**PICTURE, **inputs}, {**OUTPUTS, **outputs}, conv))
+    text = text_of({**PICTURE, **inputs}, {**OUTPUTS, **outputs}, conv)
+    message = refusal(tmp_path, text)
     assert [part for part in parts if part not in message] == [], message
+    for problem in problems_of(tmp_path, text):
+        check_facts(problem, text)
+
+
+def problems_of(folder: Path, text: str) -> tuple[UserError, ...]:
+    with pytest.raises(UserError) as caught:
+        read(folder, text)
+    return caught.value.problems if isinstance(caught.value, Problems) else (caught.value,)
+
+
+def check_facts(problem: UserError, text: str) -> None:
+    """A problem names section, key, line where the key is there, the value that is written there, and a remedy."""
+    found = re.fullmatch(r"\[(\w+)\] (\w+)(?:, line (\d+))?", problem.node or "")
+    assert found and problem.remedy, problem.render()
+    lines = text.splitlines()
+    if found[3] is None:
+        assert not any(line.startswith(f"{found[2]}=") for line in lines), problem.render()
+        return
+    key, equals, value = lines[int(found[3]) - 1].rstrip(";").partition("=")
+    if problem.reason.startswith("is missing"):
+        assert (key, equals) == (f"[{found[1]}]", "") or "trained on" in problem.reason, problem.render()
+    else:
+        words = [value[:50], *re.split("[,:;]", value)] if value else ["has no value"]
+        words += [key] if problem.reason == "unknown key" else []
+        assert key == found[2] and any(word in problem.render() for word in words if word), problem.render()
 
 
 GOOD = text_of(PICTURE, OUTPUTS, {})
 # (whole file, parts of the message)
 BAD_FILES: list[tuple[str | bytes, list[str]]] = [
-    ("", ["3 problems", "inputs: is missing", "input_formats: is missing", "outputs: is missing"]),
-    ("inputs=a\n" + GOOD, ["line 1", "before the first [SECTION]"]),
-    (GOOD + "hello\n", ["line 8", "neither [SECTION] nor key = value"]),
+    ("", ["2 problems", "[INPUT_CONFIG]: the section is missing (it holds inputs, input_formats, mean, std_value)"]),
+    ("inputs=a\n" + GOOD, ["[INPUT_CONFIG] inputs, line 1", "before the first [SECTION]", "put the [SECTION]"]),
+    (GOOD + "hello\n", ["line 8: 'hello' is neither [SECTION] nor key = value (begin comments with #; end a line"]),
+    (GOOD + "；说明 a = b\n", ["line 8", "full-width '；' (write the ASCII ';'"]),
+    (GOOD + "说明\n", ["line 8", "'说明' is neither"]),
+    (
+        GOOD.replace("outputs=", "outputs＝"),
+        ["[OUTPUT_CONFIG] outputs, line 7: 'outputs＝prob;' holds the"],
+    ),
+    (GOOD.replace("[OUT", "［OUT"), ["line 6: '［OUTPUT_CONFIG]' holds the full-width '［' (write the ASCII '['"]),
+    (
+        GOOD.replace("OUTPUT_CONFIG]", "OUTPUT_CONFIG"),
+        ["line 6: '[OUTPUT_CONFIG' is not closed (write ["],
+    ),
+    (GOOD.replace("[OUTPUT_CONFIG]\n", ""), ["2 problems", "unknown key", "[OUTPUT_CONFIG]: the section is missing"]),
+    (
+        GOOD.replace("prob;", "a,\n  b\n  c"),
+        ["line 9: 'c' is neither", "with a comma where its list goes on"],
+    ),
+    (GOOD.replace("prob;", "a,\n  'b;"), ["[OUTPUT_CONFIG] outputs, line 8: ''b;': a quote is not closed"]),
     (GOOD + "[INPUT_CONFG]\n", ["[INPUT_CONFG], line 8", "unknown section", "did you mean INPUT_CONFIG?"]),
     (GOOD + "[OUTPUT_CONFIG]\n", ["line 8", "a second time", "line 6"]),
     (GOOD + "outputs=b;\n", ["[OUTPUT_CONFIG] outputs, line 8", "a second time", "line 7"]),
@@ -253,6 +316,53 @@ BAD_FILES: list[tuple[str | bytes, list[str]]] = [
 def test_bad_files_are_refused(tmp_path: Path, text: str | bytes, parts: list[str]) -> None:
     message = refusal(tmp_path, text)
     assert [part for part in parts if part not in message] == [], message
+
+
+ONE_CAUSE = [  # files with one mistake, of which one problem comes
+    GOOD.replace("inputs=", "imputs=", 1),
+    GOOD.replace("inputs=data", "inputs=da，ta"),
+    GOOD.replace("inputs=", "inputs＝", 1),
+    GOOD.replace("[OUTPUT_CONFIG]", "[OUTPUT_CONFG]"),
+    GOOD.replace("[INPUT_CONFIG]", "【INPUT_CONFIG】"),
+    GOOD.replace("mean=", "means="),
+    GOOD.replace("outputs=", "output="),
+    "outputs=prob\n" + GOOD.replace("[OUTPUT_CONFIG]\noutputs=prob;\n", ""),
+    GOOD.replace("prob;", "a,\n b，c;"),
+]
+
+
+@pytest.mark.parametrize("text", ONE_CAUSE, ids=[str(i) for i in range(len(ONE_CAUSE))])
+def test_one_mistake_is_one_problem(tmp_path: Path, text: str) -> None:
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.remedy and re.search(r"line \d", problem.node or "")
+
+
+def test_problems_of_all_sections_come_together(tmp_path: Path) -> None:
+    text = text_of(
+        {"inputs": "a,b", "input_formats": "RGX,GRAY", "quantizations": "JA", "mean": "q", "std_value": "0"},
+        {"outputs": "y,y", "dequantizations": "1"},
+        {"input_format": "INT8", "tensor_arrays": "t,,u"},
+    )
+    problems = problems_of(tmp_path, text + "[CONV]\nx=1\n")
+    places = [(problem.node or "").rpartition(", line ") for problem in problems]
+    assert [int(line) for *_, line in places] == [3, 4, 5, 6, 8, 9, 11, 12, 13]
+    assert places[-1][0] == "[CONV]"
+    for problem in problems[:-1]:
+        check_facts(problem, text)
+
+
+def test_long_values_are_shortened_in_messages(tmp_path: Path) -> None:
+    names = ",".join(f"tensor_{index}" for index in range(300))
+    (problem,) = problems_of(tmp_path, text_of(PICTURE, {"outputs": names}, {}))
+    assert f"takes {len(names)} characters, at most 2048 are allowed" in problem.reason
+    assert "'tensor_0,tensor_1," in problem.reason and "…' takes" in problem.reason and len(problem.reason) < 140
+
+
+def test_two_thousand_characters_of_names_are_read(tmp_path: Path) -> None:
+    names = [f"tensor_{index:03}" for index in range(186)]
+    assert len(",".join(names)) == 2045
+    config = read(tmp_path, text_of(PICTURE, {"outputs": ",\n ".join(names)}, {}))
+    assert [output.name for output in config.outputs] == names
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
@@ -304,34 +414,6 @@ def test_values_are_split(value: str, items: list[str], comment: str) -> None:
 
 
 # ---- against the toolchain and the model -----------------------------------------------------------------------------
-
-UNSUPPORTED: list[tuple[Keys, Keys, str | None]] = [
-    ({}, {}, None),
-    ({"training_input_formats": "BGR"}, {}, None),
-    ({"input_formats": "GRAY", "mean": "0"}, {}, None),
-    ({"input_formats": "RAWDATA_F32_NHWC", "mean": None, "std_value": None}, {}, None),
-    ({"input_formats": "RAWDATA_S16_NHWC", "mean": None, "std_value": None}, {}, None),
-    ({}, {"output_formats": "RAWDATA_S16_NHWC"}, None),
-    ({"training_input_formats": "RGB", "input_formats": "RGBA"}, {}, "RGBA is not supported yet"),
-    ({"training_input_formats": "RGB", "input_formats": "BGRA"}, {}, "BGRA is not supported yet"),
-    ({"training_input_formats": "RGB", "input_formats": "YUV_NV12"}, {}, "YUV_NV12 is not supported yet"),
-    ({"input_formats": "RAWDATA_U8_NHWC", "mean": None, "std_value": None}, {}, "RAWDATA_U8_NHWC is not"),
-    ({"input_formats": "RAWDATA_U16_NHWC", "mean": None, "std_value": None}, {}, "RAWDATA_U16_NHWC is not"),
-    ({"input_width_alignment": "16"}, {}, "alignment 16 is not supported yet"),
-    ({}, {"output_formats": "RAWDATA_U8_NHWC"}, "RAWDATA_U8_NHWC is not supported yet"),
-]
-
-
-@pytest.mark.parametrize(("inputs", "outputs", "reason"), UNSUPPORTED, ids=[str(i) for i in range(len(UNSUPPORTED))])
-def test_formats_not_executed_yet(tmp_path: Path, inputs: Keys, outputs: Keys, reason: str | None) -> None:
-    config = read(tmp_path, text_of({**PICTURE, **inputs}, {**OUTPUTS, **outputs}, {}))
-    if reason is None:
-        refuse_unsupported_formats(config)
-        return
-    with pytest.raises(UserError, match=reason) as caught:
-        refuse_unsupported_formats(config)
-    assert "supported: " in str(caught.value.remedy)
-
 
 Shapes = dict[str, tuple[int, ...]]
 MISMATCHES: list[tuple[Keys, Keys, Shapes, Shapes, list[str]]] = [

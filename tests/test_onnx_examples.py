@@ -42,7 +42,7 @@ LEAST_SRAM = 6000  # bytes, for which not every piece is small enough
 # Examples that integers cannot stand for, and a part of what the calibrator says.
 REFUSED = {
     "reads its operand at places that the network computes": {("DeformConv", None), ("GridSample", 30)},
-    "reads the picture at places that the network computes": {("MaxRoiPool", None), ("RoiAlign", None)},
+    "the largest of weighted values, has no integer form": {("RoiAlign", 2)},
     "writes to places that the network computes": {("MaxUnpool", None)},
     "chooses boxes by comparing ratios of areas": {("NonMaxSuppression", None)},
     "exponent or its base is one constant number": {("Pow", 7), ("Pow", 8)},

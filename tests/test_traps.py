@@ -32,13 +32,13 @@ from sgs.pipelines import (
     compile_fixed,
     plan_record,
     read_plan,
-    tensors_of_codes,
 )
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.equalise import equalised
 from sgs.quant.export import exported
 from sgs.quant.levels import Calibration, searched_tensors
 from sgs.quant.parameters import parse_parameters, unused, with_parameters
+from sgs.quant.ports import ports_of
 from sgs.quant.prepare import prepare
 from sgs.quant.statistics import measure_extrema, measure_histograms
 from sgs.quant.traps import (
@@ -76,7 +76,7 @@ def noise(graph: Graph, count: int = 12, seed: int = 1) -> Feeds:
 def work_on(graph: Graph, feeds: Feeds, config: InputConfig) -> Calibration:
     extrema = measure_extrema(graph, feeds, threads=1)
     statistics = measure_histograms(graph, feeds, searched_tensors(prepare(graph)), extrema, threads=1)
-    return Calibration(graph, statistics, feeds, config.conv, wide=tensors_of_codes(config), threads=1)
+    return Calibration(graph, statistics, feeds, config.conv, ports=ports_of(config, graph), threads=1)
 
 
 def found(
@@ -158,7 +158,17 @@ def test_codes_of_one_output_share_a_scale_whatever_they_hold() -> None:
     assert core["y"].dtype is DType.INT16
     assert sqnr_of_parts(graph, work, core)[1] == pytest.approx(0, abs=0.1)
     (finding,) = found(graph, config=config)
-    assert finding.outcome.startswith("0 of 32767 codes are left to the smaller one; set dequantizations=TRUE")
+    assert finding.outcome.startswith("0 of 32767 codes are left to the smaller one; return outputs")
+
+
+def test_bytes_of_one_output_share_a_scale_as_well() -> None:
+    graph = head(500.0, 1e-3)
+    config = ini(graph)
+    config = replace(config, outputs=tuple(replace(spec, format="RAWDATA_U8_NHWC") for spec in config.outputs))
+    (finding,) = found(graph, config=config)
+    assert finding.outcome.startswith(
+        "0 of 255 codes are left to the smaller one in output 'y'; return it as RAWDATA_F32"
+    )
 
 
 def test_heads_of_like_ranges_are_joined_as_codes() -> None:

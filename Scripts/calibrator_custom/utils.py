@@ -1,5 +1,19 @@
 """What scripts need around the models."""
 
-from sgs.python_api import check_quant_param
+from sgs.python_api.files import (
+    all_path,
+    check_quant_param,
+    convert_to_input_formats,
+    get_out_model_name,
+    image_generator,
+    image_preprocess_func,
+)
 
-__all__ = ["check_quant_param"]
+__all__ = [
+    "all_path",
+    "check_quant_param",
+    "convert_to_input_formats",
+    "get_out_model_name",
+    "image_generator",
+    "image_preprocess_func",
+]

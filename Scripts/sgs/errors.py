@@ -6,7 +6,7 @@ what to do) and renders as one line. Anything else that escapes is a defect of o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 NODES_NAMED = 4  # of those with the same problem
 
@@ -99,6 +99,19 @@ class NeedsConstant(UnsupportedOperator):
     """An operator that takes one of its operands as a constant only, where the network computes it: `operand`."""
 
     operand = ""
+
+
+def gathered(*checks: Callable[[], object]) -> list[UserError]:
+    """The problems that checks raise, all of them run."""
+    problems: list[UserError] = []
+    for check in checks:
+        try:
+            check()
+        except Problems as error:
+            problems += error.problems
+        except UserError as error:
+            problems.append(error)
+    return problems
 
 
 def raise_all(problems: list[UserError], *, stage: str | None = None, file: object | None = None) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -17,35 +17,35 @@ from sgs.compile import compile_graph
 from sgs.config.chips import Chip
 from sgs.config.input_config import (
     InputConfig,
+    InputSpec,
+    OutputSpec,
     check_against_names,
     read_input_config,
-    refuse_unsupported_formats,
 )
 from sgs.config.nearest import did_you_mean, listing
-from sgs.data.feed import Fed, fixed_inputs, float_inputs, normalisation_mismatch
+from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, number_mismatch, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import Pool
 from sgs.data.stored import stored
-from sgs.errors import UnsupportedOperator, UserError, raise_all
+from sgs.errors import UnsupportedOperator, UserError, gathered, raise_all
 from sgs.frontends.onnx_import import import_model
-from sgs.frontends.onnx_model import Shape, assumed_shapes, check_file, complete_model, load_model
+from sgs.frontends.onnx_model import Shape, SourceModel, assumed_shapes, check_file, complete_model, load_model
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.frontends.onnx_walk import Layouts
 from sgs.img import Image
 from sgs.ir import Graph
-from sgs.numeric.types import DType
 from sgs.ops.gather import indexed_entries
 from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
 from sgs.quant.boundary import attach
-from sgs.quant.edit import build_fixed
+from sgs.quant.edit import build_fixed, byte_params
 from sgs.quant.equalise import channel_scales
 from sgs.quant.export import SCALES_KEY
 from sgs.quant.finite import first_not_finite
-from sgs.quant.gather import FloatFeeds, Wrap, gather, loading_processes, plain
+from sgs.quant.gather import Feeds, FloatFeeds, Wrap, gather, loading_processes, plain
 from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
-from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, forced_bits, searched_tensors
 from sgs.quant.observe import NotFinite
 from sgs.quant.parameters import (
     METADATA_KEY,
@@ -58,10 +58,12 @@ from sgs.quant.parameters import (
     unused,
     with_parameters,
 )
-from sgs.quant.plan import QuantPlan
+from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.plan_file import STAGE as PLAN
 from sgs.quant.plan_file import network_of, parse_plan
+from sgs.quant.ports import check_ports, ports_of
 from sgs.quant.prepare import prepare
+from sgs.quant.ranges import pixel_range
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, fitting_statistics
 from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_traps, summary
@@ -93,7 +95,6 @@ def convert_onnx(
 
     Raises UserError for a model or an ini that cannot be used, or for names of the ini that the model does not have.
     """
-    refuse_unsupported_formats(config)
     both = [spec.name for spec in config.inputs if spec.name in {output.name for output in config.outputs}]
     if both:
         remedy = "leave it out of [OUTPUT_CONFIG] outputs: who feeds it has it"
@@ -108,8 +109,8 @@ def convert_onnx(
         input_shapes=input_shapes,
         input_names=[spec.name for spec in config.inputs],
         output_names=[spec.name for spec in config.outputs],
-        input_layouts=cast(Layouts, {spec.name: spec.layout for spec in config.inputs}),
-        output_layouts=cast(Layouts, {spec.name: spec.layout for spec in config.outputs}),
+        input_layouts=_layouts(config.inputs),
+        output_layouts=_layouts(config.outputs),
         source_layouts=source_layouts,
         skip_simplify=skip_simplify,
         force_simplify=force_simplify,
@@ -145,11 +146,14 @@ def check_source_layouts(layouts: Layouts, graph: Graph, file: Path) -> None:
 @dataclass(frozen=True)
 class Examined:
     """What stands in the way of an ONNX model: `refusal` is what convert would refuse, `not_fixed` what calibrate would
-    of the float graph. `assumed`: the shapes of the inputs that the model leaves open."""
+    of the float graph. `assumed`: the shapes of the inputs that the model leaves open. `source`: the part of the model
+    that is meant, None where the file cannot be read; `graph`: the optimised float graph, None where there is none."""
 
     assumed: Mapping[str, Shape]
     refusal: UserError | None
     not_fixed: UserError | None = None
+    source: SourceModel | None = None
+    graph: Graph | None = None
 
 
 def examine_onnx(
@@ -157,32 +161,61 @@ def examine_onnx(
     digest: str,
     path: Path,
     *,
+    config: InputConfig | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
+    source_layouts: Layouts | None = None,
     skip_simplify: bool = False,
     surgery: Surgery = NO_SURGERY,
 ) -> Examined:
     """Try a model that was read from `path` (see `read_message`), with shapes assumed where neither it nor the caller
-    says any. Raises UserError for shapes and dimensions that are not those of the model.
+    says any; of an ini the layouts count, and the names that are the model's, as far as they are.
+
+    Raises UserError for shapes and dimensions that are not those of the model.
     """
     try:
         source = complete_model(proto, digest, path)
     except UserError as error:
         return Examined({}, error)
     assumed: dict[str, Shape] = {}
+    part = operate(source, surgery)
     if input_shapes is None:
-        ports = operate(source, surgery).inputs
-        shapes = assumed_shapes(ports)
-        assumed = {port.name: shapes[port.name] for port in ports if port.shape is None}
+        shapes = assumed_shapes(part.inputs)
+        assumed = {port.name: shapes[port.name] for port in part.inputs if port.shape is None}
+    inputs, outputs = _names_of(config, part)
     try:
-        graph = import_model(source, input_shapes=input_shapes or assumed, skip_simplify=skip_simplify, surgery=surgery)
+        graph = import_model(
+            source,
+            input_shapes=input_shapes or assumed,
+            input_names=inputs,
+            output_names=outputs,
+            input_layouts={} if config is None else _layouts(config.inputs),
+            output_layouts={} if config is None else _layouts(config.outputs),
+            source_layouts=source_layouts,
+            skip_simplify=skip_simplify,
+            surgery=surgery,
+        )
     except UserError as error:
-        return Examined(assumed, error)
+        return Examined(assumed, error, source=part)
+    check_source_layouts(source_layouts or {}, graph, path)
     optimise(graph)
     try:
         check_operators(graph)
     except UserError as error:
-        return Examined(assumed, None, error)
-    return Examined(assumed, None)
+        return Examined(assumed, None, error, part, graph)
+    return Examined(assumed, None, None, part, graph)
+
+
+def _names_of(config: InputConfig | None, source: SourceModel) -> tuple[list[str] | None, list[str] | None]:
+    """(inputs, outputs) as an ini orders them, None where these are not the model's: it may leave outputs out."""
+    if config is None:
+        return None, None
+    inputs, outputs = ([spec.name for spec in specs] for specs in (config.inputs, config.outputs))
+    fits = set(inputs) == {port.name for port in source.inputs}
+    return inputs if fits else None, outputs if set(outputs) <= {port.name for port in source.outputs} else None
+
+
+def _layouts(specs: Sequence[InputSpec] | Sequence[OutputSpec]) -> Layouts:
+    return cast(Layouts, {spec.name: spec.layout for spec in specs})
 
 
 def import_parameters(graph: Graph, path: Path) -> None:
@@ -203,6 +236,18 @@ def check_names(graph: Graph, config: InputConfig) -> None:
     check_against_names(config, inputs, outputs)
 
 
+def config_problems(graph: Graph, config: InputConfig) -> list[UserError]:
+    """What convert and calibrate would refuse of an ini beside a float graph, all of it."""
+    inputs = tuple(spec for spec in config.inputs if spec.name in graph.inputs)
+    outputs = tuple(spec for spec in config.outputs if spec.name in graph.outputs)
+    known = replace(config, inputs=inputs, outputs=outputs)
+    return gathered(
+        lambda: check_names(graph, config),
+        lambda: check_ports(graph, known),
+        lambda: forced_bits(prepare(unrounded(graph)), config.conv),
+    )
+
+
 def check_operators(graph: Graph) -> None:
     """Raise UserError naming every node that has no integer form."""
     raise_all(
@@ -215,36 +260,6 @@ def check_operators(graph: Graph) -> None:
             )
             for node in prepare(graph).nodes
             if node.op in OPERATOR and (reason := OPERATOR[node.op].no_integers)
-        ],
-        stage="calibrate",
-    )
-
-
-def check_integer_inputs(graph: Graph, config: InputConfig) -> None:
-    """Raise UserError where the network reads integers of its own (numbers of words ...) and the ini says otherwise, or
-    these need more than 16 bits."""
-    entries = indexed_entries(graph)
-    raise_all(
-        [
-            UserError(
-                f"the network looks up one of {entries[spec.name]} entries, and inputs of 16 bits reach 32767",
-                stage="calibrate",
-                node=f"input '{spec.name}'",
-                remedy="make the table smaller, or cut the network behind it with ConvertTool's --inputs",
-            )
-            for spec in config.inputs
-            if entries.get(spec.name, 0) > 1 << 15
-        ]
-        + [
-            UserError(
-                f"the network reads {graph[spec.name].dtype.name.lower()} here",
-                stage="calibrate",
-                file=config.path,
-                node=f"[INPUT_CONFIG] input_formats, '{spec.name}'",
-                remedy="set training_input_formats and input_formats to RAWDATA_S16_NHWC",
-            )
-            for spec in config.inputs
-            if not graph[spec.name].dtype.is_float and spec.input_format != "RAWDATA_S16_NHWC"
         ],
         stage="calibrate",
     )
@@ -297,23 +312,60 @@ def calibrate(
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Calibrated:
-    """Float graph → fixed graph by calibration on `samples`, with `statistics` that are known already (see
-    `read_statistics`) or those of the samples; `checkpoint` keeps these while they are gathered, in this process or
-    others of this machine, or by a `pool` that is given.
+    """Float graph → fixed graph by calibration on `samples`, which the scripts make arrays of. The rest as in
+    `calibrate_on`.
 
     Raises UserError for inputs that do not fit together.
     """
-    refuse_unsupported_formats(config)
-    float_graph = unrounded(float_graph)
-    check_operators(float_graph)
-    check_names(float_graph, config)
-    check_integer_inputs(float_graph, config)
+    float_graph = calibratable(float_graph, config)
     if not samples:
         raise UserError("there are no calibration samples", stage="calibrate")
     inputs = {name: float_graph[name] for name in float_graph.inputs}
     check_normalisation(config, preprocessors, samples[0], inputs)
     feeds = FloatFeeds(config, tuple(preprocessors), inputs, indexed_entries(float_graph))
-    check_outputs(float_graph)
+    return calibrate_on(
+        float_graph,
+        config,
+        feeds,
+        samples,
+        options,
+        statistics=statistics,
+        checkpoint=checkpoint,
+        pool=pool,
+        wrap=wrap,
+        on_step=on_step,
+    )
+
+
+def calibratable(float_graph: Graph, config: InputConfig) -> Graph:
+    """The float graph as calibration takes it. Raises UserError where it cannot become fixed, or does not go with the
+    ini."""
+    graph = unrounded(float_graph)
+    check_operators(graph)
+    check_names(graph, config)
+    check_ports(graph, config)
+    return graph
+
+
+def calibrate_on(
+    float_graph: Graph,
+    config: InputConfig,
+    feeds: Feeds,
+    samples: Sequence[Sample],
+    options: CalibrationOptions,
+    *,
+    statistics: Statistics | None = None,
+    checkpoint: Checkpoint | None = None,
+    pool: Pool | None = None,
+    wrap: Wrap = plain,
+    on_step: Callable[[Step], None] = lambda step: None,
+) -> Calibrated:
+    """Float graph, as `calibratable` gives it, → fixed graph by calibration on what `feeds` loads for `samples`, with
+    `statistics` that are known already (see `read_statistics`) or those of the samples; `checkpoint` keeps these while
+    they are gathered, in this process or others of this machine, or by a `pool` that is given.
+
+    Raises UserError for inputs that do not fit together.
+    """
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)
@@ -330,7 +382,8 @@ def calibrate(
         config.conv,
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
-        wide=tensors_of_codes(config),
+        ports=ports_of(config, float_graph),
+        pixels=ranges_of_pixels(config),
         on_step=on_step,
     )
     plan = calibration.run(level)
@@ -352,13 +405,13 @@ def calibrate(
         _log.warning("%s", line)
     complete = options.all_errors or LEVELS.index(level) >= 2
     layers = layers_of(calibration, plan, core, errors=complete, gains=options.all_errors)
-    graph = finished(core, config, plan, record)
+    graph = finished(core, calibration.network(plan).prepared, config, plan, record)
     return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers)
 
 
 def statistics_of(
     graph: Graph,
-    feeds: FloatFeeds,
+    feeds: Feeds,
     samples: Sequence[Sample],
     level: str,
     options: CalibrationOptions,
@@ -390,14 +443,14 @@ def statistics_of(
         raise located(error, graph, feeds, samples) from error
 
 
-def located(error: NotFinite, graph: Graph, feeds: FloatFeeds, samples: Sequence[Sample]) -> UserError:
+def located(error: NotFinite, graph: Graph, feeds: Feeds, samples: Sequence[Sample]) -> UserError:
     """The error with the sample and the node where values stop being finite."""
     found = first_not_finite(graph, feeds.load(samples))
     if found is None:  # of no single operator: a sum over many values was infinite
         return error
     index, tensor, node = found
     reason = f"the float network gives {NOT_FINITE}, first in tensor '{tensor}'"
-    file = ", ".join(map(str, samples[index]))
+    file = feeds.told(samples[index])
     return UserError(reason, stage="calibrate", file=file, node=node.label, remedy=error.remedy)
 
 
@@ -462,21 +515,17 @@ def apply_plan(
 
     Raises UserError for a plan (read from `file`) or an ini that does not fit the network.
     """
-    refuse_unsupported_formats(config)
-    float_graph = unrounded(float_graph)
-    check_operators(float_graph)
-    check_names(float_graph, config)
-    check_integer_inputs(float_graph, config)
-    check_outputs(float_graph)
+    float_graph = calibratable(float_graph, config)
     prepared = network_of(plan, float_graph, file=file)
     if METADATA_KEY in float_graph.metadata:
         _log.warning("quantisation parameters in the float .sim have no say beside a plan")
-    return finished(build_fixed(prepared, plan, tensors_of_codes(config)), config, plan, record)
+    core = build_fixed(prepared, plan, ports_of(config, prepared))
+    return finished(core, prepared, config, plan, record)
 
 
-def finished(core: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any]) -> Graph:
-    """The integer graph of a plan with its boundary, and metadata that say how it came about."""
-    graph = attach(core, config)
+def finished(core: Graph, prepared: Graph, config: InputConfig, plan: QuantPlan, record: Mapping[str, Any]) -> Graph:
+    """The integer graph of a plan for a `prepared` one with its boundary, and metadata that say how it came about."""
+    graph = attach(core, config, byte_params(prepared, plan, ports_of(config, prepared)))
     graph.metadata.pop(METADATA_KEY, None)
     graph.metadata["config"] = config.text
     graph.metadata["calibration"] = dict(record)
@@ -502,34 +551,10 @@ def warn_of_pointless_level(level: str, config: InputConfig) -> None:
         )
 
 
-def tensors_of_codes(config: InputConfig) -> frozenset[str]:
-    """Inputs that the user feeds as codes (RAWDATA_S16, and RAWDATA_F32 that is not quantised inside), and outputs that
-    leave as codes.
-    """
-    fed = [
-        spec.name
-        for spec in config.inputs
-        if not spec.is_picture and (spec.training_format != "RAWDATA_F32_NHWC" or not spec.quantize)
-    ]
-    return frozenset([*fed, *(spec.name for spec in config.outputs if not spec.dequantize)])
-
-
-def check_outputs(graph: Graph) -> None:
-    """Raise UserError for outputs that are not real numbers, or that no input has a part in: they cannot be
-    quantised.
-    """
-    produced = graph.producers()
-    problems = []
-    for name in graph.outputs:
-        reason = "is a constant" if name not in produced and name not in graph.inputs else ""
-        kind = "a truth value" if graph[name].dtype is DType.BOOL else "an integer"
-        reason = reason if graph[name].dtype.is_float else f"is {kind}, which a fixed network does not return"
-        if reason:
-            remedy = "leave it out of [OUTPUT_CONFIG] outputs"
-            if name in produced:
-                remedy += f", or cut the network before {produced[name].label} with ConvertTool's --outputs"
-            problems.append(UserError(reason, stage="calibrate", node=f"output '{name}'", remedy=remedy))
-    raise_all(problems, stage="calibrate")
+def ranges_of_pixels(config: InputConfig) -> dict[str, TensorRange]:
+    """Ranges of pictures whose codes follow from mean and std alone."""
+    found = {spec.name: pixel_range(spec.mean, spec.std) for spec in config.inputs}
+    return {name: span for name, span in found.items() if span is not None}
 
 
 def spread(samples: Sequence[Item], count: int) -> list[Item]:
@@ -542,11 +567,12 @@ def spread(samples: Sequence[Item], count: int) -> list[Item]:
 def check_normalisation(
     config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
 ) -> None:
-    """Raise UserError when the mean and std of the ini are not what the preprocess script does."""
+    """Raise UserError when the mean and std of the ini are not what the preprocess script does, or when it changes
+    numbers that are fed as they are."""
     floats = float_inputs(config, preprocessors, sample, inputs)
-    fixed = fixed_inputs(config, preprocessors, sample, inputs)
+    plain = plain_inputs(config, preprocessors, sample, inputs)
     for spec in config.inputs:
-        mismatch = normalisation_mismatch(spec, fixed[spec.name], floats[spec.name])
+        mismatch = normalisation_mismatch(spec, plain[spec.name], floats[spec.name])
         if mismatch is not None:
             raise UserError(
                 f"{NORMALISATION}: {mismatch}",
@@ -554,6 +580,14 @@ def check_normalisation(
                 file=config.path,
                 node=f"input '{spec.name}'",
                 remedy="make [INPUT_CONFIG] mean and std_value say what the script does with norm=True",
+            )
+        numbers = number_mismatch(spec, plain[spec.name], floats[spec.name])
+        if numbers is not None:
+            raise UserError(
+                f"the preprocess script does not return the same numbers: {numbers}",
+                stage="calibrate",
+                node=f"input '{spec.name}'",
+                remedy=f"with {spec.input_format} it returns the data themselves in both cases",
             )
 
 

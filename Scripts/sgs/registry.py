@@ -301,6 +301,11 @@ FIXED_EXPAND: RuleTable[Callable[[Graph, Node], None]] = RuleTable("fixed expans
 # (low, high) of the real result of operators whose range is known without measuring
 RANGE: RuleTable[tuple[float, float]] = RuleTable("result range")
 
+Span = tuple[int, int]  # least and largest
+# (node, operands, spans of operands that are plain integers, where known) → what the plain integers among the results
+# may be, whatever the network is fed; None where that is unknown
+SPAN: RuleTable[Callable[[Node, Sequence[Tensor | None], Sequence[Span | None]], Span | None]] = RuleTable("span")
+
 # (node, operands) → the operand whose range the result's parameters come from, because what the node adds to it only
 # has to lose against every value and may saturate; None where the result has a range of its own
 RANGE_FROM: RuleTable[Callable[[Node, Sequence[Tensor | None]], int | None]] = RuleTable("range source")

@@ -13,13 +13,14 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec, parse_input_config
-from sgs.data.feed import check_indices, fixed_inputs, float_inputs
+from sgs.data.feed import beyond_table, check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import map_threads
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError
 from sgs.img import Image, IoTensor, OfflineEngine, read_image
+from sgs.img.frames import frames_of, split, stack
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
@@ -42,6 +43,7 @@ class Port:
     """An input or output as the caller sees it: `shape` is that of one frame, in `layout`.
 
     `quant` is set where the caller hands over or receives codes; `spec` says what an input is fed, None for outputs.
+    `scripted` is the shape that preprocess scripts return for an input: of pictures that of the pixels.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Port:
     quant: QuantParams | None = None
     spec: InputSpec | None = None
     entries: int = 0  # that its numbers pick from, of an input that does
+    scripted: tuple[int, ...] = ()
 
     def real(self, values: Array) -> Array:
         """What an array of this port stands for: codes become float32, anything else stays."""
@@ -92,6 +95,7 @@ class Simulator:
         self.path = Path(path)
         self.threads = threads
         self.graph: Graph | None = None  # of a .sim
+        self.stage = ""  # that a .sim says
         self.image: Image | None = None  # of an .img
         self.batches = Batches()
         if is_image(self.path):
@@ -117,7 +121,7 @@ class Simulator:
     def _open_sim(self) -> None:
         sim = read_sim(self.path)
         graph = expect_stage(sim, tuple(_KIND_OF_STAGE), "the simulator")
-        self.kind = _KIND_OF_STAGE[sim.stage]
+        self.stage, self.kind = sim.stage, _KIND_OF_STAGE[sim.stage]
         self.graph = graph
         text = graph.metadata.get("config")
         if not isinstance(text, str):
@@ -134,8 +138,11 @@ class Simulator:
         ports = {
             name: _graph_port(graph, name, layouts[name], specs.get(name)) for name in layouts if name in graph.tensors
         }
-        entries = indexed_entries(graph)
-        self.inputs = tuple(replace(ports[name], entries=entries.get(name, 0)) for name in graph.inputs)
+        entries, scripted = indexed_entries(graph), _picture_shapes(graph)
+        self.inputs = tuple(
+            replace(port, entries=entries.get(port.name, 0), scripted=scripted.get(port.name, port.shape))
+            for port in (ports[name] for name in graph.inputs)
+        )
         self.outputs = tuple(ports[name] for name in graph.outputs)
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -165,20 +172,22 @@ class Simulator:
         wanted, got = port.dtype.numpy, values.dtype
         if got != wanted:
             raise ValueError(f"input '{port.name}': expected dtype {wanted}, got {got}")
-        frames = values.shape[0] // port.shape[0] if port.shape and values.ndim else 1
-        stacked = (frames * port.shape[0], *port.shape[1:]) if port.shape else ()
-        if values.shape != stacked or not self.batches.allows(frames):
+        frames = frames_of(port.shape, values.shape)
+        if not frames or not self.batches.allows(frames):
             several = f", or {self.batches} frames stacked" if str(self.batches) != "1" else ""
             raise ValueError(
                 f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
             )
+        if port.entries and (reason := beyond_table(values, port.entries)):
+            raise ValueError(f"input '{port.name}': {reason}")
         return np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
 
     # -- feeding from files --------------------------------------------------------------------------------------------
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
         """What this model reads for one sample: scripts are called with norm=True for float models only."""
         prepare = float_inputs if self.kind == "Float" else fixed_inputs
-        arrays = prepare(self.config, preprocessors, sample, {port.name: port for port in self.inputs})
+        returned = {port.name: replace(port, shape=port.scripted) for port in self.inputs}
+        arrays = prepare(self.config, preprocessors, sample, returned)
         return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
 
     def simulate(self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]) -> Iterator[Simulated]:
@@ -217,8 +226,9 @@ class Simulator:
             yield sample, feeds, self.run(feeds)
             return
         filled = [feeds for _, feeds in group] + [group[-1][1]] * (size - len(group))
-        stacked = {port.name: np.concatenate([feeds[port.name] for feeds in filled]) for port in self.inputs}
-        parts = {name: np.split(values, size) for name, values in self.run(stacked).items()}
+        stacked = {port.name: stack([feeds[port.name] for feeds in filled]) for port in self.inputs}
+        results = self.run(stacked)
+        parts = {port.name: split(results[port.name], port.shape, size) for port in self.outputs}
         for index, (sample, feeds) in enumerate(group):
             yield sample, feeds, {name: frames[index] for name, frames in parts.items()}
 
@@ -242,8 +252,16 @@ def _image_spec(tensor: IoTensor) -> InputSpec:
 
 
 def _image_port(tensor: IoTensor, spec: InputSpec | None) -> Port:
-    quant = None if tensor.dtype.is_float else tensor.quant
-    return Port(tensor.name, tensor.shape, tensor.dtype, tensor.layout or "NHWC", quant, spec)
+    codes = not tensor.dtype.is_float and not (spec is not None and spec.is_picture)
+    scripted = tensor.picture_shape or tensor.shape
+    layout = tensor.layout or "NHWC"
+    return Port(tensor.name, tensor.shape, tensor.dtype, layout, tensor.quant if codes else None, spec, 0, scripted)
+
+
+def _picture_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Of the pictures that a fixed graph is fed."""
+    told = graph.metadata.get("inputs") or ()
+    return {entry["name"]: tuple(entry["picture_shape"]) for entry in told if "picture_shape" in entry}
 
 
 def _graph_port(graph: Graph, name: str, layout: str, spec: InputSpec | None) -> Port:

@@ -10,8 +10,9 @@ from sgs.cli.names import check_outputs, compile_report_paths, image_path
 from sgs.cli.options import add_batches, add_category, add_common, add_report, check_category, start_log
 from sgs.cli.program import Parser, run
 from sgs.compile import summarise
-from sgs.config.chips import load_chip
+from sgs.config.chips import Chip, load_chip
 from sgs.data.files import atomic_outputs
+from sgs.img import Image
 from sgs.pipelines import compile_fixed
 from sgs.sim import expect_stage, read_sim
 
@@ -42,16 +43,8 @@ def _body(argv: list[str]) -> int:
     target = image_path(Path(options.model), options.output)
     reports = compile_report_paths(target, options.report)
     check_outputs([target, *reports], [options.model])
-    graph = expect_stage(read_sim(options.model), "fixed", "compiler.py")
-    category = options.category or str(graph.metadata.get("category", "Unknown"))
-    check_category(category, graph.outputs, file=options.model)
-    image = compile_fixed(
-        graph,
-        chip,
-        batch_mode=options.batch_mode,
-        batches=options.batch,
-        category=category,
-        inplace_inputs=options.inplace_input_buf,
+    image = compile_file(
+        Path(options.model), chip, options.category, options.batch_mode, options.batch, options.inplace_input_buf
     )
     with atomic_outputs(*reports, target) as (*report_files, image_file):
         write_image_files(image, chip, image_file, report_files)
@@ -59,3 +52,20 @@ def _body(argv: list[str]) -> int:
     print(told_of_report(reports), end="")
     print(f"Offline model at: {target}")
     return 0
+
+
+def compile_file(
+    model: Path, chip: Chip, category: str | None, batch_mode: str, batches: Sequence[int], inplace_inputs: bool
+) -> Image:
+    """The offline image of a fixed .sim, which says the category itself where none is given."""
+    graph = expect_stage(read_sim(model), "fixed", "compiler.py")
+    category = category or str(graph.metadata.get("category", "Unknown"))
+    check_category(category, graph.outputs, file=model)
+    return compile_fixed(
+        graph,
+        chip,
+        batch_mode=batch_mode,
+        batches=batches,
+        category=category,
+        inplace_inputs=inplace_inputs,
+    )

@@ -54,18 +54,22 @@ def _body(argv: list[str]) -> int:
     start_log(options)
     load_chip(options.soc_version)
     target = float_path(options.output_file)
-    debug = debug_path(target)
-    check_outputs([target, debug], inputs(options))
+    check_outputs([target, debug_path(target)], inputs(options))
     _, imported, graph = convert(options)
-    with atomic_outputs(debug, target) as (debug_file, target_file), ThreadPoolExecutor(2) as pool:
+    write_float_files(imported, graph, target)
+    print(f"Float model at: {target}")
+    return 0
+
+
+def write_float_files(imported: Graph, graph: Graph, target: Path) -> None:
+    """Write the float .sim, and the untouched import beside it."""
+    with atomic_outputs(debug_path(target), target) as (debug_file, target_file), ThreadPoolExecutor(2) as pool:
         files = [
             pool.submit(write_sim, imported, debug_file, stage="debug"),
             pool.submit(write_sim, graph, target_file, stage="float"),
         ]
         for file in files:
             file.result()
-    print(f"Float model at: {target}")
-    return 0
 
 
 def inputs(options: argparse.Namespace) -> list[str]:

@@ -148,23 +148,28 @@ def add_source(parser: Parser) -> None:
     """What is converted, for the onnx platform."""
     parser.add_argument("--model_file", metavar="FILE", required=True, help="the .onnx file")
     parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
-    text = (
-        "shapes of the inputs, in the order of the ini and the model's layout, like 1,3,224,224:1,10; for dynamic ones"
-    )
-    parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
-    add_surgery(parser)
+    add_source_facts(parser)
     simplify = parser.add_mutually_exclusive_group()
     text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
     simplify.add_argument("--onnxsim", action="store_true", help=text)
     simplify.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
     parser.add_argument("--checker", action="store_true", help="have the file checked by onnx.checker first")
-    text = "layout of rank-4 inputs and outputs of the model, like images:NHWC,y:NCHW (default: as its operators say)"
-    parser.add_argument("--source_layouts", metavar="NAME:LAYOUT,...", type=layouts, default={}, help=text)
     for side in ("input", "output"):
         text = f"names of the {side}s, which must be those of the ini; may be left out"
         parser.add_argument(f"--{side}_arrays", metavar="NAMES", help=text)
     add_quant_file(parser)
     add_later(parser, "--postprocess", "--postprocess_input_config")
+
+
+def add_source_facts(parser: Parser) -> None:
+    """--input_shapes, --source_layouts, and those of `add_surgery`: what of an ONNX file is meant, and how."""
+    text = (
+        "shapes of the inputs, in the order of the ini and the model's layout, like 1,3,224,224:1,10; for dynamic ones"
+    )
+    parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
+    add_surgery(parser)
+    text = "layout of rank-4 inputs and outputs of the model, like images:NHWC,y:NCHW (default: as its operators say)"
+    parser.add_argument("--source_layouts", metavar="NAME:LAYOUT,...", type=layouts, default={}, help=text)
 
 
 def add_surgery(parser: Parser) -> None:

@@ -15,6 +15,7 @@ from sgs.compile.program import Buffer, Computation, Spot, Transfer, in_order
 from sgs.compile.residency import compulsory_traffic
 from sgs.compile.weights import WeightPool
 from sgs.config.chips import Chip
+from sgs.config.input_config import RAW_TYPES
 from sgs.img.image import (
     BatchMode,
     Command,
@@ -30,15 +31,9 @@ from sgs.img.image import (
     TensorRef,
 )
 from sgs.ir.graph import Graph, Node, Tensor
-from sgs.numeric.types import DType
 from sgs.registry import COST
 
-RAW_FORMATS = {  # what the caller supplies where the graph's metadata says nothing
-    DType.FLOAT32: "RAWDATA_F32_NHWC",
-    DType.INT16: "RAWDATA_S16_NHWC",
-    DType.UINT8: "RAWDATA_U8_NHWC",
-    DType.UINT16: "RAWDATA_U16_NHWC",
-}
+RAW_FORMATS = {dtype: name for name, dtype in RAW_TYPES.items()}  # where the graph's metadata says nothing
 
 
 @dataclass(frozen=True)
@@ -253,6 +248,7 @@ def _io(tensor: Tensor, number: int, name: str, said: Mapping[str, Any]) -> IoTe
         height_alignment=int(said.get("height_alignment") or 1),
         mean=tuple(float(value) for value in said.get("mean") or ()),
         std=tuple(float(value) for value in said.get("std") or ()),
+        picture_shape=tuple(int(extent) for extent in said.get("picture_shape") or ()),
     )
 
 

@@ -70,13 +70,14 @@ def _reasons(graph: Graph, node: Node, chip: Chip) -> Iterator[tuple[str, str | 
 
 def computes_in_float(graph: Graph, node: Node) -> bool:
     """True for a node that a calibrated network does not hold: it reads or writes real numbers, neither only moving
-    them nor converting them from or to codes."""
+    them nor converting them from or to codes, or from integers of the network's own."""
     if OPERATOR[node.op].stage == "float":
         return True
     rule = QUANTISE.get(node.op)
     if OPERATOR[node.op].stage == "fixed" or (rule is not None and rule.kind == "move"):
         return False
-    return any(tensor is not None and tensor.dtype.is_float for tensor in (*graph.operands(node), *graph.results(node)))
+    written = [] if rule is not None and rule.retypes else graph.results(node)
+    return any(tensor is not None and tensor.dtype.is_float for tensor in (*graph.operands(node), *written))
 
 
 def told_by(rule: Callable[..., object], chip: Chip | None = None) -> str:

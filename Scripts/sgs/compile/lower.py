@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sgs.compile.allocate import check_plan
 from sgs.compile.batches import check_inplace, checked_batches
 from sgs.compile.emit import Target, emit
+from sgs.compile.fold_pixels import with_direct_pixels
 from sgs.compile.legalise import check_legal
 from sgs.compile.order import ordered
 from sgs.compile.outputs import separate_outputs
@@ -47,7 +48,9 @@ def compile_graph(
     if inplace_inputs:
         check_inplace(graph, mode)
     check_legal(graph, chip)
-    separated = separate_outputs(graph)
+    direct = with_direct_pixels(graph)
+    verify(direct, "feeding pixels directly")
+    separated = separate_outputs(direct)
     verify(separated, "separating the outputs")
     in_order = ordered(separated, chip.sram_bytes)
     verify(in_order, "ordering the operators")

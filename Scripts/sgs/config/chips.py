@@ -100,7 +100,7 @@ KEYS: dict[str, Callable[[list[str]], Any]] = {
 def read_chip(path: Path) -> Chip:
     """Read one chip file; the chip is called as the file is. Raises UserError with all problems of the file."""
     document = ini.parse(ini.read_text(path, stage=STAGE))
-    problems = [_problem(path, f"line {fault.line}", fault.reason) for fault in document.faults]
+    problems = [_problem(path, f"line {fault.line}", fault.reason, fault.remedy) for fault in document.faults]
     values: dict[str, Any] = {"aliases": ()}
     provenance: dict[str, str] = {}
     for entry in document.entries:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sgs.config import ini
-from sgs.config.nearest import did_you_mean, listing
+from sgs.config.nearest import did_you_mean, listing, nearest
 from sgs.errors import UserError, raise_all
+from sgs.numeric.types import DType
 
 STAGE = "input_config"
 INPUT, OUTPUT, CONV = "INPUT_CONFIG", "OUTPUT_CONFIG", "CONV_CONFIG"
 NAME_LIST_LENGTH = 2048  # characters of one list of names
+UNDIVIDED = "write 1 for pictures that are not divided"
 
 Shape = Sequence[int]
 
@@ -30,39 +32,52 @@ Shape = Sequence[int]
 class InputFormat:
     """A row of the table of input formats.
 
-    `trained_as`: the training formats that it can stand for. `alignment`: default of width and height. `executed`:
-    whether the toolchain runs it yet, or only reads it.
+    `trained_as`: the training formats that it can stand for. `channels`: of a picture of pixels, what its first
+    channels are, as indices into mean and std. `alignment`: default of width and height; `aligned`: which of them may
+    have another one.
     """
 
     trained_as: tuple[str, ...]
+    channels: tuple[int, ...] = ()
     alignment: tuple[int, int] = (1, 1)
-    executed: bool = True
+    aligned: tuple[bool, bool] = (False, False)
     layouts: tuple[str, ...] = ("NHWC", "NCHW")
 
 
-COLOUR, PICTURE = ("RGB", "BGR"), ("RGB", "BGR", "GRAY")
+COLOUR, PICTURE, NV12 = ("RGB", "BGR"), ("RGB", "BGR", "GRAY"), "YUV_NV12"
 INPUT_FORMATS: dict[str, InputFormat] = {
-    "RGB": InputFormat(COLOUR),
-    "BGR": InputFormat(COLOUR),
-    "RGBA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
-    "BGRA": InputFormat(COLOUR, executed=False, layouts=("NHWC",)),
-    "YUV_NV12": InputFormat(PICTURE, alignment=(2, 2), executed=False),
-    "GRAY": InputFormat(("GRAY",)),
-    "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",), executed=False),
+    "RGB": InputFormat(COLOUR, (0, 1, 2)),
+    "BGR": InputFormat(COLOUR, (2, 1, 0)),
+    "RGBA": InputFormat(COLOUR, (0, 1, 2), aligned=(True, False), layouts=("NHWC",)),
+    "BGRA": InputFormat(COLOUR, (2, 1, 0), aligned=(True, False), layouts=("NHWC",)),
+    NV12: InputFormat(PICTURE, alignment=(2, 2), aligned=(True, True)),
+    "GRAY": InputFormat(("GRAY",), (0,), aligned=(True, True)),
+    "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",)),
     "RAWDATA_S16_NHWC": InputFormat(("RAWDATA_S16_NHWC",)),
-    "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",), executed=False),
+    "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",)),
     "RAWDATA_F32_NHWC": InputFormat(("RAWDATA_F32_NHWC",)),
 }
 # Training format → its channels in order, as indices into mean and std, which are always in the order R, G, B.
-CHANNELS: dict[str, tuple[int, ...]] = {"RGB": (0, 1, 2), "BGR": (2, 1, 0), "GRAY": (0,)}
+CHANNELS: dict[str, tuple[int, ...]] = {name: INPUT_FORMATS[name].channels for name in PICTURE}
 TRAINING_FORMATS = (*CHANNELS, *(name for name in INPUT_FORMATS if name.startswith("RAWDATA")))
-OUTPUT_FORMATS: dict[str, bool] = {  # format → executed by the toolchain
-    "RAWDATA_F32_NHWC": True,
-    "RAWDATA_S16_NHWC": True,
-    "RAWDATA_U8_NHWC": False,
+RAW_TYPES: dict[str, DType] = {  # what a raw format carries
+    "RAWDATA_F32_NHWC": DType.FLOAT32,
+    "RAWDATA_S16_NHWC": DType.INT16,
+    "RAWDATA_U16_NHWC": DType.UINT16,
+    "RAWDATA_U8_NHWC": DType.UINT8,
 }
+# Raw formats of integers → entries of the largest table that their numbers pick from.
+ENTRIES = {"RAWDATA_U8_NHWC": 1 << 8, "RAWDATA_S16_NHWC": 1 << 15, "RAWDATA_U16_NHWC": (1 << 16) - 1}
+OUTPUT_FORMATS = ("RAWDATA_F32_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U8_NHWC")
 LAYOUTS = ("NHWC", "NCHW")
 CONV_FORMATS = ("ALL_UINT8", "ALL_INT16", "CONV2D_INT16", "DEPTHWISE_INT16")
+
+
+def integer_format(entries: int, *, straight: bool) -> str | None:
+    """The raw format for integers that pick from a table of so many `entries` (0: that do not pick), `straight` if they
+    do nothing else; None where none reaches so far."""
+    names = ("RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC") if straight else ("RAWDATA_S16_NHWC",)
+    return next((name for name in names if entries <= ENTRIES[name]), None)
 
 
 # ---- the model of the file -------------------------------------------------------------------------------------------
@@ -96,14 +111,47 @@ class InputSpec:
         """The axis of a rank-4 array that holds the channels, in this input's layout."""
         return 1 if self.layout == "NCHW" else 3
 
+    @property
+    def fed_type(self) -> DType:
+        """The type of what fixed and offline models are fed."""
+        if self.is_picture:
+            return DType.UINT8
+        carried = RAW_TYPES[self.input_format]
+        return DType.INT16 if carried is DType.FLOAT32 and not self.quantize else carried
+
     def in_order(self, values: Sequence[float], picture_format: str) -> tuple[float, ...]:
         """`mean` or `std` in the channel order of RGB, BGR or GRAY."""
         return tuple(values[index] for index in CHANNELS[picture_format])
 
+    def fed_shape(self, shape: Shape) -> tuple[int, ...]:
+        """The shape of what fixed and offline models are fed, for an input of `shape` in this input's layout.
+
+        Raises ValueError for a row of RGBA pixels that the alignment would end within a pixel.
+        """
+        if not any(INPUT_FORMATS[self.input_format].aligned):
+            return tuple(shape)
+        planar = self.layout == "NCHW"
+        frames, height, width = shape[0], *(shape[2:] if planar else shape[1:3])
+        rows, columns = _aligned(height, self.height_alignment), _aligned(width, self.width_alignment)
+        if self.input_format == NV12:
+            return frames, rows * 3 // 2, columns, 1
+        if self.input_format == "GRAY":
+            return (frames, 1, rows, columns) if planar else (frames, rows, columns, 1)
+        row = _aligned(4 * width, self.width_alignment)
+        if row % 4:
+            reason = f"rows of {width} pixels would have {row} bytes, which is no whole number of {self.input_format}"
+            raise ValueError(f"'{self.name}': {reason} pixels")
+        return frames, height, row // 4, 4
+
+
+def _aligned(extent: int, alignment: int) -> int:
+    return -(-extent // alignment) * alignment
+
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output. `dequantize`: the integers become real values again. `format` is a key of OUTPUT_FORMATS."""
+    """One output. `format`, of OUTPUT_FORMATS, is what it leaves the network as; `dequantize`: its codes become real
+    values again."""
 
     name: str
     dequantize: bool = True
@@ -131,7 +179,7 @@ class InputConfig:
     text: str
 
 
-# ---- items of values: text → value, ValueError says why not ----------------------------------------------------------
+# ---- items of values: text → value, Malformed says why not -----------------------------------------------------------
 
 
 def _name(text: str) -> str:
@@ -142,16 +190,16 @@ def _boolean(text: str) -> bool:
     try:
         return {"TRUE": True, "FALSE": False}[text.upper()]
     except KeyError:
-        raise ValueError(f"'{text}' is not TRUE or FALSE") from None
+        raise ini.Malformed(f"'{text}' is not TRUE or FALSE", "write one of the two") from None
 
 
 def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise ValueError(f"'{text}' is not a number") from None
+        raise ini.Malformed(f"'{text}' is not a number", "write one like 127.5; colons separate channels") from None
     if not math.isfinite(value):
-        raise ValueError(f"'{text}' is not a finite number")
+        raise ini.Malformed(f"'{text}' is not a finite number", "write one like 127.5")
     return value
 
 
@@ -162,20 +210,22 @@ def _numbers(text: str) -> tuple[float, ...]:
 def _divisors(text: str) -> tuple[float, ...]:
     values = _numbers(text)
     if any(value <= 0 for value in values):
-        raise ValueError(f"'{text}' must be greater than 0; write 1 for pictures that are not divided")
+        raise ini.Malformed(f"'{text}' is not above 0", f"{UNDIVIDED}; 0 would divide by nothing")
     return values
 
 
 def _alignment(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ValueError(f"'{text}' is not a whole number above 0")
+        raise ini.Malformed(f"'{text}' is not a whole number above 0", "write 1 for no alignment")
     return int(text)
 
 
 def _one_of(known: Sequence[str]) -> Callable[[str], str]:
     def read(text: str) -> str:
         if text.upper() not in known:
-            raise ValueError(f"'{text}' is not one of {', '.join(known)}")
+            closest = nearest(text, known)
+            remedy = f"did you mean {closest}?" if closest else "write one of them"
+            raise ini.Malformed(f"'{text}' is not one of {', '.join(known)}", remedy)
         return text.upper()
 
     return read
@@ -200,7 +250,7 @@ KEYS: dict[str, dict[str, Callable[[str], Any]]] = {
         "outputs": _name,
         "dequantizations": _boolean,
         "output_layouts": _one_of(LAYOUTS),
-        "output_formats": _one_of(tuple(OUTPUT_FORMATS)),
+        "output_formats": _one_of(OUTPUT_FORMATS),
     },
     CONV: {
         "input_format": _one_of(CONV_FORMATS),
@@ -208,6 +258,7 @@ KEYS: dict[str, dict[str, Callable[[str], Any]]] = {
     },
 }
 NAME_LISTS = ((INPUT, "inputs"), (OUTPUT, "outputs"), (CONV, "tensor_arrays"))
+REQUIRED = ("inputs", "input_formats", "mean", "std_value", "outputs")  # mean and std_value where there are pictures
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -232,53 +283,98 @@ def parse_input_config(text: str, path: Path) -> InputConfig:
 class _Parser:
     """The values of the file by (section, key), and its problems so far.
 
-    A value with a problem is absent from `values` but still has a line, so that it is not reported as missing too.
+    A value with a problem is absent from `values` but still has a line, so that it is not reported as missing too; so
+    has a key that is spelled wrong, or that no section is above of.
     """
 
     def __init__(self, path: Path, document: ini.Document) -> None:
         self.path = path
-        self.sections = document.sections
+        self.sections = {name: line for name, line in document.sections.items() if name in KEYS}
         self.values: dict[tuple[str, str], tuple[Any, ...]] = {}
         self.lines: dict[tuple[str, str], int] = {}
+        self.texts: dict[tuple[str, str], str] = {}  # the values as they were written
         self._problems: list[tuple[int, UserError]] = []
-        for fault in document.faults:
-            self._report(fault.line, f"line {fault.line}", fault.reason, fault.remedy)
-        for section, line in document.sections.items():
-            if section not in KEYS:
-                self._report(line, f"[{section}], line {line}", "unknown section", did_you_mean(section, KEYS))
-        for entry in document.entries:
-            if entry.section in KEYS:
-                self._read(entry)
+        self._read_all(document)
         for section, key in NAME_LISTS:
             self._check_names(section, key)
+
+    def _read_all(self, document: ini.Document) -> None:
+        """Every entry and fault of the file, and the sections that it must have."""
+        meant = self._sections_meant(document)
+        entries = [replace(entry, section=meant[entry.section]) for entry in document.entries if entry.section in meant]
+        for entry in entries:
+            self._read(entry)
+        for fault in document.faults:
+            section = meant.get(fault.section) or next((name for name in KEYS if fault.key in KEYS[name]), "")
+            where = f"[{section}] {fault.key}, line {fault.line}" if section and fault.key else f"line {fault.line}"
+            self._report(fault.line, where, fault.reason, fault.remedy)
+            self.lines.setdefault((section, fault.key), fault.line)
+        for entry in entries:  # a required key that is spelled wrong is not also missing
+            closest = nearest(entry.key, KEYS[entry.section])
+            if entry.key not in KEYS[entry.section] and closest in REQUIRED:
+                self.lines.setdefault((entry.section, closest), entry.line)
+        for section in (INPUT, OUTPUT):
+            if section not in self.sections and not any(at[0] == section for at in self.lines):
+                needed = [key for key in REQUIRED if key in KEYS[section]]
+                self.lines |= {(section, key): 0 for key in needed}
+                self._report(0, f"[{section}]", "the section is missing", f"it holds {', '.join(needed)}")
+
+    def _sections_meant(self, document: ini.Document) -> dict[str, str]:
+        """Section of the file → the one that it is read as: an unknown one as the nearest, if that is not there."""
+        meant = {name: name for name in self.sections}
+        for name, line in document.sections.items():
+            if name in KEYS:
+                continue
+            self._report(line, f"[{name}], line {line}", "unknown section", did_you_mean(name, KEYS))
+            closest = nearest(name, KEYS)
+            if closest and closest not in self.sections:
+                meant[name], self.sections[closest] = closest, line
+        return meant
 
     def _read(self, entry: ini.Entry) -> None:
         """Turn one entry into a tuple of values."""
         at, known = (entry.section, entry.key), KEYS[entry.section]
         where = f"[{entry.section}] {entry.key}, line {entry.line}"
         if entry.key not in known:
-            self._report(entry.line, where, "unknown key", did_you_mean(entry.key, known))
+            self._unknown_key(entry, where)
             return
         if at in self.lines:
-            self._report(entry.line, where, f"appears a second time; the first is on line {self.lines[at]}")
+            reason = f"appears a second time, with '{entry.value}'; the first is on line {self.lines[at]}"
+            self._report(entry.line, where, reason, "keep one of the two")
             return
-        self.lines[at] = entry.line
+        self.lines[at], self.texts[at] = entry.line, entry.value
         if "" in entry.items:
-            reason = "has no value" if len(entry.items) == 1 else "has an empty item between its commas"
-            self._report(entry.line, where, reason)
+            if len(entry.items) == 1:
+                self._report(entry.line, where, "has no value", "give it one, or delete the line")
+            else:
+                reason = f"has an empty item beside its commas: '{entry.value}'"
+                self._report(entry.line, where, reason, "delete the comma that is too many")
             return
-        try:
-            self.values[at] = tuple(known[entry.key](item) for item in entry.items)
-        except ValueError as error:
-            self._report(entry.line, where, str(error))
+        values, count = [], len(self._problems)
+        for item in entry.items:
+            try:
+                values.append(known[entry.key](item))
+            except ini.Malformed as error:
+                self._report(entry.line, where, str(error), error.remedy)
+        if len(self._problems) == count:
+            self.values[at] = tuple(values)
+
+    def _unknown_key(self, entry: ini.Entry, where: str) -> None:
+        """Report a key that its section does not have."""
+        remedy = did_you_mean(entry.key, KEYS[entry.section])
+        others = [section for section in KEYS if entry.key in KEYS[section]]
+        if others:
+            remedy += f"; {entry.key} is for [{others[0]}]"
+        self._report(entry.line, where, "unknown key", remedy)
 
     def _check_names(self, section: str, key: str) -> None:
         names = self.values.get((section, key), ())
-        length = len(",".join(names))
-        if length > NAME_LIST_LENGTH:
-            self.problem(section, key, f"names take {length} characters, at most {NAME_LIST_LENGTH} are allowed")
+        joined = ",".join(names)
+        if len(joined) > NAME_LIST_LENGTH:
+            reason = f"'{ini.shortened(joined)}' takes {len(joined)} characters, at most {NAME_LIST_LENGTH} are allowed"
+            self.problem(section, key, reason, "shorten the names in the network, or name fewer tensors")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            self.problem(section, key, f"names a tensor twice: {listing(repeated)}")
+            self.problem(section, key, f"names a tensor twice: {listing(repeated)}", "name it once")
 
     def _report(self, line: int, where: str, reason: str, remedy: str | None = None) -> None:
         error = UserError(reason, stage=STAGE, file=self.path, node=where, remedy=remedy)
@@ -293,19 +389,27 @@ class _Parser:
     def in_file_order(self) -> list[UserError]:
         return [error for _, error in sorted(self._problems, key=lambda pair: pair[0])]
 
-    def required(self, section: str, key: str, remedy: str | None = None) -> tuple[Any, ...] | None:
+    def required(self, section: str, key: str, remedy: str) -> tuple[Any, ...] | None:
         """The values of a key that must be there; None when it is not, which is a problem, or is at fault itself."""
         if (section, key) not in self.lines:
             self.problem(section, key, "is missing", remedy)
         return self.values.get((section, key))
 
-    def column(self, section: str, key: str, counts: Sequence[int], what: str) -> tuple[Any, ...] | None:
+    def column(
+        self, section: str, key: str, counts: Sequence[int], what: str, remedy: str = "one for each, in the same order"
+    ) -> tuple[Any, ...] | None:
         """The values of a key that is there and whose count is one of `counts`; None for absent or at fault."""
         values = self.values.get((section, key))
         if values is not None and len(values) not in counts:
-            self.problem(section, key, f"{len(values)} given for {what}", "one for each, in the same order")
+            reason = f"{len(values)} given for {what}: '{self.texts[section, key]}'"
+            self.problem(section, key, reason, remedy)
             return None
         return values
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 input", "2 inputs"."""
+    return f"{count} {what}" + "s" * (count != 1)
 
 
 class _Inputs:
@@ -313,7 +417,7 @@ class _Inputs:
 
     def __init__(self, parser: _Parser) -> None:
         self.parser = parser
-        self.names: tuple[str, ...] = parser.required(INPUT, "inputs") or ()
+        self.names: tuple[str, ...] = parser.required(INPUT, "inputs", "name the network's inputs") or ()
         formats = parser.required(INPUT, "input_formats", "one of " + ", ".join(INPUT_FORMATS))
         self.formats = self.column("input_formats", formats)
         # Without training formats, the input formats are the training formats too.
@@ -327,7 +431,7 @@ class _Inputs:
             return default
         if not self.names:
             return None
-        return self.parser.column(INPUT, key, [len(self.names)], f"{len(self.names)} inputs")
+        return self.parser.column(INPUT, key, [len(self.names)], counted(len(self.names), "input"))
 
     def specs(self) -> tuple[InputSpec, ...]:
         """One spec for each input. With problems recorded the result is not complete and must not be used."""
@@ -338,7 +442,7 @@ class _Inputs:
             return ()
         self.check_formats(layouts)
         self.check_quantizations(quantize)
-        means, stds = self.means(), self.per_picture("std_value", "write 1 for pictures that are not divided")
+        means, stds = self.means(), self.per_picture("std_value", UNDIVIDED)
         widths, heights = (self.alignments(axis) for axis in (0, 1))
         return tuple(
             InputSpec(
@@ -371,28 +475,45 @@ class _Inputs:
                 reason = f"'{name}': {fed} has no layout {layouts[index]}"
                 self.parser.problem(INPUT, "input_layouts", reason, "write NHWC")
         if self.pictures != list(range(len(self.pictures))):
-            raw = [name for index, name in enumerate(self.names) if index not in self.pictures]
-            self.parser.problem(INPUT, "inputs", f"RAWDATA inputs must come last: {listing(raw)}")
+            raw = [index for index in range(len(self.names)) if index not in self.pictures]
+            order = ",".join(self.names[index] for index in (*self.pictures, *raw))
+            reason = f"RAWDATA inputs must come last: {listing(self.names[index] for index in raw)}"
+            self.parser.problem(INPUT, "inputs", reason, f"write inputs={order} and all other keys in that order")
 
     def check_quantizations(self, quantize: tuple[Any, ...] | None) -> None:
-        """Pictures are bytes: what feeds them to the chip never makes real numbers of them."""
+        """Pictures are bytes: what feeds them to the chip never makes real numbers of them. Numbers that pick from a
+        table are no codes either."""
+        assert self.formats is not None
         real = [self.names[index] for index in self.pictures if quantize and not quantize[index]]
         if real:
             reason = f"FALSE for a picture, which is always fed as UINT8: {listing(real)}"
             remedy = "write TRUE, or set the input's formats to RAWDATA_F32_NHWC to feed real numbers"
             self.parser.problem(INPUT, "quantizations", reason, remedy)
+        fed = zip(self.names, self.formats, quantize or (True,) * len(self.names), strict=True)
+        if numbers := [name for name, form, made in fed if form == "RAWDATA_U16_NHWC" and not made]:
+            reason = f"FALSE for numbers that pick from a table, of which no codes are made: {listing(numbers)}"
+            self.parser.problem(INPUT, "quantizations", reason, "write TRUE")
 
     def per_picture(self, key: str, remedy: str) -> tuple[Any, ...] | None:
         """One value for each picture input, RAWDATA inputs having none; None for no pictures or a fault."""
         count = len(self.pictures)
         if not count:
             if (INPUT, key) in self.parser.lines:
-                self.parser.problem(INPUT, key, "RAWDATA inputs have none", "delete the line")
+                reason = f"RAWDATA inputs have none, given is '{self.parser.texts.get((INPUT, key), '')}'"
+                self.parser.problem(INPUT, key, reason, "delete the line")
             return None
         if self.parser.required(INPUT, key, remedy) is None:
             return None
-        what = f"{count} picture inputs" + (" (RAWDATA inputs have none)" if count < len(self.names) else "")
-        return self.parser.column(INPUT, key, [count], what)
+        what = counted(count, "picture input") + (" (RAWDATA inputs have none)" if count < len(self.names) else "")
+        return self.parser.column(INPUT, key, [count], what, self.separators(key))
+
+    def separators(self, key: str) -> str:
+        """A remedy for a wrong number of means or stds: how they are written, where it can be known the very text."""
+        values = self.parser.values.get((INPUT, key), ())
+        if len(self.pictures) == 1 and len(values) == 3 and all(isinstance(row, tuple) for row in values):
+            written = ":".join(self.parser.texts[INPUT, key].split(","))
+            return f"write {written}; commas separate inputs, colons channels"
+        return "one for each picture, in the order of inputs; commas separate inputs, colons channels"
 
     def means(self) -> tuple[Any, ...] | None:
         """Means of each picture input: of `mean`, or where that is absent of mean_red, mean_green and mean_blue."""
@@ -401,7 +522,8 @@ class _Inputs:
         if not coloured:
             return self.per_picture("mean", "write 0:0:0 (GRAY: 0) for pictures that are not normalised")
         if (INPUT, "mean") in parser.lines:
-            parser.problem(INPUT, coloured[0], "is given beside mean", "keep one of the two")
+            told = f"'{parser.texts.get((INPUT, coloured[0]), '')}' is given beside mean"
+            parser.problem(INPUT, coloured[0], told, "keep one of the two")
             return None
         assert self.training is not None
         grey_only = all(self.training[index] == "GRAY" for index in self.pictures)
@@ -422,33 +544,39 @@ class _Inputs:
         if len(values) == 1 and (key == "std_value" or values == (0.0,)):
             return values * channels
         if len(values) != channels:
-            reason = f"'{self.names[index]}' has {len(values)} values for {channels} channels of {self.training[index]}"
-            example = "R:G:B" if channels == 3 else "one value"
-            self.parser.problem(INPUT, key, reason, f"write {example}; commas separate inputs, colons channels")
+            told = ":".join(f"{value:g}" for value in values)
+            has = f"{counted(len(values), 'value')} for {counted(channels, 'channel')} of {self.training[index]}"
+            same = ":".join([told] * 3) if len(values) == 1 else "R:G:B"
+            example = same if channels == 3 else "one value"
+            remedy = f"write {example}; commas separate inputs, colons channels"
+            self.parser.problem(INPUT, key, f"'{self.names[index]}' has {has}: '{told}'", remedy)
         return values
 
     def alignments(self, axis: int) -> tuple[int, ...]:
         """Width (axis 0) or height (axis 1) alignment of each input; RAWDATA inputs, at the end, may be left out."""
         assert self.formats is not None
-        key = ("input_width_alignment", "input_height_alignment")[axis]
+        side = ("width", "height")[axis]
+        key = f"input_{side}_alignment"
         defaults = tuple(INPUT_FORMATS[fed].alignment[axis] for fed in self.formats)
         counts = [len(self.names), len(self.pictures)]
-        given = self.parser.column(INPUT, key, counts, f"{len(self.names)} inputs") or ()
+        given = self.parser.column(INPUT, key, counts, counted(len(self.names), "input")) or ()
         result = (*given, *defaults[len(given) :])
         for name, fed, value, default in zip(self.names, self.formats, result, defaults, strict=True):
             if value % default:
-                self.parser.problem(INPUT, key, f"'{name}': {fed} needs a multiple of {default}, not {value}")
-            if value > 1 and (fed.startswith("RAWDATA") or (axis == 1 and fed in ("RGBA", "BGRA"))):
-                self.parser.problem(INPUT, key, f"'{name}': {fed} has no such alignment", "write 1")
+                reason, remedy = f"needs a multiple of {default}, not {value}", f"write {value + -value % default}"
+                self.parser.problem(INPUT, key, f"'{name}': {fed} {reason}", remedy)
+            if value > 1 and not INPUT_FORMATS[fed].aligned[axis]:
+                reason = f"{fed} has no {side} alignment, it is fed in the {side} of the model's input"
+                self.parser.problem(INPUT, key, f"'{name}': {value}, but {reason}", "write 1")
         return result
 
 
 def _outputs(parser: _Parser) -> tuple[OutputSpec, ...]:
     """One spec for each output; not complete where problems were recorded."""
-    names = parser.required(OUTPUT, "outputs")
+    names = parser.required(OUTPUT, "outputs", "name the outputs to keep")
     if not names:
         return ()
-    what = f"{len(names)} outputs"
+    what = counted(len(names), "output")
     keys = ("dequantizations", "output_layouts", "output_formats")
     dequantize, layouts, formats = (parser.column(OUTPUT, key, [len(names)], what) for key in keys)
     specs = []
@@ -458,40 +586,18 @@ def _outputs(parser: _Parser) -> tuple[OutputSpec, ...]:
         spec = OutputSpec(name, real, layouts[index] if layouts else "NHWC", formats[index] if formats else default)
         if spec.format == "RAWDATA_F32_NHWC" and not real:
             remedy = "set dequantizations to TRUE, or the format to RAWDATA_S16_NHWC"
-            parser.problem(OUTPUT, "output_formats", f"'{name}': float32 needs dequantizations TRUE", remedy)
+            reason = f"'{name}': {spec.format} is float32, which needs dequantizations TRUE"
+            parser.problem(OUTPUT, "output_formats", reason, remedy)
         specs.append(spec)
     return tuple(specs)
 
 
 def _conv(parser: _Parser) -> ConvSpec:
-    formats = parser.column(CONV, "input_format", [1], "all convolutions together")
+    formats = parser.column(CONV, "input_format", [1], "all convolutions together", "write one")
     return ConvSpec(formats[0] if formats else None, parser.values.get((CONV, "tensor_arrays"), ()))
 
 
 # ---- checks against what the toolchain and the model can do ----------------------------------------------------------
-
-
-def refuse_unsupported_formats(config: InputConfig) -> None:
-    """Raise UserError for every format and alignment that the file format allows but the toolchain does not run yet."""
-    inputs_run = listing(name for name, facts in INPUT_FORMATS.items() if facts.executed)
-    outputs_run = listing(name for name, executed in OUTPUT_FORMATS.items() if executed)
-    problems = []
-
-    def refuse(section: str, key: str, name: str, what: str, remedy: str) -> None:
-        reason = f"'{name}': {what} is not supported yet"
-        problems.append(UserError(reason, stage=STAGE, file=config.path, node=f"[{section}] {key}", remedy=remedy))
-
-    for spec in config.inputs:
-        if not INPUT_FORMATS[spec.input_format].executed:
-            refuse(INPUT, "input_formats", spec.name, spec.input_format, f"supported: {inputs_run}")
-            continue
-        for axis, value in (("width", spec.width_alignment), ("height", spec.height_alignment)):
-            if value > 1:
-                refuse(INPUT, f"input_{axis}_alignment", spec.name, f"alignment {value}", "supported: 1")
-    for output in config.outputs:
-        if not OUTPUT_FORMATS[output.format]:
-            refuse(OUTPUT, "output_formats", output.name, output.format, f"supported: {outputs_run}")
-    raise_all(problems, stage=STAGE, file=config.path)
 
 
 def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
@@ -509,43 +615,70 @@ def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], output
         *_name_problems(config, OUTPUT, "outputs", [spec.name for spec in config.outputs], outputs),
     ]
     for spec in config.inputs:
-        if spec.name in inputs and (reason := _input_mismatch(spec, inputs[spec.name])):
-            problems.append(_mismatch(config, INPUT, "inputs", reason))
+        if spec.name in inputs:
+            problems += _input_problems(config, spec, inputs[spec.name])
     for output in config.outputs:
         if output.layout == "NCHW" and output.name in outputs and len(outputs[output.name]) != 4:
             reason = f"'{output.name}': layout NCHW needs rank 4, the model has {_dims(outputs[output.name])}"
-            problems.append(_mismatch(config, OUTPUT, "output_layouts", reason))
+            problems.append(mismatch(config, OUTPUT, ["output_layouts"], reason, "write NHWC"))
     raise_all(problems, stage=STAGE, file=config.path)
 
 
-def _mismatch(config: InputConfig, section: str, key: str, reason: str, remedy: str | None = None) -> UserError:
-    return UserError(reason, stage=STAGE, file=config.path, node=f"[{section}] {key}", remedy=remedy)
+def mismatch(config: InputConfig, section: str, keys: Sequence[str], reason: str, remedy: str) -> UserError:
+    """An error that names the first of the keys that the file has, and its line; the first one where it has none."""
+    lines = {entry.key: entry.line for entry in ini.parse(config.text).entries[::-1] if entry.section == section}
+    key = next((key for key in keys if key in lines), keys[0])
+    place = f"[{section}] {key}" + (f", line {lines[key]}" if key in lines else "")
+    return UserError(reason, stage=STAGE, file=config.path, node=place, remedy=remedy)
 
 
 def _name_problems(
     config: InputConfig, section: str, key: str, named: Sequence[str], actual: Mapping[str, Shape]
 ) -> list[UserError]:
     kind = key.removesuffix("s")
-    problems = [
-        _mismatch(config, section, key, f"'{name}' is not an {kind} of the model", f"its {key}: {listing(actual)}")
-        for name in named
-        if name not in actual
-    ]
-    if missing := [name for name in actual if name not in named]:
+    told = f"its {key}: {listing(actual)}"
+    missing = [name for name in actual if name not in named]
+    problems = []
+    for name in named:
+        if name not in actual:
+            closest = nearest(name, missing)
+            if closest:
+                missing.remove(closest)
+            remedy = f"did you mean {closest}? {told}" if closest else told
+            problems.append(mismatch(config, section, [key], f"'{name}' is not an {kind} of the model", remedy))
+    if missing:
         reason = f"the model has {key} that are not listed: {listing(missing)}"
-        problems.append(_mismatch(config, section, key, reason, f"list all of its {key}: {listing(actual)}"))
+        problems.append(mismatch(config, section, [key], reason, f"list all of {told}"))
     return problems
 
 
-def _input_mismatch(spec: InputSpec, shape: Shape) -> str | None:
-    """What keeps an input of this shape from being what the spec says; None when nothing does."""
-    if spec.is_picture and len(shape) != 4:
-        return f"'{spec.name}': a {spec.training_format} picture needs rank 4, the model has {_dims(shape)}"
-    if spec.is_picture and 0 < shape[spec.channel_axis] != spec.channels:
-        wanted = f"{spec.training_format} needs {spec.channels} channel" + "s" * (spec.channels > 1)
-        return f"'{spec.name}': {wanted}, the model has {shape[spec.channel_axis]} in {_dims(shape)} ({spec.layout})"
+def _input_problems(config: InputConfig, spec: InputSpec, shape: Shape) -> list[UserError]:
+    """What keeps an input of this shape from being what the spec says."""
+    formats, raw = ["training_input_formats", "input_formats"], "write RAWDATA_F32_NHWC, and no mean and std_value"
     if spec.layout == "NCHW" and len(shape) != 4:
-        return f"'{spec.name}': layout NCHW needs rank 4, the model has {_dims(shape)}; write NHWC"
+        reason = f"'{spec.name}': layout NCHW needs rank 4, the model has {_dims(shape)}"
+        return [mismatch(config, INPUT, ["input_layouts"], reason, "write NHWC")]
+    if spec.is_picture and len(shape) != 4:
+        reason = f"'{spec.name}': a {spec.training_format} picture needs rank 4, the model has {_dims(shape)}"
+        return [mismatch(config, INPUT, formats, reason, raw)]
+    if spec.is_picture and 0 < shape[spec.channel_axis] != spec.channels:
+        found = shape[spec.channel_axis]
+        wanted = f"{spec.training_format} needs {counted(spec.channels, 'channel')}"
+        reason = f"'{spec.name}': {wanted}, the model has {found} in {_dims(shape)} ({spec.layout})"
+        return [mismatch(config, INPUT, formats, reason, {1: "write GRAY", 3: "write RGB or BGR"}.get(found, raw))]
+    if unaligned := _alignment_mismatch(spec, shape):
+        return [mismatch(config, INPUT, ["input_width_alignment"], unaligned, "write a multiple of 4")]
+    return []
+
+
+def _alignment_mismatch(spec: InputSpec, shape: Shape) -> str | None:
+    """Why rows of such pictures cannot be aligned as the spec says; None where they can, or their width is unknown."""
+    if min(shape, default=1) < 1:
+        return None
+    try:
+        spec.fed_shape(shape)
+    except ValueError as error:
+        return str(error)
     return None
 
 

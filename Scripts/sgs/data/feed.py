@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, InputConfig, InputSpec, refuse_unsupported_formats
+from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec
+from sgs.data.board import to_board
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
@@ -30,11 +31,17 @@ class Fed(Protocol):
     def dtype(self) -> DType: ...
 
 
+def beyond_table(values: Array, entries: int) -> str | None:
+    """What is wrong with numbers that pick from so many entries and are not all among them; negative ones count from
+    the end."""
+    if not values.size or -entries <= values.min() <= values.max() < entries:
+        return None
+    return f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+
+
 def check_indices(name: str, values: Array, entries: int, *, stage: str, file: object) -> None:
-    """Raise UserError where numbers that pick from so many entries are not among them; negative ones count from the
-    end."""
-    if values.size and not -entries <= values.min() <= values.max() < entries:
-        reason = f"holds {values.min():g} to {values.max():g}, and the network picks from {entries} entries with it"
+    """Raise UserError for numbers beyond the table that they pick from."""
+    if reason := beyond_table(values, entries):
         raise UserError(reason, stage=stage, file=file, node=f"input '{name}'", remedy="mend the preprocess script")
 
 
@@ -69,46 +76,48 @@ def _as_float32(array: Array, script: Preprocessor, image: Path) -> Array:
 def fixed_inputs(
     config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
 ) -> dict[str, Array]:
-    """What fixed and offline models are fed: input name → array in the order of the ini (norm=False).
+    """What fixed and offline models are fed: input name → array in the order of the ini.
 
-    Pictures are uint8 in the channel order of `input_formats`; RAWDATA_F32 is float32, RAWDATA_S16 int16. Scripts
-    return the layout that the ini asks for, with the channel order of the training format.
+    Pictures are the bytes of `input_formats` (see `board.to_board`), other inputs what `plain_inputs` gives; so are
+    the arguments and errors.
+    """
+    arrays = plain_inputs(config, preprocessors, sample, inputs)
+    return {
+        spec.name: to_board(spec, arrays[spec.name]) if spec.is_picture else arrays[spec.name] for spec in config.inputs
+    }
+
+
+def plain_inputs(
+    config: InputConfig, preprocessors: Sequence[Preprocessor], sample: Sample, inputs: Mapping[str, Fed]
+) -> dict[str, Array]:
+    """What the scripts give without normalisation: input name → array in the order of the ini (norm=False).
+
+    Pictures are uint8 with the channels of the training format; RAWDATA has the type that its format names.
+    Scripts return the layout that the ini asks for.
 
     Raises:
-        UserError: a format not supported yet; what the script returns is not what the format needs.
+        UserError: what the script returns is not what the format needs.
     """
-    refuse_unsupported_formats(config)
     result: dict[str, Array] = {}
     for spec, script, image in zip(config.inputs, preprocessors, sample, strict=True):
-        result[spec.name] = _FIXED[spec.input_format](spec, script, image, inputs[spec.name].shape)
+        read = _picture if spec.is_picture else _raw
+        result[spec.name] = read(spec, script, image, inputs[spec.name].shape)
     return result
 
 
 def _picture(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
     """uint8; floats are taken where they hold exact integers 0..255."""
     array = script.check(script(image, False), shape, "fiu", image=image, norm=False, expected="uint8")
-    pixels = _exactly(array, np.dtype(np.uint8), script, image, "whole numbers 0..255 for pictures")
-    swapped = CHANNELS[spec.training_format] != CHANNELS[spec.input_format]
-    return np.ascontiguousarray(np.flip(pixels, spec.channel_axis)) if swapped else pixels
+    return _exactly(array, np.dtype(np.uint8), script, image, "whole numbers 0..255 for pictures")
 
 
-def _raw_float32(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
-    array = script.check(script(image, False), shape, "f", image=image, norm=False, expected="float32")
-    return np.asarray(array, np.float32, order="C")
-
-
-def _raw_int16(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
-    array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected="int16")
-    return _exactly(array, np.dtype(np.int16), script, image, "values of int16 for RAWDATA_S16_NHWC")
-
-
-_FIXED: dict[str, Callable[[InputSpec, Preprocessor, Path, Shape], Array]] = {
-    "RGB": _picture,
-    "BGR": _picture,
-    "GRAY": _picture,
-    "RAWDATA_F32_NHWC": _raw_float32,
-    "RAWDATA_S16_NHWC": _raw_int16,
-}
+def _raw(spec: InputSpec, script: Preprocessor, image: Path, shape: Shape) -> Array:
+    dtype = RAW_TYPES[spec.input_format].numpy
+    if dtype.kind == "f":
+        array = script.check(script(image, False), shape, "f", image=image, norm=False, expected=dtype.name)
+        return np.asarray(array, dtype, order="C")
+    array = script.check(script(image, False), shape, "iub", image=image, norm=False, expected=dtype.name)
+    return _exactly(array, dtype, script, image, f"values of {dtype.name} for {spec.input_format}")
 
 
 def _exactly(
@@ -134,15 +143,15 @@ def _exactly(
 # ---- does the ini say what the script does? --------------------------------------------------------------------------
 
 
-def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str | None:
+def normalisation_mismatch(spec: InputSpec, plain: Array, floats: Array) -> str | None:
     """How mean and std of the ini disagree with the script; None where they agree, and for RAWDATA.
 
-    (fixed - mean) / std must be `floats`. The difference is measured in grey levels, that is times std. Scripts may
+    (plain - mean) / std must be `floats`. The difference is measured in grey levels, that is times std. Scripts may
     resize in float for one and in uint8 for the other, which rounds (half a level) and clips (a few pixels, by more);
     so up to 1 level in the mean over a channel and 5.1 levels (2 % of the range) at the 99th percentile are let pass.
 
     Args:
-        fixed: uint8 as `fixed_inputs` gives it, rank 4 in the spec's layout, channels in the order of input_format.
+        plain: uint8 as `plain_inputs` gives it, rank 4 in the spec's layout.
         floats: the same picture as `float_inputs` gives it.
 
     Returns:
@@ -150,12 +159,10 @@ def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str 
     """
     if not spec.is_picture:
         return None
-    if fixed.shape != floats.shape:
-        return f"norm=False gives shape {list(fixed.shape)}, norm=True {list(floats.shape)}"
+    if plain.shape != floats.shape:
+        return f"norm=False gives shape {list(plain.shape)}, norm=True {list(floats.shape)}"
     order = CHANNELS[spec.training_format]
-    if order != CHANNELS[spec.input_format]:
-        fixed = np.flip(fixed, spec.channel_axis)
-    pixels = np.moveaxis(fixed, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
+    pixels = np.moveaxis(plain, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
     values = np.moveaxis(floats, spec.channel_axis, -1).reshape(-1, len(order)).astype(np.float64)
     mean, std = (spec.in_order(numbers, spec.training_format) for numbers in (spec.mean, spec.std))
     faults = [
@@ -170,6 +177,24 @@ def normalisation_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str 
     if len(order) == 3 and all(_agrees(pixels[:, i], values[:, i], mean[j], std[j]) for i, j in enumerate(reverse)):
         hint = "; they agree with R and B exchanged: mean and std_value are in the order R:G:B"
     return "; ".join(faults) + hint
+
+
+def number_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str | None:
+    """How what a script returns for the two kinds of models differs, of inputs where it has to be the same numbers:
+    RAWDATA_U8, and integers that the network itself reads; None where it is, and for all others.
+
+    `fixed` and `floats` are as `fixed_inputs` and `float_inputs` give them.
+    """
+    if spec.is_picture or spec.input_format == "RAWDATA_F32_NHWC":
+        return None
+    if spec.input_format == "RAWDATA_S16_NHWC" and floats.dtype.kind == "f":  # codes
+        return None
+    if fixed.shape != floats.shape:
+        return f"norm=False gives shape {list(fixed.shape)}, norm=True {list(floats.shape)}"
+    apart = fixed.astype(np.float64) != floats.astype(np.float64)
+    if not apart.any():
+        return None
+    return f"norm=False gives {fixed[apart].flat[0]:g} where norm=True gives {floats[apart].flat[0]:g}"
 
 
 def _agrees(pixels: Array, values: Array, mean: float, std: float) -> bool:

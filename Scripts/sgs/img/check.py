@@ -128,6 +128,7 @@ def _io(image: Image) -> Iterator[str]:
 
 def _io_tensor(image: Image, tensor: IoTensor) -> Iterator[str]:
     yield from _shape(tensor.shape)
+    yield from _shape(tensor.picture_shape)
     if not 0 <= tensor.tensor < len(image.tensors):
         yield f"tensor {tensor.tensor} of {len(image.tensors)}"
         return

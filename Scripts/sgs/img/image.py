@@ -58,8 +58,8 @@ class TensorRef:
 
 @dataclass(frozen=True, eq=False)
 class IoTensor:
-    """An input or output as the caller sees it; `tensor` is an index into `Image.tensors`, `shape` that of one
-    frame."""
+    """An input or output as the caller sees it; `tensor` is an index into `Image.tensors`, `shape` that of one frame,
+    `picture_shape` that of the picture in it, without alpha and alignment."""
 
     tensor: int
     name: str
@@ -73,6 +73,7 @@ class IoTensor:
     height_alignment: int = 1
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    picture_shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -149,6 +149,7 @@ def _io(record: Any) -> IoTensor:
         height_alignment=record.heightAlignment,
         mean=_reals(record.mean),
         std=_reals(record.std),
+        picture_shape=_integers(record.pictureShape),
     )
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from operator import length_hint
@@ -20,6 +22,7 @@ import numpy as np
 
 from sgs.engine.single import node_session
 from sgs.errors import UserError
+from sgs.img.frames import frames_of, split, stack
 from sgs.img.image import BatchMode, Command, Compute, Dma, Image, IoTensor, Kernel, Program, Space, TensorRef
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.nibbles import unpack_nibbles
@@ -289,7 +292,7 @@ class _Machine:
 
 # -- what callers use --------------------------------------------------------------------------------------------------
 class OfflineEngine:
-    """Executes an image. Not safe for concurrent calls.
+    """Executes an image. `run` may be called from several threads at a time: each call has memories to itself.
 
     Args:
         image: as read or compiled.
@@ -299,7 +302,8 @@ class OfflineEngine:
     def __init__(self, image: Image, *, threads: int = 0) -> None:
         self.image = image
         self._kernels = _Kernels(image, threads)
-        self._machines: dict[int, _Machine] = {}  # made when they are first run: their memory may be large
+        # Machines that no call is using, by batch; made when they are first run: their memory may be large.
+        self._idle: dict[int, deque[_Machine]] = {program.batch: deque() for program in image.programs}
 
     def run(self, feeds: Frame | Sequence[Frame], *, batch: int | None = None) -> dict[str, Array]:
         """Run on codes (float32 where an input is float) and return arrays keyed by output name.
@@ -312,16 +316,17 @@ class OfflineEngine:
         frames = [feeds] if isinstance(feeds, Mapping) else list(feeds)
         sets = [one for frame in frames for one in self._split(frame)]
         program = self._program(len(sets), batch)
-        buffers = self._machine(program.batch).frames(len(sets))
-        for values, frame in zip(sets, buffers, strict=True):
-            for value, target in zip(values, frame.inputs, strict=True):
-                np.copyto(target.view(value.dtype).reshape(value.shape), value)
-        for frame in buffers:
-            self._execute(program.commands, frame.steps)
-        return {
-            tensor.name: self._stacked([frame.outputs[index] for frame in buffers], tensor)
-            for index, tensor in enumerate(self.image.outputs)
-        }
+        with self._machine(program) as machine:
+            buffers = machine.frames(len(sets))
+            for values, frame in zip(sets, buffers, strict=True):
+                for value, target in zip(values, frame.inputs, strict=True):
+                    np.copyto(target.view(value.dtype).reshape(value.shape), value)
+            for frame in buffers:
+                self._execute(program.commands, frame.steps)
+            return {
+                tensor.name: self._stacked([frame.outputs[index] for frame in buffers], tensor)
+                for index, tensor in enumerate(self.image.outputs)
+            }
 
     def _execute(self, commands: Sequence[Command], steps: Sequence[Step]) -> None:
         ahead = iter(steps)
@@ -335,11 +340,18 @@ class OfflineEngine:
             where = f"{opcode} of layer '{self.image.layers[command.layer].name}'"
             raise UserError(reason, stage=STAGE, node=where, remedy="compile the fixed .sim again") from error
 
-    def _machine(self, batch: int) -> _Machine:
-        if batch not in self._machines:
-            program = next(program for program in self.image.programs if program.batch == batch)
-            self._machines[batch] = _Machine(self.image, program, self._kernels)
-        return self._machines[batch]
+    @contextmanager
+    def _machine(self, program: Program) -> Iterator[_Machine]:
+        """A machine of the program, this call's own until the block ends."""
+        idle = self._idle[program.batch]
+        try:
+            machine = idle.pop()
+        except IndexError:
+            machine = _Machine(self.image, program, self._kernels)
+        try:
+            yield machine
+        finally:
+            idle.append(machine)
 
     def _program(self, frames: int, batch: int | None) -> Program:
         legal = self.image.batches
@@ -367,14 +379,13 @@ class OfflineEngine:
     @staticmethod
     def _parts(tensor: IoTensor, array: Array) -> list[Array]:
         shape, dtype = tensor.shape, tensor.dtype.numpy
-        count = array.shape[0] // shape[0] if array.ndim and shape else 1
-        stacked = (count * shape[0], *shape[1:]) if shape else ()
-        if array.dtype != dtype or array.shape != stacked or not count:
+        count = frames_of(shape, array.shape)
+        if array.dtype != dtype or not count:
             expected = f"{dtype}{list(shape)}, or several stacked on the highest dimension"
             raise ValueError(f"input '{tensor.name}': expected {expected}, got {array.dtype}{list(array.shape)}")
-        return [array] if count == 1 else np.split(array, count)
+        return split(array, shape, count)
 
     @staticmethod
     def _stacked(frames: Sequence[Array], tensor: IoTensor) -> Array:
         arrays = [frame.view(tensor.dtype.numpy).reshape(tensor.shape) for frame in frames]
-        return arrays[0].copy() if len(arrays) == 1 else np.concatenate([np.atleast_1d(array) for array in arrays])
+        return arrays[0].copy() if len(arrays) == 1 else stack(arrays)

@@ -80,6 +80,7 @@ def _io(tensor: IoTensor) -> Any:
         heightAlignment=tensor.height_alignment,
         mean=np.asarray(tensor.mean, np.float32),
         std=np.asarray(tensor.std, np.float32),
+        pictureShape=_numbers(tensor.picture_shape) if tensor.picture_shape else None,
         **_quant(tensor.quant),
     )
 

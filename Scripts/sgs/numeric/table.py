@@ -200,14 +200,15 @@ class ChannelTables:
 
 
 def apply_channel_tables(picture: Array, tables: Array, order: Sequence[int], out: Array) -> None:
-    """out[..., c] = tables[picture[..., order[c]], c] for a UINT8 picture [H, W, C], tables [256, C], out [H, W, C]."""
+    """out[..., c] = tables[picture[..., order[c]], c] for a UINT8 picture [H, W, C'], perhaps columns of wider rows,
+    tables [256, C] and out [H, W, C] with C no more than C'."""
     bits = {1: np.uint8, 2: np.uint16}[out.itemsize]
     target = out.view(bits)
-    plain = tuple(order) == tuple(range(len(order)))
+    plain = tuple(order) == tuple(range(picture.shape[-1]))
     if plain and (tables == tables[:, :1]).all():  # one table for all channels
         cv2.LUT(picture.reshape(len(picture), -1), tables[:, 0].copy().view(bits), target.reshape(len(target), -1))
         return
-    by_source = np.empty(tables.shape, bits)
+    by_source = np.zeros((len(tables), picture.shape[-1]), bits)
     by_source[:, list(order)] = tables.view(bits)
     if plain:
         cv2.LUT(picture, by_source[None], target)

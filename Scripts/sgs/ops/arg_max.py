@@ -25,6 +25,7 @@ from sgs.registry import (
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    SPAN,
     Box,
     Cost,
     ImportContext,
@@ -34,6 +35,7 @@ from sgs.registry import (
     OnnxCase,
     Part,
     SimRow,
+    Span,
     TileRow,
 )
 
@@ -49,6 +51,14 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
     if not 0 <= axis < len(x.shape):
         raise ValueError(f"shape {x.shape} has no axis {axis}")
     return [((*x.shape[:axis], *x.shape[axis + 1 :]), DType.INT32)]
+
+
+@SPAN.row(*OPS)
+def span(node: Node, operands: Sequence[Tensor | None], spans: Sequence[Span | None]) -> Span:
+    """Places along the axis."""
+    x = operands[0]
+    assert x is not None
+    return 0, x.shape[node.attrs["axis"]] - 1
 
 
 @LAYOUT.row(*OPS)

@@ -35,6 +35,7 @@ from sgs.registry import (
     REAL,
     REFERENCE,
     SIM,
+    SPAN,
     TILE,
     Cost,
     ImportContext,
@@ -43,6 +44,7 @@ from sgs.registry import (
     OperatorInfo,
     QuantRule,
     SimRow,
+    Span,
 )
 
 _TYPES = (DType.FLOAT32, DType.INT32, *NARROW, DType.BOOL)
@@ -63,6 +65,14 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
     if to not in _TYPES or (x.quant is None and (x.dtype not in _TYPES or x.dtype is to is DType.FLOAT32)):
         raise ValueError(f"{x.dtype.name} is not cast to {to.name}")
     return [(x.shape, to)]
+
+
+@SPAN.row("CAST")
+def span(node: Node, operands: Sequence[Tensor | None], spans: Sequence[Span | None]) -> Span | None:
+    """That of the operand, of truth values 0 and 1."""
+    x = operands[0]
+    assert x is not None
+    return (0, 1) if x.dtype is DType.BOOL else spans[0]
 
 
 def _encode(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from sgs.ops._elementwise import Meaning, add_elementwise, carrier_of, numbers, 
 from sgs.ops._import import divide, multiply, subtract
 from sgs.ops._integers import in_integers, present
 from sgs.ops._marker import is_marker
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, ImportContext, Lowering, OnnxCase, SimRow
+from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, SPAN, ImportContext, Lowering, OnnxCase, SimRow, Span
 
 _FUSING = ("ADD", "SUB", "MUL", "DIV")
 
@@ -159,6 +159,21 @@ def _add(op: str) -> None:
 
 for _op in _OPTIONS:
     _add(_op)
+
+
+_ENDS: dict[str, Callable[[Span, Span], Span]] = {  # of plain integers; sums that may wrap have no known span
+    "ADD": lambda a, b: (a[0] + b[0], a[1] + b[1]),
+    "SUB": lambda a, b: (a[0] - b[1], a[1] - b[0]),
+    "MAXIMUM": lambda a, b: (max(a[0], b[0]), max(a[1], b[1])),
+    "MINIMUM": lambda a, b: (min(a[0], b[0]), min(a[1], b[1])),
+}
+
+
+@SPAN.row(*_ENDS)
+def span(node: Node, operands: Sequence[Tensor | None], spans: Sequence[Span | None]) -> Span | None:
+    """From the ends of both operands."""
+    a, b = spans
+    return None if a is None or b is None else _ENDS[node.op](a, b)
 
 
 @RANGE_FROM.row("ADD")

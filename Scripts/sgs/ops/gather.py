@@ -32,6 +32,7 @@ from sgs.registry import (
     QUANTISE,
     REFERENCE,
     SIM,
+    SPAN,
     TILE,
     Box,
     ImportContext,
@@ -55,6 +56,7 @@ SIM.add(
 COST.add("GATHER", move_cost)
 CONSTRAINTS.add("GATHER", ())
 QUANTISE.add("GATHER", QuantRule("move", moved=lambda node: (0,)))
+SPAN.add("GATHER", lambda node, operands, spans: spans[0])
 
 
 def _decode(options: dict[str, Any]) -> dict[str, Any]:
@@ -132,16 +134,33 @@ TILE.add("GATHER", TileRow(free_axes, _part))
 
 
 def indexed_entries(graph: Graph) -> dict[str, int]:
-    """Integer input → the fewest entries of what it picks from, of inputs that a GATHER reads."""
+    """Integer input → the fewest entries of what it picks from, of inputs that a GATHER reads as they are or cast."""
     found: dict[str, int] = {}
-    cast = {node.outputs[0]: node.inputs[0] for node in graph.nodes if node.op == "CAST"}
+    same = _cast_inputs(graph)
     for node in graph.nodes:
-        picked = node.inputs[1] if node.op == "GATHER" else None
-        name = cast.get(picked or "", picked)
-        if name is not None and name in graph.inputs:
+        name = same.get(node.inputs[1] or "") if node.op == "GATHER" else None
+        if name is not None:
             table = graph[node.inputs[0] or ""]
             entries = table.shape[node.attrs["axis"]]
             found[name] = min(found.get(name, entries), entries)
+    return found
+
+
+def only_picks(graph: Graph, name: str) -> bool:
+    """Whether an integer input goes straight into tables: nothing but GATHER reads it, as its indices, as it is or
+    cast."""
+    same = {tensor for tensor, source in _cast_inputs(graph).items() if source == name}
+    reads = [(node, index) for node in graph.nodes for index, read in enumerate(node.inputs) if read in same]
+    picks = [(node.op, index) == ("GATHER", 1) or node.outputs[0] in same for node, index in reads]
+    return bool(picks) and all(picks) and same.isdisjoint(graph.outputs)
+
+
+def _cast_inputs(graph: Graph) -> dict[str, str]:
+    """Integer inputs, and what casts make of them → the input."""
+    found = {name: name for name in graph.inputs if not graph[name].dtype.is_float and graph[name].quant is None}
+    for node in graph.nodes:
+        if node.op == "CAST" and node.inputs[0] in found and not graph[node.outputs[0]].dtype.is_float:
+            found[node.outputs[0]] = found[node.inputs[0]]
     return found
 
 

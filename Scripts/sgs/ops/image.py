@@ -1,9 +1,11 @@
 """NORMALISE_IMAGE: the first step of a fixed network that is fed pictures.
 
-Picture [N,H,W,C] UINT8 in the board's channel order, table [256,C] in the result's type → codes [N,H,W,C] of the
-normalised picture in the network's channel order. Attr `order`: result channel c is looked up from picture channel
-order[c]; attr `axis` is where the channels are (3, or 1 for a picture held as [N,C,H,W]). The table holds quantise((p
-- mean_c) / std_c) for every pixel value p (docs/NUMERICS.md §6), so any mean and std are exact.
+Picture [N,H',W',C'] UINT8 in the board's channel order, table [256,C] in the result's type → codes [N,H,W,C] of the
+normalised picture in the network's channel order. Attr `size` (H, W): how much of the picture, from its first row and
+column, is looked at; the rest is alignment. Attr `order`: result channel c is looked up from picture channel order[c],
+other channels (alpha) are not looked at; attr `axis` is where the channels are (3, or 1 for a picture held as
+[N,C,H,W]). The table holds quantise((p - mean_c) / std_c) for every pixel value p (docs/NUMERICS.md §6), so any mean
+and std are exact.
 """
 
 from __future__ import annotations
@@ -50,9 +52,23 @@ def normalisation_table(mean: Sequence[float], std: Sequence[float], params: Qua
 
 @INFER.row(OP)
 def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-    x, table = operands[0], operands[1]
+    """Raises ValueError for a size or channels that the picture does not have."""
+    x, table, attrs = operands[0], operands[1], node.attrs
     assert x is not None and table is not None
-    return [(x.shape, table.dtype)]
+    size, order = tuple(attrs["size"]), attrs["order"]
+    held = [extent for axis, extent in enumerate(x.shape) if axis not in (0, attrs["axis"])]
+    if any(wanted > extent for wanted, extent in zip(size, held, strict=True)):
+        raise ValueError(f"size {size} of a picture of shape {x.shape}")
+    if max(order) >= x.shape[attrs["axis"]]:
+        raise ValueError(f"channels {tuple(order)} of a picture of shape {x.shape}")
+    shape = (x.shape[0], *size, len(order)) if attrs["axis"] == 3 else (x.shape[0], len(order), *size)
+    return [(shape, table.dtype)]
+
+
+def _seen(node: Node) -> tuple[slice, ...]:
+    """The part of a picture that is looked at, all of its channels."""
+    size = [slice(extent) for extent in node.attrs["size"]]
+    return (slice(None), *size) if node.attrs["axis"] == 3 else (slice(None), slice(None), *size)
 
 
 @REFERENCE.row(OP)
@@ -62,23 +78,25 @@ def reference(
     picture, table = values[0], values[1]
     assert picture is not None and table is not None
     axis = node.attrs["axis"]
-    channels = [table[np.take(picture, source, axis), channel] for channel, source in enumerate(node.attrs["order"])]
+    seen = picture[_seen(node)]
+    channels = [table[np.take(seen, source, axis), channel] for channel, source in enumerate(node.attrs["order"])]
     return [np.stack(channels, axis)]
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
     """Channels last: one look-up over all channels (0.3 ns an element); channels first: one a channel."""
-    table, order = graph[node.inputs[1] or ""].data, node.attrs["order"]
+    table, order, seen = graph[node.inputs[1] or ""].data, node.attrs["order"], _seen(node)
     assert table is not None
 
     def interleaved(inputs: list[Array], outputs: list[Array]) -> None:
-        for picture, result in zip(inputs[0], outputs[0], strict=True):
+        for picture, result in zip(inputs[0][seen], outputs[0], strict=True):
             apply_channel_tables(picture, table, order, result)
 
     def planar(inputs: list[Array], outputs: list[Array]) -> None:
-        for picture, result in zip(inputs[0], outputs[0], strict=True):
+        for picture, result in zip(inputs[0][seen], outputs[0], strict=True):
             for channel, source in enumerate(order):
-                apply_channel_tables(picture[source], table[:, channel : channel + 1], (0,), result[channel])
+                plane = picture[source, :, :, np.newaxis]
+                apply_channel_tables(plane, table[:, channel : channel + 1], (0,), result[channel])
 
     return interleaved if node.attrs["axis"] == 3 else planar
 
@@ -98,9 +116,14 @@ def _axes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
 
 
 def _part(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], box: Box) -> Part:
-    table = operands[1]
-    assert table is not None
-    return Part((box, whole_box(table.shape)), dict(node.attrs))
+    """Rows that the result has whole are read with their alignment, so that they are one run of bytes."""
+    x, table, channels = operands[0], operands[1], node.attrs["axis"]
+    assert x is not None and table is not None
+    columns = 2 if channels == 3 else 3
+    whole = {axis for axis in (channels, columns) if box[axis] == (0, results[0].shape[axis])}
+    read = tuple((0, x.shape[axis]) if axis in whole else span for axis, span in enumerate(box))
+    size = tuple(end - begin for axis, (begin, end) in enumerate(box) if axis not in (0, channels))
+    return Part((read, whole_box(table.shape)), {**node.attrs, "size": size})
 
 
 TILE.add(OP, TileRow(_axes, _part))
@@ -117,13 +140,15 @@ def table_fits(node: Node, operands: Sequence[Tensor | None], results: Sequence[
 CONSTRAINTS.add(OP, (table_fits,))
 
 
-def _example(dtype: DType, order: tuple[int, ...], axis: int = 3) -> Graph:
+def _example(
+    dtype: DType, order: tuple[int, ...], axis: int = 3, picture: tuple[int, ...] = (), size: tuple[int, int] = (7, 6)
+) -> Graph:
     mean, std = (103.5, 116.28, 123.675)[: len(order)], (57.4, 57.1, 58.4)[: len(order)]
     params = activation_params(-2.2, 2.7, dtype)
     build = GraphBuilder()
-    shape = (1, 7, 6, len(order)) if axis == 3 else (1, len(order), 7, 6)
-    x = build.input("x", shape, DType.UINT8)
-    y = build(OP, x, normalisation_table(mean, std, params, dtype), output="y", order=order, axis=axis)
+    shape = (1, *size, len(order)) if axis == 3 else (1, len(order), *size)
+    x = build.input("x", picture or shape, DType.UINT8)
+    y = build(OP, x, normalisation_table(mean, std, params, dtype), output="y", order=order, axis=axis, size=size)
     y.quant = params
     return build.output(y)
 
@@ -135,5 +160,9 @@ EXAMPLES.add(
         _example(DType.INT16, (0, 1, 2)),
         _example(DType.UINT8, (0,)),
         _example(DType.INT16, (2, 1, 0), axis=1),
+        _example(DType.UINT8, (2, 1, 0), picture=(2, 7, 8, 4)),
+        _example(DType.INT16, (0, 1, 2), picture=(1, 7, 6, 4)),
+        _example(DType.UINT8, (0,), picture=(2, 9, 8, 1)),
+        _example(DType.UINT8, (0,), axis=1, picture=(2, 1, 12, 8)),
     ],
 )

@@ -23,6 +23,7 @@ from sgs.registry import (
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    SPAN,
     Box,
     Cost,
     ImportContext,
@@ -31,6 +32,7 @@ from sgs.registry import (
     OnnxCase,
     Part,
     SimRow,
+    Span,
     TileRow,
 )
 
@@ -49,6 +51,15 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
         raise ValueError(f"shape {x.shape} has no {k} values along its last axis")
     shape = (*x.shape[:-1], k)
     return [(shape, x.dtype), (shape, DType.INT32)]
+
+
+@SPAN.row(*OPS)
+def span(node: Node, operands: Sequence[Tensor | None], spans: Sequence[Span | None]) -> Span | None:
+    """Places along the last axis; the values are plain integers only where the operand is, which says nothing of
+    them."""
+    x = operands[0]
+    assert x is not None
+    return (0, x.shape[-1] - 1) if x.quant is not None or x.dtype.is_float else None
 
 
 def _lower(low: Lowering, node: Node, values: list[str], layout: Layout) -> list[str]:

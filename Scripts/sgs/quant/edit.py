@@ -8,7 +8,7 @@ as real numbers: what is joined has codes of its own, and whoever reads the resu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +28,7 @@ from sgs.numeric.types import DType
 from sgs.ops._mac import INT16_REACH, two_part_limit, two_parts
 from sgs.ops._move import moved_by
 from sgs.quant.plan import MacChoice, QuantPlan
+from sgs.quant.ports import NO_PORTS, Ports
 from sgs.quant.prepare import FUNCTION, kind_of, range_sources
 from sgs.registry import FADES, FIXED_EXPAND, OPERATOR, QUANTISE
 
@@ -38,6 +39,7 @@ _BIAS_LIMIT = {DType.UINT8: 2.0**30, DType.INT16: 2.0**51}  # and the bias below
 _EXACT = {DType.UINT8: 2.0**31, DType.INT16: 2.0**53}  # sums in int32 and in binary64 are exact below this
 _REACH = {DType.UINT8: 255, DType.INT16: INT16_REACH}  # largest magnitude of a centred code
 APART = 85  # times: what is joined with a tensor so much wider would keep fewer than 8 of 16 bits, with headroom
+BYTE_SPAN = (0.0, 255.0)  # of a real input that is fed as bytes: each stands for itself
 COARSE = 1.25  # an 8-bit reader of a group shares its UINT8 codes when the group's range is at most this much wider
 
 
@@ -200,17 +202,19 @@ def _fading(graph: Graph) -> dict[str, float]:
 class FixedBuilder:
     """Builds the fixed graph in one walk. Used through `build_fixed`."""
 
-    def __init__(self, prepared: Graph, plan: QuantPlan, wide: Set[str]) -> None:
+    def __init__(self, prepared: Graph, plan: QuantPlan, ports: Ports) -> None:
         self.source = prepared
         self.plan = plan
-        self.wide = wide
+        self.ports = ports
         self.graph = prepared.copy()
         self.graph.nodes = []
         self.groups = build_groups(prepared)
         self._casts: dict[tuple[str, DType], str] = {}
         moving = [node for node in prepared.nodes if kind_of(node) == "move"]
         self._movers = {name: node for node in moving for name in moved_results(node)}
-        self._computed_from = {n for node in prepared.nodes if kind_of(node) != "move" for n in node.inputs}
+        self._computed_from = {
+            n for node in prepared.nodes for i, n in enumerate(node.inputs) if i not in moved_by(node)
+        }
         self._range_sources = range_sources(prepared)
         self._fading = _fading(prepared)
 
@@ -226,6 +230,8 @@ class FixedBuilder:
         tensor = self.source[name]
         if tensor.data is not None:
             return float(tensor.data.min(initial=0)) - below, float(tensor.data.max(initial=0))
+        if name in self.ports.fed_bytes:
+            return BYTE_SPAN
         chosen = self.plan.range_of(name, narrow=dtype is DType.UINT8)
         return chosen.low - below, chosen.high
 
@@ -243,7 +249,7 @@ class FixedBuilder:
         """Whether one scale would leave the smallest of the joined tensors too few codes, and whoever reads the group
         can have them: a reader of that part alone, or an output of real numbers."""
         moved = self._movers.keys() & group.members
-        if not self.source[group.members[0]].dtype.is_float or self.wide & moved:
+        if not self.source[group.members[0]].dtype.is_float or self.ports.codes & moved:
             return False
         if any(OPERATOR[self._movers[name].op].window for name in moved):  # it compares codes
             return False
@@ -257,18 +263,19 @@ class FixedBuilder:
     def decide_storage(self) -> None:
         """Type and parameters of every group."""
         for node in self.source.nodes:
-            kind = kind_of(node)
-            if kind == "move":
-                continue
+            mac, moved = kind_of(node) == "mac", moved_by(node)
             for index, name in enumerate(node.inputs):
-                if name is None or name not in self.groups or self.source[name].is_constant:
+                if name is None or index in moved or name not in self.groups or self.source[name].is_constant:
                     continue
-                if kind == "mac" and index == 0 and mac_type(self.plan.macs[node.outputs[0]].bits) is DType.UINT8:
+                if mac and index == 0 and mac_type(self.plan.macs[node.outputs[0]].bits) is DType.UINT8:
                     self.groups[name].narrow.append(name)
                 else:
                     self.groups[name].wants_wide = True
-        for name in [*self.source.outputs, *self.wide]:
-            self.groups[name].wants_wide = True
+        for name in [*self.source.outputs, *self.ports.codes]:
+            if name in self.ports.byte_results:
+                self.groups[name].narrow.append(name)
+            else:
+                self.groups[name].wants_wide = True
         for group in {id(g): g for g in self.groups.values()}.values():
             self._settle(group)
 
@@ -290,6 +297,10 @@ class FixedBuilder:
             else:
                 tensor.dtype, tensor.quant = group.dtype, group.params
 
+    def own_params(self, name: str, dtype: DType) -> QuantParams:
+        """Parameters of a tensor's own range, whatever its group has."""
+        return activation_params(*self._range(name, dtype), dtype)
+
     def _union(self, group: _Group, dtype: DType) -> tuple[float, float]:
         spans = [self._range(name, dtype) for name in group.members]
         return min(low for low, _ in spans), max(high for _, high in spans)
@@ -301,7 +312,7 @@ class FixedBuilder:
             return name
         key = (name, dtype)
         if key not in self._casts:
-            params = activation_params(*self._range(name, dtype), dtype)
+            params = self.own_params(name, dtype)
             cast = self.graph.add_tensor(f"{name}/{dtype.name.lower()}", tensor.shape, dtype, quant=params)
             self.graph.nodes.append(Node("QUANTIZE", [name], [cast.name], {}, name))
             self._casts[key] = cast.name
@@ -347,13 +358,18 @@ class FixedBuilder:
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
 
     def _move(self, node: Node) -> None:
-        moved, shared = set(moved_operands(node)), moved_results(node)
+        moved, shared = moved_by(node), moved_results(node)
         result = self.graph[shared[0]] if shared else None
         inputs = list(node.inputs)
         for index, name in enumerate(node.inputs):
-            if name in moved and name is not None and result is not None:
-                constant = self.source[name].is_constant
-                inputs[index] = self._casts.get((name, result.dtype), name) if constant else self._held_as(name, result)
+            if name is None:
+                continue
+            tensor = self.source[name]
+            if index in moved and result is not None:
+                known = self._casts.get((name, result.dtype), name)
+                inputs[index] = known if tensor.is_constant else self._held_as(name, result)
+            elif index not in moved and tensor.dtype.is_float and not tensor.is_constant:
+                inputs[index] = self.reading(name, DType.INT16)
         self.graph.nodes.append(Node(node.op, inputs, list(node.outputs), dict(node.attrs), node.name))
 
     def _unary(self, node: Node) -> None:
@@ -394,15 +410,15 @@ class FixedBuilder:
         return self._casts[key]
 
 
-def build_fixed(prepared: Graph, plan: QuantPlan, wide: Set[str] = frozenset()) -> Graph:
-    """The fixed graph: integer operators, inputs and outputs (INT16 or UINT8 codes under the source's names).
+def build_fixed(prepared: Graph, plan: QuantPlan, ports: Ports = NO_PORTS) -> Graph:
+    """The fixed graph: integer operators, inputs and outputs (INT16 or UINT8 codes under the source's names; plain
+    integers where the network has them).
 
-    `quant.boundary.attach` puts the network's front end and DEQUANTIZE on it. `prepared` comes from `prepare`, `plan`
-    must hold a range for every activation and a choice for every sum of products. `wide` names inputs and outputs that
-    are INT16 whoever reads or makes them, because the user feeds or gets their codes. Other outputs may be real
-    numbers.
+    `quant.boundary.attach` puts the network's front end and back end on it. `prepared` comes from `prepare`, `plan`
+    must hold a range for every activation and a choice for every sum of products. Outputs that are not among the codes
+    of `ports` may be real numbers, and those of bytes may still be INT16.
     """
-    builder = FixedBuilder(prepared, plan, wide)
+    builder = FixedBuilder(prepared, plan, ports)
     builder.separate()
     builder.decide_storage()
     for node in prepared.nodes:
@@ -410,6 +426,12 @@ def build_fixed(prepared: Graph, plan: QuantPlan, wide: Set[str] = frozenset()) 
     builder.graph.prune()
     verify(builder.graph, "quantisation")
     return builder.graph
+
+
+def byte_params(prepared: Graph, plan: QuantPlan, ports: Ports) -> dict[str, QuantParams]:
+    """Output that leaves as UINT8 → the parameters of its own range."""
+    builder = FixedBuilder(prepared, plan, ports)
+    return {name: builder.own_params(name, DType.UINT8) for name in sorted(ports.byte_results)}
 
 
 def mac_nodes(prepared: Graph) -> Iterable[Node]:

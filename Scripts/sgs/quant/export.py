@@ -33,9 +33,9 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
             names[node.inputs[0] or ""] = node.outputs[0]
     marked = range_sources(fixed)
     for node in fixed.nodes:
-        if node.op in ("QUANTIZE", "NORMALISE_IMAGE"):
-            source = node.inputs[0] or ""
-            names[node.outputs[0]] = names.get(source, source)
+        source = fixed[node.inputs[0] or ""]
+        if node.op == "QUANTIZE" or (source.dtype is DType.UINT8 and source.quant is None):  # pixels on their way in
+            names.update(dict.fromkeys(node.outputs, names.get(source.name, source.name)))
     codes = [t for t in fixed.activations() if t.quant is not None and t.dtype in (DType.UINT8, DType.INT16)]
     return [(names.get(t.name, t.name), t) for t in codes if t.name not in marked]
 

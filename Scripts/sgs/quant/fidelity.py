@@ -33,6 +33,29 @@ class Parts:
     count: int
 
 
+def judged(graph: Graph, prepared: Graph) -> Graph:
+    """The float graph with outputs of real numbers: in place of integers and truth values, which are right or wrong,
+    the real results of the `prepared` graph that they are found from. The graph itself where there are no such.
+    """
+    if all(graph[name].dtype.is_float for name in graph.outputs):
+        return graph
+    produced, found, waiting = prepared.producers(), dict[str, None](), list(reversed(graph.outputs))
+    seen = set(waiting)
+    while waiting:
+        name = waiting.pop()
+        if name not in produced:
+            continue
+        if prepared[name].dtype.is_float:
+            found[name] = None
+            continue
+        operands = [operand for operand in produced[name].inputs if operand is not None and operand not in seen]
+        waiting += reversed(operands)
+        seen.update(operands)
+    result = graph.copy()
+    result.outputs = list(found) or graph.outputs
+    return result
+
+
 def output_parts(graph: Graph) -> dict[str, Parts | None]:
     """Output → the results that operators which only move values have joined in it; None for those that are one.
     `graph` is a float or a prepared one."""

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -38,9 +39,19 @@ def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
     return items
 
 
+class Feeds(Protocol):
+    """Samples as feeds of a float network; small and picklable, loads arrays when iterated."""
+
+    def load(self, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
+        """The feeds of each sample: input name → array."""
+
+    def told(self, sample: Sample) -> str:
+        """What error messages call a sample."""
+
+
 @dataclass(frozen=True)
 class FloatFeeds:
-    """Samples as feeds of a float network; small and picklable, loads pictures when iterated.
+    """Samples that preprocess scripts make arrays of.
 
     `entries`: input → how many entries its numbers pick from, of those that pick.
     """
@@ -54,11 +65,28 @@ class FloatFeeds:
         for sample in samples:
             feeds = float_inputs(self.config, self.preprocessors, sample, self.inputs)
             for name, count in self.entries.items():
-                check_indices(name, feeds[name], count, stage="calibrate", file=", ".join(map(str, sample)))
+                check_indices(name, feeds[name], count, stage="calibrate", file=self.told(sample))
             yield feeds
 
+    def told(self, sample: Sample) -> str:
+        return ", ".join(map(str, sample))
 
-def loading_processes(asked: int, feeds: FloatFeeds, samples: Sequence[Sample]) -> int:
+
+@dataclass(frozen=True)
+class RecordedFeeds:
+    """Samples that are .npy files with what the inputs named were fed; called by the name of the first one."""
+
+    inputs: tuple[str, ...]
+
+    def load(self, samples: Iterable[Sample]) -> Iterator[dict[str, Array]]:
+        for sample in samples:
+            yield {name: np.load(file) for name, file in zip(self.inputs, sample, strict=True)}
+
+    def told(self, sample: Sample) -> str:
+        return sample[0].name.partition(".")[0]
+
+
+def loading_processes(asked: int, feeds: Feeds, samples: Sequence[Sample]) -> int:
     """How many processes to use, in which the preprocess script runs in one thread each."""
     return shards.loading_processes(asked, lambda: list(feeds.load(samples[:1])), len(samples))
 
@@ -74,7 +102,7 @@ class _Share:
     """What a worker process does with its share of the samples."""
 
     observer: Observer
-    feeds: FloatFeeds
+    feeds: Feeds
     lanes: int
 
     def __call__(self, samples: Sequence[Sample]) -> Array:
@@ -99,7 +127,7 @@ class _Sized:
 class _Run:
     """The samples of a run and the means to look at them: `lanes` pictures at a time in each process."""
 
-    feeds: FloatFeeds
+    feeds: Feeds
     samples: Sequence[Sample]
     lanes: int
     pool: Pool | None
@@ -141,7 +169,7 @@ class _Run:
 
 def gather(
     graph: Graph,
-    feeds: FloatFeeds,
+    feeds: Feeds,
     samples: Sequence[Sample],
     histograms: Sequence[str],
     *,

@@ -23,6 +23,7 @@ from functools import cached_property
 import numpy as np
 
 from sgs.config.input_config import ConvSpec
+from sgs.config.nearest import listing, nearest
 from sgs.data.stored import stored
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.errors import UserError, raise_all
@@ -32,8 +33,9 @@ from sgs.quant import ranges
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
-from sgs.quant.fidelity import decibels, energies, is_silent, output_parts
+from sgs.quant.fidelity import decibels, energies, is_silent, judged, output_parts
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
+from sgs.quant.ports import NO_PORTS, Ports
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
 from sgs.quant.refit import refitted
 from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
@@ -74,7 +76,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Network:
-    """The float network that a plan is for, its form for quantisation, and what is known of its activations."""
+    """The float network that a plan is for, with outputs to judge by, its form for quantisation, and what is known of
+    its activations."""
 
     graph: Graph
     prepared: Graph
@@ -87,8 +90,9 @@ class Calibration:
 
     `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `wide`: inputs whose codes the user feeds; `on_step` hears of every step as it ends. `steps` tells what
-    each step of the last `run` gained, `sensitivities` what the last promotion measured.
+    `ports`: storage of inputs and outputs; `pixels`: ranges of pictures that are no matter of choice; `on_step`
+    hears of every step as it ends. `steps` tells what each step of the last `run` gained, `sensitivities` what the last
+    promotion measured.
     """
 
     float_graph: Graph
@@ -97,7 +101,8 @@ class Calibration:
     conv: ConvSpec
     threshold: float = 0.002
     max_int16_macs: float = 0.25
-    wide: frozenset[str] = frozenset()
+    ports: Ports = NO_PORTS
+    pixels: Mapping[str, TensorRange] = field(default_factory=dict)
     threads: int = 0
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
@@ -106,7 +111,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         self.prepared = prepare(self.float_graph)
-        plain = Network(self.float_graph, self.prepared, self.statistics)
+        plain = Network(judged(self.float_graph, self.prepared), self.prepared, self.statistics)
         self._networks: dict[tuple[tuple[str, bytes], ...], Network] = {(): plain}
         self._size = sum(tensor.elements for tensor in self.prepared.activations())
         most = self._few(JUDGE_SAMPLES)
@@ -116,9 +121,9 @@ class Calibration:
         self._weight_judges = apart[:WEIGHT_JUDGES]
         self._own_judges = len(apart) >= min(most, _ENOUGH) and self._fitted is not apart
         self._judges = apart if self._own_judges else list(self.samples[:: -(-len(self.samples) // most)])
-        engine = FloatEngine(self.float_graph, threads=self.threads)
+        engine = FloatEngine(plain.graph, threads=self.threads)
         self._truth = stored(engine.run(sample) for sample in self._judges)
-        self._parts = output_parts(self.float_graph)
+        self._parts = output_parts(plain.graph)
         self._corrects = self._unseen = False
         self._strictness = 1.0
         self._scores: dict[int, tuple[QuantPlan, float]] = {}
@@ -142,7 +147,8 @@ class Calibration:
 
     def _equalised(self, scales: Scales) -> Network:
         graph = equalised(self.float_graph, scales)
-        return Network(graph, prepare(graph), scaled(self.statistics, scales))
+        prepared = prepare(graph)
+        return Network(judged(graph, prepared), prepared, scaled(self.statistics, scales))
 
     # -- the first plan ------------------------------------------------------------------------------------------------
     def initial_plan(self, scales: Scales | None = None) -> QuantPlan:
@@ -159,7 +165,7 @@ class Calibration:
         for name in plan.scales:
             low, high = self.statistics.tensors[name].span
             seen[name] = ranges.widened(seen[name], HEADROOM, max(-low, high))
-        known = known_ranges(network.prepared)
+        known = {**known_ranges(network.prepared), **self.pixels}
         narrow = {name: chosen for name, chosen in seen.items() if name not in known}
         wide = {name: known.get(name) or ranges.widened(chosen, WIDE_HEADROOM) for name, chosen in seen.items()}
         return replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1")
@@ -169,11 +175,11 @@ class Calibration:
         """The outputs' signal to quantisation noise on the judging samples, dB (`fidelity.decibels`), mean over
         outputs; those that are all zero are left out. With `unseen` as if the ranges did not know these samples."""
         core = self.fixed(self.without_judges(plan) if unseen else plan)
-        engine = FixedEngine(core, threads=self.threads)
-        tables: dict[str, list[Array]] = {name: [] for name in core.outputs}
+        engine = FixedEngine(core, threads=self.threads, extra=self._parts)
+        tables: dict[str, list[Array]] = {name: [] for name in self._parts}
         results = engine.map(codes_of_inputs(core, sample) for sample in self._judges)
         for codes, truth in zip(results, self._truth, strict=True):
-            for name, value in real_outputs(core, codes, core.outputs).items():
+            for name, value in real_outputs(core, codes, list(self._parts)).items():
                 tables[name].append(energies(truth[name], value, self._parts[name]))
         scores = [decibels(table) for table in map(np.stack, tables.values()) if not is_silent(table)]
         return float(np.mean(scores)) if scores else 0.0
@@ -195,7 +201,7 @@ class Calibration:
         fitted, kept = (scaled(extrema, plan.scales).tensors for extrema in self._kept_extrema)
 
         def shrunk(name: str, chosen: TensorRange) -> TensorRange:
-            if chosen.method == "known" or name not in kept:
+            if chosen.method == ranges.KNOWN or name not in kept:
                 return chosen
             low, high = map(_end, (chosen.low, chosen.high), kept[name].span, fitted[name].span)
             return TensorRange(low, high, chosen.method)
@@ -205,7 +211,7 @@ class Calibration:
 
     def fixed(self, plan: QuantPlan) -> Graph:
         """The integer graph of a plan."""
-        return build_fixed(self.network(plan).prepared, plan, self.wide)
+        return build_fixed(self.network(plan).prepared, plan, self.ports)
 
     def better(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
         """The plan with the smaller measured error of the two; the trial is recorded. Where biases are corrected, the
@@ -297,7 +303,7 @@ class Calibration:
         return {
             name: ranges.candidates(known[name])
             for name in searched_tensors(network.prepared)
-            if name in operands and known[name].counts is not None
+            if name in operands and known[name].counts is not None and name not in self.pixels
         }
 
     def follow_ranges(self, plan: QuantPlan) -> QuantPlan:
@@ -466,7 +472,7 @@ def known_ranges(prepared: Graph) -> dict[str, TensorRange]:
     for node in prepared.nodes:
         if node.op in RANGE:
             low, high = RANGE[node.op]
-            known[node.outputs[0]] = TensorRange(low, high, "known")
+            known[node.outputs[0]] = TensorRange(low, high, ranges.KNOWN)
     return known
 
 
@@ -476,6 +482,16 @@ _FORCED: dict[str, Callable[[Node], int]] = {
     "CONV2D_INT16": lambda node: 8 if node.op == "DEPTHWISE_CONV_2D" else 16,
     "DEPTHWISE_INT16": lambda node: 16 if node.op == "DEPTHWISE_CONV_2D" else 8,
 }
+
+
+def _operand_meant(name: str, nodes: Sequence[Node]) -> str:
+    """What to write in place of a name that is no first input of a convolution."""
+    made = {text: node.inputs[0] for node in nodes for text in (node.name, node.outputs[0])}
+    if name in made:
+        return f"the first input of the convolution of that name is {made[name]}"
+    operands = list(dict.fromkeys(node.inputs[0] for node in nodes if node.inputs[0]))
+    closest = nearest(name, operands)
+    return f"did you mean {closest}?" if closest else f"first inputs of convolutions are {listing(operands, 4)}"
 
 
 def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
@@ -492,8 +508,9 @@ def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
         [
             UserError(
                 "no convolution has this first input",
+                stage="calibrate",
                 node=f"[CONV_CONFIG] tensor_arrays, '{name}'",
-                remedy="tensor names of the float .sim: " + ", ".join(sorted(o for o in operands if o)[:8]) + " ...",
+                remedy=_operand_meant(name, nodes),
             )
             for name in conv.tensor_arrays
             if name not in operands

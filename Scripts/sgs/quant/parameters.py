@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from sgs.config.nearest import did_you_mean, nearest
+from sgs.config.nearest import did_you_mean, listing, nearest
 from sgs.data.packed_array import packed, unpacked
 from sgs.data.plain_pickle import load_plain
 from sgs.errors import UserError, raise_all
@@ -304,6 +304,20 @@ def check_parameters(parameters: Sequence[QuantParameter], graph: Graph, *, file
             reason = f"is a constant and is given with {len(bits)} precisions, bit {' and '.join(map(str, bits))}"
             problems.append(UserError(reason, stage=STAGE, file=file, node=f"'{name}'", remedy="leave one"))
     raise_all(problems, stage=STAGE, file=file)
+
+
+def shared_out(parameters: Sequence[QuantParameter], graphs: Sequence[Graph]) -> list[tuple[QuantParameter, ...]]:
+    """For each float graph the entries that name a tensor of it. Raises UserError naming those that fit no graph."""
+    scales = scales_of(parameters)
+    known = []
+    for graph in graphs:
+        fitting = {name: scale for name, scale in scales.items() if name not in scale_faults(scales, graph)}
+        targets = _Targets(equalised(graph, fitting) if fitting else graph)
+        known.append({*targets.graph.tensors, *targets.own})
+    stray = [p.name for p in parameters if not any(p.name in names for names in known)]
+    if stray:
+        raise UserError(f"no network has {listing(stray)}", stage=STAGE, remedy=_LIST)
+    return [tuple(p for p in parameters if p.name in names) for names in known]
 
 
 def _bits_of(parameters: Iterable[QuantParameter]) -> dict[str, list[int]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sgs.numeric.quantise import Array
 from sgs.quant.plan import TensorRange
 from sgs.quant.statistics import TensorStatistics, bin_centres
 
+KNOWN = "known"  # how a range was chosen that needs no measuring
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -21,6 +24,22 @@ def widened(chosen: TensorRange, factor: float, limit: float = _LARGEST) -> Tens
     """The range times `factor`, within ±limit."""
     low, high = max(chosen.low * factor, -limit), min(chosen.high * factor, limit)
     return TensorRange(min(low, chosen.low), max(high, chosen.high), f"{chosen.method} x {factor:g}")
+
+
+def pixel_range(mean: Sequence[float], std: Sequence[float]) -> TensorRange | None:
+    """The range of normalised pixels in UINT8 with the least squared error over the 256 values of a pixel, where the
+    channels of a picture share one mean and one std; None where they differ.
+
+    With a whole mean in 0..255 it is that of the pixels, every one of which is its own code. With a half, such as
+    127.5, all codes of that range would lie in the middle between pixels: a little wider is better.
+    """
+    if len(set(zip(mean, std, strict=True))) != 1:
+        return None
+    pixels = (np.arange(256) - mean[0]) / std[0]
+    low, high, counts = min(float(pixels[0]), 0.0), max(float(pixels[-1]), 0.0), np.ones(256)
+    factors = np.linspace(1, 256 / 254, 129)
+    best = factors[int(np.argmin([round(_error(pixels, counts, low * f, high * f, 255), 12) for f in factors]))]
+    return TensorRange(low * best, high * best, KNOWN)
 
 
 def _error(centres: Array, counts: Array, low: float, high: float, steps: int) -> float:

@@ -16,8 +16,9 @@ from sgs.config.input_config import InputConfig, InputSpec
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.quant.edit import mac_nodes, moved_operands
+from sgs.quant.edit import byte_params, mac_nodes, moved_operands
 from sgs.quant.plan import QuantPlan
+from sgs.quant.ports import F32, Ports, ports_of
 from sgs.quant.prepare import kind_of
 from sgs.quant.statistics import Statistics
 from sgs.registry import QUANTISE, REAL
@@ -89,6 +90,11 @@ class Evidence:
         known = self.statistics.tensors[name]
         return float((np.maximum(np.abs(known.low), np.abs(known.high)) * self.plan.scales[name]).max())
 
+    @property
+    def ports(self) -> Ports:
+        """Inputs and outputs whose storage the ini has a say in."""
+        return ports_of(self.config, self.prepared)
+
     def observations(self, name: str) -> int:
         """How many values of a tensor were seen."""
         return self.prepared[name].elements * self.statistics.samples
@@ -146,6 +152,10 @@ def _joined(evidence: Evidence, result: str, small: str, wide: str) -> str:
     core, reach = evidence.core, evidence.scaled_reach(small)
     if evidence.scaled_reach(wide) <= APART_TIMES * reach:
         return "cured: channels were brought to like ranges"
+    for output, params in byte_params(evidence.prepared, evidence.plan, evidence.ports).items():
+        if output in _moved_into(core, result):
+            left = f"{reach / float(params.scale[0]):.0f} of 255 codes are left to the smaller one in output '{output}'"
+            return f"{left}; return it as {F32}, or make it an output of its own"
     if core[result].quant is None:
         return "cured: they are joined as real numbers, each from codes of its own"
     codes, held, node = min(_codes_left(core, result, reach), key=lambda left: left[0])
@@ -154,7 +164,7 @@ def _joined(evidence: Evidence, result: str, small: str, wide: str) -> str:
         return f"{left} in {node}; name its first input in [CONV_CONFIG] tensor_arrays to read it in 16 bits"
     if codes >= _ENOUGH_CODES:
         return f"harmless: {left}"
-    return f"{left}; set dequantizations=TRUE for outputs that hold it, or make it an output of its own"
+    return f"{left}; return outputs that hold it as {F32}, or make it an output of its own"
 
 
 def _codes_left(core: Graph, result: str, reach: float) -> Iterator[tuple[float, DType, str]]:
@@ -162,16 +172,23 @@ def _codes_left(core: Graph, result: str, reach: float) -> Iterator[tuple[float,
     quant = core[result].quant
     assert quant is not None
     yield reach / float(quant.scale[0]), core[result].dtype, f"'{result}'"
+    names = _moved_into(core, result)
+    for node in core.nodes:
+        rule = QUANTISE.get(node.op)
+        if node.inputs[0] in names and rule is not None and rule.kind == "mac":
+            x = core[node.inputs[0]]
+            if x.dtype is DType.UINT8 and x.quant is not None:
+                yield reach / float(x.quant.scale[0]), x.dtype, node.label
+
+
+def _moved_into(core: Graph, result: str) -> set[str]:
+    """A tensor, and what moving operators and QUANTIZE make of it."""
     names = {result}
     for node in core.nodes:
-        name = node.inputs[0]
-        if name not in names:
-            continue
-        rule, x = QUANTISE.get(node.op), core[name or ""]
-        if node.op == "QUANTIZE" or (rule is not None and rule.kind == "move"):
+        rule = QUANTISE.get(node.op)
+        if node.inputs[0] in names and (node.op == "QUANTIZE" or (rule is not None and rule.kind == "move")):
             names.update(node.outputs)
-        elif rule is not None and rule.kind == "mac" and x.dtype is DType.UINT8 and x.quant is not None:
-            yield reach / float(x.quant.scale[0]), x.dtype, node.label
+    return names
 
 
 def _added(evidence: Evidence, result: str, small: str, wide: str) -> str:

@@ -64,6 +64,7 @@ def _port(image: Image, port: IoTensor) -> dict[str, Any]:
         "layout": port.layout,
         "dtype": port.dtype.name,
         "bytes": image.tensors[port.tensor].nbytes,
+        "picture_shape": list(port.picture_shape) or None,
         "format": port.format,
         "training_format": port.training_format,
         "width_alignment": port.width_alignment,
@@ -138,6 +139,7 @@ def image_text(facts: Mapping[str, Any]) -> str:
 def _port_lines(port: Mapping[str, Any]) -> list[str]:
     rows = [
         ("shape", f"{port['dtype']}{port['shape']} {port['layout']}, {port['bytes']:,} bytes"),
+        *([("picture", str(port["picture_shape"]))] if port["picture_shape"] else []),
         ("format", port["format"] or "-"),
         ("training format", port["training_format"] or "-"),
         ("quantisation", quant_text(port)),

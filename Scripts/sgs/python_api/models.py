@@ -1,26 +1,26 @@
-"""What `calibrator_custom` offers: models as objects with set_input, invoke and get_output.
-
-Every error is a ValueError that says what was expected and what was got.
-"""
+"""Models as objects with set_input, invoke and get_output."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from operator import index as whole
 from typing import Any
 
 import numpy as np
 
-from sgs.config.chips import Chip, load_chip
-from sgs.config.input_config import ConvSpec
-from sgs.errors import UserError
+from sgs.config.input_config import ConvSpec, InputConfig
+from sgs.data.feed import check_indices
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
+from sgs.pipelines import calibratable, load_config
+from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.python_api.chip import selected_chip
 from sgs.quant.edit import build_fixed, mac_nodes
 from sgs.quant.levels import forced_bits
-from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import prepare
 from sgs.quant.unrounded import unrounded
@@ -28,34 +28,39 @@ from sgs.registry import QUANTISE
 from sgs.simulation import Kind, Port, Simulator
 
 Details = dict[str, Any]
-_SELECTED: list[Chip] = []  # the chip of this process, once chosen
+
+
+@dataclass
+class _State:
+    """Inputs that were set, and outputs of the last run unless an input was set since."""
+
+    feeds: dict[str, Array] = field(default_factory=dict)
+    results: dict[str, Array] | None = None
+
+
+Record = Callable[["Calibrator", dict[str, Array]], None]
+
+
+@dataclass
+class _Private:
+    """States of models for one user, and who is told what calibrators are fed."""
+
+    record: Record | None
+    states: dict[ModelRunner, _State] = field(default_factory=dict)
+
+
+_PRIVATE: ContextVar[_Private | None] = ContextVar("private", default=None)
 
 
 @contextmanager
-def _value_errors() -> Iterator[None]:
+def private_states(record: Record | None = None) -> Iterator[None]:
+    """Within the block, and in this thread, every model has a state of its own, which begins with the inputs that were
+    set outside. `record` is called with what a calibrator is fed whenever it was invoked."""
+    token = _PRIVATE.set(_Private(record))
     try:
         yield
-    except UserError as error:
-        raise ValueError(error.render()) from error
-
-
-def set_soc_version(name: str) -> None:
-    """Choose the chip, once for the whole process. Raises ValueError for an unknown chip, or another than before."""
-    with _value_errors():
-        chip = load_chip(name)
-    if _SELECTED and chip != _SELECTED[0]:
-        raise ValueError(f"set_soc_version can be called once: expected {_SELECTED[0].name}, got {chip.name}")
-    _SELECTED[:] = [chip]
-
-
-def check_quant_param(parameters: list[Details]) -> None:
-    """Check quantisation parameters, a list of {"name", "min", "max", "bit"[, "data"]}, before they are imported.
-
-    What can be wrong whatever the network is: keys, types, lengths that differ, min above max, bits, entries that are
-    there twice. Raises ValueError listing it all.
-    """
-    with _value_errors():
-        parse_parameters(parameters)
+    finally:
+        _PRIVATE.reset(token)
 
 
 class ModelRunner:
@@ -71,13 +76,20 @@ class ModelRunner:
 
     kind: Kind
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
-        with _value_errors():
-            self._simulator = Simulator(path, threads=threads)
+    def __init__(self, path: AnyPath, threads: int = 0) -> None:
+        self.path = path_of(path, "path")
+        with value_errors():
+            self._simulator = Simulator(self.path, threads=threads)
         if self._simulator.kind != self.kind:
-            raise ValueError(f"{os.fspath(path)}: expected {_ARTICLE[self.kind]}, got {_ARTICLE[self._simulator.kind]}")
-        self._feeds: dict[str, Array] = {}
-        self._results: dict[str, Array] | None = None
+            raise ValueError(f"{self.path}: expected {_ARTICLE[self.kind]}, got {_ARTICLE[self._simulator.kind]}")
+        self._shared = _State()
+
+    @property
+    def _state(self) -> _State:
+        private = _PRIVATE.get()
+        if private is None:
+            return self._shared
+        return private.states.setdefault(self, _State(dict(self._shared.feeds)))
 
     def get_input_details(self) -> list[Details]:
         """One dict an input, in order: at least name, index, dtype, shape."""
@@ -90,25 +102,32 @@ class ModelRunner:
     def set_input(self, index: int, data: Array) -> None:
         """Set an input. Raises ValueError for an index, a shape or a dtype that `get_input_details` does not list."""
         port = _at(self._simulator.inputs, index, "input")
-        self._feeds[port.name] = self._simulator.checked(port, data).copy()
-        self._results = None
+        values = self._simulator.checked(port, data)
+        if port.entries:
+            with value_errors():
+                check_indices(port.name, values, port.entries, stage="set_input", file=self.path)
+        state = self._state
+        state.feeds[port.name] = values.copy()
+        state.results = None
 
     def invoke(self) -> None:
         """Run the model once. Raises ValueError when an input was not set."""
-        missing = [port.name for port in self._simulator.inputs if port.name not in self._feeds]
+        state = self._state
+        missing = [port.name for port in self._simulator.inputs if port.name not in state.feeds]
         if missing:
             raise ValueError(
                 f"expected set_input for {len(self._simulator.inputs)} inputs, got none for {', '.join(missing)}"
             )
-        with _value_errors():
-            self._results = self._simulator.run(self._feeds)
+        with value_errors():
+            state.results = self._simulator.run(state.feeds)
 
     def get_output(self, index: int) -> Array:
         """An output of the last run. Raises ValueError for an index out of range, or when these inputs were not run."""
         port = _at(self._simulator.outputs, index, "output")
-        if self._results is None:
+        results = self._state.results
+        if results is None:
             raise ValueError("expected invoke() after set_input, got get_output before it")
-        return self._results[port.name].copy()
+        return results[port.name].copy()
 
     def get_tensor_details(self) -> list[Details]:
         """One dict a tensor of the model."""
@@ -146,6 +165,39 @@ class FloatSimulator(ModelRunner):
         ]
 
 
+class Calibrator(FloatSimulator):
+    """A float .sim and its input_config.ini: a model of `SIM_Calibrator`, which runs as a float simulator does.
+
+    Raises ValueError where the model is not a float .sim, cannot become fixed, or does not go with the ini.
+    """
+
+    def __init__(self, model_path: AnyPath, input_config_path: AnyPath) -> None:
+        super().__init__(model_path)
+        graph = self._simulator.graph
+        assert graph is not None
+        if self._simulator.stage != "float":
+            raise ValueError(f"{self.path}: expected a float .sim, got a {self._simulator.stage} one")
+        with value_errors():
+            self.config: InputConfig = load_config(path_of(input_config_path, "input_config_path"))
+            self.float_graph: Graph = calibratable(graph, self.config)
+
+    @property
+    def input_names(self) -> list[str]:
+        """In order."""
+        return [port.name for port in self._simulator.inputs]
+
+    def invoke(self) -> None:
+        """Run the model once. Raises ValueError when an input was not set."""
+        super().invoke()
+        private = _PRIVATE.get()
+        if private is not None and private.record is not None:
+            private.record(self, self._state.feeds)
+
+    def get_tensor_details(self) -> list[Details]:
+        """Per tensor: dtype, name, qtype (its type in a fixed model without 16-bit promotions) and shape."""
+        return [{key: details[key] for key in sorted(details)} for details in super().get_tensor_details()]
+
+
 class FixedSimulator(ModelRunner):
     """A fixed .sim."""
 
@@ -163,12 +215,12 @@ class OfflineSimulator(ModelRunner):
 
     kind = "Offline"
 
-    def __init__(self, path: str | os.PathLike[str], threads: int = 0) -> None:
+    def __init__(self, path: AnyPath, threads: int = 0) -> None:
         super().__init__(path, threads)
-        image = self._simulator.image
+        image, chip = self._simulator.image, selected_chip()
         assert image is not None
-        if _SELECTED and image.chip != _SELECTED[0].name:
-            raise ValueError(f"{os.fspath(path)}: expected an image for {_SELECTED[0].name}, got one for {image.chip}")
+        if chip is not None and image.chip != chip.name:
+            raise ValueError(f"{self.path}: expected an image for {chip.name}, got one for {image.chip}")
 
     def _details(self, index: int, port: Port) -> Details:
         batches = self._simulator.batches
@@ -186,9 +238,13 @@ _ARTICLE: dict[Kind, str] = {"Float": "a float .sim", "Fixed": "a fixed .sim", "
 
 
 def _at(ports: tuple[Port, ...], index: int, what: str) -> Port:
-    if not 0 <= index < len(ports):
-        raise ValueError(f"expected {what} index 0 to {len(ports) - 1}, got {index}")
-    return ports[index]
+    try:
+        position = whole(index)
+    except TypeError:
+        position = -1
+    if not 0 <= position < len(ports):
+        raise ValueError(f"expected {what} index 0 to {len(ports) - 1}, got {index!r}")
+    return ports[position]
 
 
 def _shape(shape: tuple[int, ...]) -> Array:

@@ -1,0 +1,146 @@
+"""A network in whatever file it is, as far as an input_config.ini has to do with it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sgs.cli.options import surgery_of
+from sgs.config.compare import differences, in_layouts_of, layout_differences
+from sgs.config.draft import Terminal
+from sgs.config.input_config import InputConfig, check_against_names
+from sgs.errors import UserError, gathered
+from sgs.frontends.onnx_layout import SourceLayouts
+from sgs.frontends.onnx_model import Port, read_message
+from sgs.frontends.onnx_walk import Layouts
+from sgs.ir import Graph
+from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
+from sgs.ops.gather import indexed_entries, only_picks
+from sgs.pipelines import Examined, config_problems, examine_onnx
+from sgs.simulation import Port as SimulatorPort
+from sgs.simulation import Simulator, is_image
+
+KINDS = ".onnx, .sim, .img"
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a file tells. Inputs and outputs have the layout that the ini asks for, NHWC where there is none.
+
+    `graph`: the float graph, before or after conversion; `record`: the ini that is in the file. `refusal`: why an ONNX
+    model cannot be converted, whatever the ini says; `assumed`: shapes that it leaves open; `left_out`: outputs of its
+    that the ini does not name.
+    """
+
+    kind: str
+    path: Path
+    inputs: tuple[Terminal, ...]
+    outputs: tuple[Terminal, ...]
+    graph: Graph | None = None
+    record: InputConfig | None = None
+    refusal: UserError | None = None
+    assumed: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+
+    def in_its_layouts(self, config: InputConfig) -> InputConfig:
+        """An ini with the layouts that the file has, if it has any: a difference there is one problem, not many."""
+        return config if self.record is None else in_layouts_of(self.record, config)
+
+    def problems(self, config: InputConfig) -> list[UserError]:
+        """Everything in which an ini does not fit the network."""
+        inputs, outputs = ({one.name: one.shape for one in side} for side in (self.inputs, self.outputs))
+        turned = self.in_its_layouts(config)
+        if self.graph is None:
+            problems = gathered(lambda: check_against_names(turned, inputs, outputs))
+        else:
+            problems = config_problems(self.graph, turned)
+        if self.record is None:
+            return problems
+        compare = layout_differences if self.graph is not None else differences
+        return problems + compare(config, self.record)
+
+
+def open_network(path: Path, config: InputConfig | None, options: argparse.Namespace, *, stage: str) -> Network:
+    """Read a model file; `options` are those of `add_source_facts`. Raises UserError for a file that is no model."""
+    suffix = path.suffix.lower()
+    if suffix == ".onnx":
+        return _of_onnx(path, config, options)
+    if suffix not in (".sim", ".img") and not is_image(path, stage=stage):
+        reason = f"has the extension '{path.suffix}'"
+        raise UserError(reason, stage=stage, file=path, remedy=f"models that can be read are {KINDS}")
+    return _of_simulator(Simulator(path), path)
+
+
+def _of_simulator(simulator: Simulator, path: Path) -> Network:
+    kind = {"Float": "float .sim", "Fixed": "fixed .sim", "Offline": "offline .img"}[simulator.kind]
+    graph = simulator.graph if simulator.kind == "Float" else None
+
+    def terminal(port: SimulatorPort) -> Terminal:
+        straight = graph is not None and only_picks(graph, port.name)
+        shape = port.scripted or port.shape
+        return Terminal(port.name, shape, port.dtype.name.lower(), port.layout, port.entries, straight)
+
+    inputs, outputs = (tuple(map(terminal, side)) for side in (simulator.inputs, simulator.outputs))
+    return Network(kind, path, inputs, outputs, graph, simulator.config)
+
+
+def _of_onnx(path: Path, config: InputConfig | None, options: argparse.Namespace) -> Network:
+    proto, digest = read_message(path)
+    found = examine_onnx(
+        proto,
+        digest,
+        path,
+        config=config,
+        input_shapes=options.input_shapes,
+        source_layouts=options.source_layouts,
+        skip_simplify=options.skip_simplify,
+        surgery=surgery_of(options),
+    )
+    if found.source is None:
+        assert found.refusal is not None
+        raise found.refusal
+    wanted: dict[str, str] = {}
+    if config is not None:
+        wanted = {i.name: i.layout for i in config.inputs} | {o.name: o.layout for o in config.outputs}
+    if found.graph is not None:
+        inputs, outputs = _of_graph(found.graph, wanted)
+    else:
+        inputs, outputs = _as_declared(found, wanted, options.source_layouts)
+    left_out = [port.name for port in found.source.outputs if port.name not in {one.name for one in outputs}]
+    refusal = found.refusal or found.not_fixed
+    return Network("ONNX model", path, inputs, outputs, found.graph, None, refusal, found.assumed, tuple(left_out))
+
+
+def _of_graph(graph: Graph, wanted: Mapping[str, str]) -> tuple[tuple[Terminal, ...], tuple[Terminal, ...]]:
+    entries = indexed_entries(graph)
+
+    def terminal(name: str) -> Terminal:
+        tensor = graph[name]
+        layout = wanted.get(name, "NHWC")
+        return Terminal(
+            name, tensor.shape, tensor.dtype.name.lower(), layout, entries.get(name, 0), only_picks(graph, name)
+        )
+
+    return tuple(map(terminal, graph.inputs)), tuple(map(terminal, graph.outputs))
+
+
+def _as_declared(
+    found: Examined, wanted: Mapping[str, str], overrides: Layouts
+) -> tuple[tuple[Terminal, ...], tuple[Terminal, ...]]:
+    """Inputs and outputs of a model that does not become a graph; of outputs those that the ini names."""
+    assert found.source is not None
+    layouts = SourceLayouts(found.source.proto, overrides)
+
+    def terminal(port: Port, there: str) -> Terminal:
+        here = wanted.get(port.name, "NHWC")
+        declared = port.shape or found.assumed.get(port.name)
+        shape = tuple(declared or (dim if isinstance(dim, int) else -1 for dim in port.declared))
+        if len(shape) == 4 and there != here:
+            shape = tuple(shape[axis] for axis in (NCHW_TO_NHWC if there == "NCHW" else NHWC_TO_NCHW))
+        return Terminal(port.name, shape, port.dtype, here)
+
+    inputs = tuple(terminal(port, layouts.of_input(port.name)) for port in found.source.inputs)
+    kept = [port for port in found.source.outputs if port.name in wanted] or found.source.outputs
+    return inputs, tuple(terminal(port, layouts.of_output(port.name)) for port in kept)

@@ -1,0 +1,129 @@
+"""What the ini asks of a network's inputs and outputs, next to what the network has there.
+
+Real inputs and outputs have codes of their own; integers and truth values of the network itself, such as numbers of
+words and of classes, are fed and returned as they are. A format is refused where it cannot hold what it would carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sgs.config.input_config import (
+    ENTRIES,
+    INPUT,
+    OUTPUT,
+    RAW_TYPES,
+    InputConfig,
+    InputSpec,
+    OutputSpec,
+    integer_format,
+)
+from sgs.errors import UserError, raise_all
+from sgs.ir import Graph
+from sgs.numeric.types import DType
+from sgs.ops.gather import indexed_entries, only_picks
+from sgs.quant.spans import integer_spans, within
+
+STAGE = "calibrate"
+F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
+Refuse = Callable[..., UserError]
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Real inputs and outputs whose storage the ini has a say in. `codes`: INT16 whoever reads or makes them, because
+    their codes are fed or returned; `fed_bytes`: inputs that are fed as UINT8, whose codes are the values themselves;
+    `byte_results`: outputs that leave as UINT8 codes.
+    """
+
+    codes: frozenset[str] = frozenset()
+    fed_bytes: frozenset[str] = frozenset()
+    byte_results: frozenset[str] = frozenset()
+
+
+NO_PORTS = Ports()
+
+
+def ports_of(config: InputConfig, graph: Graph) -> Ports:
+    """What the ini says of a float graph's inputs and outputs."""
+    fed = {spec.name: spec for spec in config.inputs if not spec.is_picture and graph[spec.name].dtype.is_float}
+    left = {spec.name: spec.format for spec in config.outputs if graph[spec.name].dtype.is_float}
+    codes = [name for name, spec in fed.items() if spec.input_format == S16 or not spec.quantize]
+    return Ports(
+        frozenset([*(name for name in codes if fed[name].input_format != U8), *(n for n in left if left[n] == S16)]),
+        frozenset(name for name, spec in fed.items() if spec.input_format == U8),
+        frozenset(name for name in left if left[name] == U8),
+    )
+
+
+def check_ports(graph: Graph, config: InputConfig) -> None:
+    """Raise UserError for every format that cannot hold what a float graph reads or returns there, and for outputs that
+    no input has a part in.
+    """
+    raise_all([*_inputs(graph, config), *_outputs(graph, config)], stage=STAGE)
+
+
+# -- inputs ------------------------------------------------------------------------------------------------------------
+def _inputs(graph: Graph, config: InputConfig) -> Iterator[UserError]:
+    entries = indexed_entries(graph)
+    for spec in config.inputs:
+
+        def refuse(reason: str, remedy: str, key: str = "input_formats", spec: InputSpec = spec) -> UserError:
+            where = f"[{INPUT}] {key}, '{spec.name}'"
+            return UserError(reason, stage=STAGE, file=config.path, node=where, remedy=remedy)
+
+        if not graph[spec.name].dtype.is_float:
+            yield from _integer_input(graph, spec, entries.get(spec.name, 0), refuse)
+        elif spec.input_format == U16:
+            reason = f"{U16} holds numbers that pick from a table, and the network reads real numbers here"
+            yield refuse(reason, f"write {F32}, or {S16} to feed codes")
+
+
+def _integer_input(graph: Graph, spec: InputSpec, entries: int, refuse: Refuse) -> Iterator[UserError]:
+    kind, fed = graph[spec.name].dtype.name.lower(), spec.input_format
+    straight = only_picks(graph, spec.name)
+    wanted = integer_format(entries, straight=straight)
+    if wanted is None:
+        reach = f"{ENTRIES[U16]:,} with {U16}" if straight else f"{ENTRIES[S16]:,} with {S16}"
+        reason = f"the network looks up one of {entries:,} entries, and inputs reach {reach}"
+        remedy = "make the table smaller, or cut the network behind it with ConvertTool's --inputs"
+        yield refuse(reason, remedy)
+    elif fed not in ENTRIES:
+        remedy = f"set training_input_formats and input_formats to {wanted}"
+        yield refuse(f"the network reads {kind} here", remedy)
+    elif fed == U16 and not straight:
+        reason = "is for numbers that go straight into a table (Gather), and the network computes with these"
+        yield refuse(f"{U16} {reason}", f"write {wanted}")
+    elif entries > ENTRIES[fed]:
+        reason = f"the network looks up one of {entries:,} entries, and {fed} reaches {ENTRIES[fed]:,}"
+        yield refuse(reason, f"write {wanted}")
+    if not spec.quantize and fed in ENTRIES:
+        reason = f"FALSE, and the network reads {kind} here, of which no codes are made"
+        yield refuse(reason, "write TRUE", "quantizations")
+
+
+# -- outputs -----------------------------------------------------------------------------------------------------------
+def _outputs(graph: Graph, config: InputConfig) -> Iterator[UserError]:
+    spans, fed = integer_spans(graph), set(graph.inputs)
+    for node in graph.nodes:
+        if not fed.isdisjoint(node.inputs):
+            fed.update(node.outputs)
+    for spec in config.outputs:
+        dtype, span = RAW_TYPES[spec.format], spans.get(spec.name)
+        if spec.name not in fed:
+            remedy = f"leave it out of [{OUTPUT}] outputs"
+            yield UserError("is a constant", stage=STAGE, node=f"output '{spec.name}'", remedy=remedy)
+        elif span is not None and not dtype.is_float and not within(span, dtype):
+            yield _too_narrow(config, spec, span)
+
+
+def _too_narrow(config: InputConfig, spec: OutputSpec, span: tuple[int, int]) -> UserError:
+    held = [name for name in (S16, F32) if RAW_TYPES[name] is DType.FLOAT32 or within(span, RAW_TYPES[name])]
+    return UserError(
+        f"the network's integers reach from {span[0]} to {span[1]}, and {spec.format} does not hold them",
+        stage=STAGE,
+        file=config.path,
+        node=f"[{OUTPUT}] output_formats, '{spec.name}'",
+        remedy=f"write {held[0]}" + (" and dequantizations TRUE" if held[0] == F32 else ""),
+    )
