@@ -157,6 +157,20 @@ def test_pictures_that_fill_the_memory_are_looked_at_in_turn(job: Job, monkeypat
     assert equal(job.run(processes=3), job.run())
 
 
+@pytest.mark.parametrize(
+    ("threads", "sharing", "each", "lanes"),
+    [(4, 1, 1, 4), (8, 1, 1, 6), (4, 2, 1, 3), (4, 2, 2, 2), (1, 8, 1, 1), (2, 1, 4, 1)],
+)
+def test_pictures_at_a_time_of_a_worker(
+    threads: int, sharing: int, each: int, lanes: int, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it has threads for, and as the machine has memory for: for six of them here, whoever looks at them."""
+    monkeypatch.setattr(observe, "LANE_BYTES", 6 * observe.live_bytes(job.graph))
+    with Workers(1) as pool:
+        pool.threads, pool.sharing = threads, sharing
+        assert gathering.lanes_of(pool, job.graph, each) == lanes
+
+
 def test_processes_are_for_slow_scripts(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "processors", lambda: 4)
     assert loading_processes(10, job.feeds, job.samples) == 1
@@ -283,9 +297,12 @@ def tagged(numbers: Sequence[int]) -> list[int]:
 @pytest.mark.usefixtures("importable")
 def test_shares_come_back_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARES", 2)
+    monkeypatch.setattr(shards, "processors", lambda: 2)
     with Workers(2) as workers:
         assert list(map_shares(workers, tagged, list(range(9)))) == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
         assert list(map_shares(workers, tagged, [7])) == [[7]]
+        workers.threads = 4
+        assert list(map_shares(workers, tagged, list(range(9)))) == [[0, 1, 2, 3], [4, 5, 6, 7], [8]]
 
 
 def test_threads_work_ahead_but_not_far() -> None:

@@ -26,6 +26,7 @@ from sgs.config.nearest import did_you_mean, listing
 from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, number_mismatch, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
+from sgs.data.shards import Pool
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, gathered, raise_all
 from sgs.frontends.onnx_import import import_model
@@ -307,6 +308,7 @@ def calibrate(
     *,
     statistics: Statistics | None = None,
     checkpoint: Checkpoint | None = None,
+    pool: Pool | None = None,
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Calibrated:
@@ -329,6 +331,7 @@ def calibrate(
         options,
         statistics=statistics,
         checkpoint=checkpoint,
+        pool=pool,
         wrap=wrap,
         on_step=on_step,
     )
@@ -353,12 +356,13 @@ def calibrate_on(
     *,
     statistics: Statistics | None = None,
     checkpoint: Checkpoint | None = None,
+    pool: Pool | None = None,
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> Calibrated:
     """Float graph, as `calibratable` gives it, → fixed graph by calibration on what `feeds` loads for `samples`, with
     `statistics` that are known already (see `read_statistics`) or those of the samples; `checkpoint` keeps these while
-    they are gathered.
+    they are gathered, in this process or others of this machine, or by a `pool` that is given.
 
     Raises UserError for inputs that do not fit together.
     """
@@ -367,7 +371,9 @@ def calibrate_on(
     warn_of_pointless_level(level, config)
     warn_of_promotion(level, options)
     if statistics is None:
-        statistics = statistics_of(float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint)
+        statistics = statistics_of(
+            float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint, pool=pool
+        )
     kept = stored(feeds.load(spread(samples, KEPT_SAMPLES // 2 if options.memory_saving else KEPT_SAMPLES)))
     calibration = Calibration(
         float_graph,
@@ -412,12 +418,14 @@ def statistics_of(
     *,
     wrap: Wrap,
     checkpoint: Checkpoint | None,
+    pool: Pool | None,
 ) -> Statistics:
     """What a level wants to know of a float graph's activations. Raises UserError naming the sample and the node where
     values stop being finite.
     """
     prepared = prepare(graph)
     complete = options.all_statistics or LEVELS.index(level) >= 2
+    local = pool is None and not options.memory_saving
     try:
         return gather(
             graph,
@@ -425,7 +433,8 @@ def statistics_of(
             samples,
             searched_tensors(prepared) if complete else [],
             scales=partial(channel_scales, prepared),
-            processes=1 if options.memory_saving else loading_processes(options.processes, feeds, samples),
+            processes=loading_processes(options.processes, feeds, samples) if local else 1,
+            pool=pool,
             one_at_a_time=options.memory_saving,
             wrap=wrap,
             checkpoint=checkpoint,

@@ -104,7 +104,7 @@ class Simulator:
             self._open_sim()
 
     def __reduce__(self) -> tuple[type[Simulator], tuple[Path]]:
-        return Simulator, (self.path,)
+        return Simulator, (self.path.absolute(),)
 
     def _open_image(self, image: Image) -> None:
         self.kind: Kind = "Offline"

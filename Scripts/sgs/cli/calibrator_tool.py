@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from sgs.cli.options import (
 )
 from sgs.cli.program import Parser, run
 from sgs.cli.progress import progress
+from sgs.cli.scheduler import cluster_at
 from sgs.cli.statistics_files import StatisticsFiles
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
 from sgs.data.files import atomic_outputs
-from sgs.data.images import resolve_samples
+from sgs.data.images import absolute, resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.ir import Graph
@@ -42,6 +44,7 @@ from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
 from sgs.sim import expect_stage, read_sim, write_sim
 
+_log = logging.getLogger(__name__)
 WITH_PLAN = {"model", "input_config", "output", "plan", "category", "soc_version", "show_log"}  # options for --plan
 
 
@@ -146,17 +149,23 @@ def calibrate_files(
         all_errors=all_errors,
     )
     statistics.open(graph, config, preprocessors, samples)
-    calibrated = calibrate(
-        graph,
-        config,
-        preprocessors,
-        samples,
-        chosen,
-        statistics=statistics.known,
-        checkpoint=statistics.checkpoint,
-        wrap=progress,
-        on_step=show_step,
-    )
+    address = options.scheduler
+    if address is not None and statistics.known is not None:
+        _log.warning("--scheduler: statistics are read from %s, so the cluster has nothing to do", statistics.read)
+        address = None
+    with cluster_at(address, [script.path for script in preprocessors], samples) as pool:
+        calibrated = calibrate(
+            graph,
+            config,
+            preprocessors,
+            samples if pool is None else absolute(samples),
+            chosen,
+            statistics=statistics.known,
+            checkpoint=statistics.checkpoint,
+            pool=pool,
+            wrap=progress,
+            on_step=show_step,
+        )
     statistics.write(calibrated.statistics)
     return calibrated
 

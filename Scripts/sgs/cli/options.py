@@ -217,13 +217,17 @@ def add_quant_file(parser: Parser) -> None:
 
 
 def add_samples(parser: Parser, *, purpose: str, required: bool = True) -> None:
-    """-i, -n and --num_process."""
+    """-i, -n, and --num_process or --scheduler."""
     text = f"{purpose}: a file, a folder, a list file with one sample a line, or PREFIX:LIST"
     parser.add_argument("-i", "--image", metavar="PATH", required=required, help=text)
     text = "Python files with image_preprocess(path, norm=True), one for each input, separated by commas"
     parser.add_argument("-n", "--preprocess", metavar="PY", required=required, help=text)
+    places = parser.add_mutually_exclusive_group()
     text = "processes at most; never more than processors, nor than it is worth (default: 10)"
-    parser.add_argument("--num_process", metavar="N", type=count, default=10, help=text)
+    # argparse takes a default that is text for another value than the one given: 10 beside --scheduler is noticed
+    places.add_argument("--num_process", metavar="N", type=count, default="10", help=text)
+    text = "look at the samples on a Dask cluster, like tcp://192.168.1.5:8786, in place of processes of this machine"
+    places.add_argument("--scheduler", metavar="ADDRESS", help=text)
 
 
 def add_calibration(parser: Parser) -> None:
@@ -234,7 +238,7 @@ def add_calibration(parser: Parser) -> None:
     parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, default=0.002, help=text)
     text = "from L4 on: largest share of multiply-accumulates that may go to 16 bit (default: 0.25)"
     parser.add_argument("--max_int16_macs", metavar="SHARE", type=share, default=0.25, help=text)
-    text = "look at one sample at a time in one process, and keep fewer of them for comparing plans"
+    text = "look at one sample at a time in one process (in each of a cluster's), and keep fewer for comparing plans"
     parser.add_argument("--memory_saving", action="store_true", help=text)
     text = "statistics of the activations: read if the file is there (nothing is measured then), else written"
     parser.add_argument("--statistics", metavar="NPZ", help=text)

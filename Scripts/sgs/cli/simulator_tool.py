@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from sgs.cli.options import add_category, add_common, add_samples, check_categor
 from sgs.cli.program import Parser, run
 from sgs.cli.progress import counting, shown
 from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
+from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
 from sgs.data.files import STAGE, check_output
-from sgs.data.images import Sample, resolve_samples
+from sgs.data.images import Sample, absolute, resolve_samples
 from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
-from sgs.data.shards import Workers, loading_processes, map_shares, process_count, processors
+from sgs.data.shards import Pool, Workers, loading_processes, map_shares, process_count
 from sgs.errors import UserError, raise_all
 from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
 from sgs.report.coco import GroundTruth
@@ -96,25 +98,26 @@ def _body(argv: list[str]) -> int:
         check_pictures(samples, "--draw_result" if options.draw_result is not None else "-c Detection")
     labels = _labels(simulator, samples, options)
     drawing = None if options.draw_result is None else _drawing(options, labels.names)
-    folder, category = Path(options.output), options.category
+    folder, category = Path(options.output).absolute(), options.category
     job = SampleJob(simulator, preprocessors, category, folder, options.dump_rawdata, decoder, drawing)
-    named = zip(samples, picture_names(samples), labels.images, strict=True)
+    paths = samples if options.scheduler is None else absolute(samples)
+    named = zip(paths, picture_names(samples), labels.images, strict=True)
     tasks = [Task(sample, name, image) for sample, name, image in named]
-    with counting(len(samples), "simulate") as bar:
-        _run(job, tasks, labels, bar, asked=options.num_process)
+    with counting(len(samples), "simulate") as bar, _pool(job, tasks, options) as pool:
+        _run(job, tasks, labels, bar, pool)
     if labels.judge is not None:
         print("\n".join(labels.judge.figures()))
     print(f"{simulator.kind} model, results of {_counted(len(samples))} in: {options.output}")
     if drawing is not None:
-        print(f"drawn in: {drawing.folder}")
+        print(f"drawn in: {options.draw_result[0]}")
     return 0
 
 
-def _run(job: SampleJob, tasks: Sequence[Task], labels: _Labels, bar: tqdm, *, asked: int) -> None:
+def _run(job: SampleJob, tasks: Sequence[Task], labels: _Labels, bar: tqdm, pool: Pool | None) -> None:
     """Run the samples; a line for each where there are few, and the figure so far beside the bar."""
     done = 0
     try:
-        for task, found in zip(tasks, _results(job, tasks, asked), strict=True):
+        for task, found in zip(tasks, _results(job, tasks, pool), strict=True):
             done += 1
             if labels.judge is not None:
                 labels.judge.add(found)
@@ -128,18 +131,30 @@ def _run(job: SampleJob, tasks: Sequence[Task], labels: _Labels, bar: tqdm, *, a
         raise
 
 
-def _results(job: SampleJob, tasks: Sequence[Task], asked: int) -> Iterator[Found]:
-    """What was found in every sample in order, as it is ready; by several processes where that pays."""
-    processes = _processes(job, tasks, asked)
-    if processes == 1:
+def _results(job: SampleJob, tasks: Sequence[Task], pool: Pool | None) -> Iterator[Found]:
+    """What was found in every sample in order, as it is ready."""
+    if pool is None:
         yield from job.run(tasks)
         return
-    with Workers(processes) as workers:
-        shared = replace(job, threads=max(1, processors() // processes))
-        for share in map_shares(workers, shared, tasks):
-            yield from share.found
-            if share.fault is not None:
-                raise share.fault
+    for share in map_shares(pool, replace(job, threads=pool.threads), tasks):
+        yield from share.found
+        if share.fault is not None:
+            raise share.fault
+
+
+@contextmanager
+def _pool(job: SampleJob, tasks: Sequence[Task], options: argparse.Namespace) -> Iterator[Pool | None]:
+    """The processes to use, several of this machine where that pays; None for this one."""
+    if options.scheduler is not None:
+        scripts = [*job.preprocessors, *filter(None, [job.decoder])]
+        folders = [job.folder, *(drawing.folder for drawing in filter(None, [job.drawing]))]
+        files = [job.simulator.path, *(script.path for script in scripts)]
+        with cluster_at(options.scheduler, files, [task.sample for task in tasks], folders) as cluster:
+            yield cluster
+        return
+    processes = _processes(job, tasks, options.num_process)
+    with Workers(processes) if processes > 1 else nullcontext() as workers:
+        yield workers
 
 
 def _processes(job: SampleJob, tasks: Sequence[Task], asked: int) -> int:
@@ -204,6 +219,7 @@ def _drawing(options: argparse.Namespace, names: tuple[str, ...]) -> Drawing:
     if not folder.is_dir():
         check_output(folder)
         folder.mkdir()
+    folder = folder.absolute()
     check_output(folder / "result.jpg")
     lowest = BOX_SCORE if options.category == "Detection" else -math.inf
     return Drawing(folder, names, lowest if threshold is None else threshold)

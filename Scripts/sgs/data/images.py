@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from sgs.config.nearest import listing
@@ -44,6 +45,11 @@ def resolve_samples(argument: str | Path, input_count: int) -> list[Sample]:
         return [(path,)]
     prefix, list_file = _split_prefix(str(argument))
     return _list(list_file, prefix, input_count)
+
+
+def absolute(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples for a process whose current folder is another one."""
+    return [tuple(file.absolute() for file in sample) for sample in samples]
 
 
 def _one_input_only(path: Path, what: str, input_count: int) -> None:

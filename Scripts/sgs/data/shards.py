@@ -1,4 +1,4 @@
-"""Share samples among the threads of a process, and among processes.
+"""Share samples among the threads of a process, and among processes (here, or on a cluster: see cluster.py).
 
 Worker processes are programs of their own that import this library and nothing of the caller: neither fork, which
 onnxruntime's threads do not survive, nor multiprocessing's spawn, which runs the caller's main module again (a script
@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing.connection import Connection, Pipe, wait
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sgs.errors import UserError
 
@@ -72,10 +72,30 @@ def loading_processes(asked: int, load: Callable[[], object], samples: int) -> i
     return max(1, min(asked, processors(), math.ceil(seconds / LOADING_WORTH_A_PROCESS)))
 
 
+class Pool(Protocol):
+    """Worker processes, wherever they are. Each may use `threads` processors; `sharing` is how many of them, at most,
+    share a machine."""
+
+    threads: int
+    sharing: int
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
+        """(index, result) of `work(*calls[index])`, in the order in which they become ready. The first argument of each
+        call is the list of samples that it is about, or of what has one as its `sample`.
+
+        The work itself is sent to each process once: what it keeps in its attributes there, such as a session, serves
+        its later calls. Raises what a call raised, and UserError when a process is killed.
+        """
+
+
 class Workers:
-    """Processes that stand by for work until the `with` block ends."""
+    """A `Pool` of processes on this machine, which stand by for work until the `with` block ends."""
 
     def __init__(self, count: int) -> None:
+        self.threads, self.sharing = max(1, processors() // count), count
         self._workers = [_Worker() for _ in range(count)]
 
     def __len__(self) -> int:
@@ -89,11 +109,7 @@ class Workers:
             worker.end()
 
     def map(self, work: Callable[..., Result], calls: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Result]]:
-        """(index, result) of `work(*calls[index])`, in the order in which they become ready.
-
-        The work itself is sent to each process once: what it keeps in its attributes there, such as a session, serves
-        its later calls. Raises what a call raised, and UserError when a process is killed.
-        """
+        """See `Pool`."""
         idle = {worker.connection: worker for worker in self._workers[: len(calls)]}
         for worker in idle.values():
             worker.send(_WORK, work)
@@ -113,13 +129,18 @@ class Workers:
                 yield index, result
 
 
-def map_shares(workers: Workers, work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Iterator[Result]:
+def shares(items: Sequence[Item], pool: Pool, at_a_time: int) -> list[Sequence[Item]]:
+    """The items in small contiguous shares, for workers that each look at some of them at a time."""
+    size = max(at_a_time, math.ceil(len(items) / (len(pool) * SHARES)))
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def map_shares(pool: Pool, work: Callable[[Sequence[Item]], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Results of `work` on small contiguous shares of `items`, in order."""
-    size = max(1, math.ceil(len(items) / (len(workers) * SHARES)))
-    calls = [(items[start : start + size],) for start in range(0, len(items), size)]
+    calls = [(share,) for share in shares(items, pool, pool.threads)]
     early: dict[int, Result] = {}
     given = 0
-    for index, result in workers.map(work, calls):
+    for index, result in pool.map(work, calls):
         early[index] = result
         while given in early:
             yield early.pop(given)
@@ -148,12 +169,10 @@ class _Worker:
 
     def receive(self) -> Any:
         try:
-            result, error, trace = pickle.loads(self.connection.recv_bytes())
+            content = self.connection.recv_bytes()
         except (EOFError, ConnectionResetError) as end:
             raise self._killed() from end
-        if error is not None:
-            raise error from RuntimeError(f"in a worker process:\n{trace}")
-        return result
+        return opened(content)
 
     def _killed(self) -> UserError:
         reason = "a worker process was killed, most likely because memory ran out"
@@ -180,16 +199,34 @@ def serve(descriptor: int) -> None:
             continue
         try:
             work = work or pickle.loads(sent[1:])
-            answer = pickle.dumps((work(*pickle.loads(message[1:])), None, ""))
+            content = answer(work, message[1:])
         except Exception as error:
-            answer = _failure(error)
+            content = failure(error)
         try:
-            connection.send_bytes(answer)
+            connection.send_bytes(content)
         except (BrokenPipeError, ConnectionResetError):
             return
 
 
-def _failure(error: Exception) -> bytes:
+# -- what calls and answers are on their way ---------------------------------------------------------------------------
+def answer(work: Callable[..., Any], arguments: bytes) -> bytes:
+    """The outcome of `work` on pickled arguments, pickled: (result, error, traceback)."""
+    try:
+        return pickle.dumps((work(*pickle.loads(arguments)), None, ""))
+    except Exception as error:
+        return failure(error)
+
+
+def opened(content: bytes) -> Any:
+    """The result in an answer. Raises the error in it."""
+    result, error, trace = pickle.loads(content)
+    if error is not None:
+        raise error from RuntimeError(f"in a worker process:\n{trace}")
+    return result
+
+
+def failure(error: Exception) -> bytes:
+    """The answer that an error is being handled."""
     trace = traceback.format_exc()
     try:
         return pickle.dumps((None, pickle.loads(pickle.dumps(error)), trace))

@@ -15,7 +15,7 @@ from sgs.data import shards
 from sgs.data.feed import Fed, check_indices, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.data.shards import Workers, map_threads, processors
+from sgs.data.shards import Pool, Workers, map_threads, processors
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.quant.observe import ExtremaObserver, HistogramObserver, Observer, Streams, observe
@@ -32,7 +32,6 @@ from sgs.quant.statistics_file import Checkpoint
 
 _log = logging.getLogger(__name__)
 Wrap = Callable[[Iterable[Sample], str], Iterable[Sample]]
-CHUNKS = 16  # that a process gets its samples in
 
 
 def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
@@ -92,6 +91,12 @@ def loading_processes(asked: int, feeds: Feeds, samples: Sequence[Sample]) -> in
     return shards.loading_processes(asked, lambda: list(feeds.load(samples[:1])), len(samples))
 
 
+def lanes_of(pool: Pool, graph: Graph, threads: int) -> int:
+    """How many pictures each worker looks at at a time, each on so many `threads`: those on one machine share it."""
+    machine = Streams.of(graph, pool.threads * pool.sharing)
+    return max(1, min(machine.lanes // pool.sharing, pool.threads // threads))
+
+
 @dataclass(frozen=True)
 class _Share:
     """What a worker process does with its share of the samples."""
@@ -125,7 +130,7 @@ class _Run:
     feeds: Feeds
     samples: Sequence[Sample]
     lanes: int
-    workers: Workers | None
+    pool: Pool | None
     wrap: Wrap
     checkpoint: Checkpoint | None
 
@@ -150,16 +155,16 @@ class _Run:
 
     def _tallies(self, observer: Observer, pending: Array) -> Iterator[tuple[Array, Array]]:
         """(indices of samples, their joint tally) until all pending ones have been looked at."""
-        if self.workers is None:
+        if self.pool is None:
             observer.start()
             feeds = self.feeds.load(self.samples[index] for index in pending)
             for index, tally in zip(pending, map_threads(observer, feeds, self.lanes), strict=True):
                 yield np.array([index]), tally
         elif pending.size:
-            chunks = np.array_split(pending, min(pending.size, CHUNKS * len(self.workers)))
-            calls = [([self.samples[index] for index in chunk],) for chunk in chunks]
-            for k, tally in self.workers.map(_Share(observer, self.feeds, self.lanes), calls):
-                yield chunks[k], tally
+            parts = shards.shares(pending.tolist(), self.pool, self.lanes)
+            calls = [([self.samples[index] for index in part],) for part in parts]
+            for k, tally in self.pool.map(_Share(observer, self.feeds, self.lanes), calls):
+                yield np.array(parts[k]), tally
 
 
 def gather(
@@ -170,6 +175,7 @@ def gather(
     *,
     scales: Callable[[Statistics], Mapping[str, Array]] = lambda extrema: {},
     processes: int = 1,
+    pool: Pool | None = None,
     one_at_a_time: bool = False,
     wrap: Wrap = plain,
     checkpoint: Checkpoint | None = None,
@@ -179,15 +185,16 @@ def gather(
     multiplied.
 
     The result is the same for any number of processes, any order of the samples, and a run that was interrupted and
-    resumed. `one_at_a_time` looks at one picture at a time in one process, for the least memory. `wrap` is put around
-    the samples of each pass as they are done (progress bars), in this process.
+    resumed. A `pool` that is given takes the place of `processes`. `one_at_a_time` has one picture looked at at a time
+    in each process of the pool, or in this one only, for the least memory. `wrap` is put around the samples of each
+    pass as they are done (progress bars), in this process.
     """
     streams = Streams.of(graph, processors())
     processes = 1 if one_at_a_time else min(processes, streams.lanes)
-    lanes = 1 if one_at_a_time else streams.lanes // processes
     propagation = Propagation.of(graph)
-    with Workers(processes) if processes > 1 else nullcontext() as workers:
-        run = _Run(feeds, samples, lanes, workers, wrap, checkpoint)
+    with Workers(processes) if pool is None and processes > 1 else nullcontext(pool) as pool:
+        lanes = 1 if one_at_a_time else streams.lanes if pool is None else lanes_of(pool, graph, streams.threads)
+        run = _Run(feeds, samples, lanes, pool, wrap, checkpoint)
         try:
             extrema = ExtremaObserver(graph, propagation.measured, streams)
             tally = run.tally("extrema", "calibrate 1/2: ranges", extrema)
