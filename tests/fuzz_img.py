@@ -616,7 +616,8 @@ def execute(image: Image, seed: int) -> dict[str, Array] | None:
     guarded.check()
     if zlib.crc32(image.weights.tobytes()) != weights:
         raise Finding("weights were written")
-    buffers = engine._machine(image.programs[0].batch).frames(frames)
+    with engine._machine(image.programs[0]) as machine:
+        buffers = machine.frames(frames)
     for port, *written in zip(image.inputs, *(frame.inputs for frame in buffers), strict=True):
         if not image.inplace_inputs and any(one.tobytes() != feeds[0][port.name].tobytes() for one in written):
             raise Finding(f"input '{port.name}' was written")

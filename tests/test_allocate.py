@@ -240,7 +240,7 @@ def test_no_gap_on_shipped_networks(name: str) -> None:
     feeds = [{tensor: np.full(graph[tensor].shape, 0.5, np.float32) for tensor in graph.inputs}]
     calibration = Calibration(graph, measure_extrema(graph, feeds), feeds, config.conv)
     plan = calibration.initial_plan()
-    fixed = finished(calibration.fixed(plan), config, plan, {})
+    fixed = finished(calibration.fixed(plan), calibration.prepared, config, plan, {})
     chip = load_chip("ibopper")
     spans = reside(separate_outputs(fixed)).spans
     ranges = [LiveRange(home.name, *span, rounded(home.size, chip.alignment)) for home, span in spans.items()]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -171,12 +172,18 @@ def test_pictures_at_a_time_of_a_worker(
         assert gathering.lanes_of(pool, job.graph, each) == lanes
 
 
-def test_processes_are_for_slow_scripts(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_are_for_slow_scripts(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "processors", lambda: 4)
-    assert loading_processes(10, job.feeds, job.samples) == 1
-    slow = Job(tmp_path, fault="time.sleep(0.1)")
-    assert loading_processes(10, slow.feeds, slow.samples * 15) == 3  # 10.5 seconds
-    assert [loading_processes(n, slow.feeds, slow.samples * 1000) for n in (1, 3, 10)] == [1, 3, 4]
+
+    def processes(asked: int, seconds: float, samples: int) -> int:
+        ticks = count()
+        monkeypatch.setattr(shards.time, "perf_counter", lambda: next(ticks) * seconds)  # each look at the clock
+        return loading_processes(asked, job.feeds, job.samples * samples)
+
+    assert len(job.samples) == 7
+    assert processes(10, 0.01, 1) == 1
+    assert processes(10, 0.1, 15) == 3  # 10.5 seconds
+    assert [processes(asked, 0.1, 1000) for asked in (1, 3, 10)] == [1, 3, 4]
 
 
 PROGRAM = """import sys
