@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, read_input_config
+from sgs.config.formats import InputSpec
+from sgs.config.input_config import ConvSpec, InputConfig, read_input_config
 from sgs.data import preprocess
 from sgs.data.feed import fixed_inputs, float_inputs, normalisation_mismatch, plain_inputs
 from sgs.data.files import atomic_output, atomic_outputs, check_output

@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from sgs.config import ini
-from sgs.config.input_config import (
-    INPUT_FORMATS,
-    KEYS,
-    ConvSpec,
-    InputConfig,
-    InputSpec,
-    OutputSpec,
-    check_against_names,
-    read_input_config,
-)
+from sgs.config.fit import check_against_names
+from sgs.config.formats import INPUT_FORMATS, InputSpec, OutputSpec
+from sgs.config.input_config import KEYS, ConvSpec, InputConfig, read_input_config
 from sgs.errors import Problems, UserError
 
 PICTURE = {"inputs": "data", "input_formats": "RGB", "mean": "1:2:3", "std_value": "4"}

@@ -24,14 +24,9 @@ from onnx_snippets import Net
 from sgs.cli import sgs_converter, show_img_info, simulator_tool
 from sgs.compile.fold_pixels import with_direct_pixels
 from sgs.config.chips import load_chip
-from sgs.config.input_config import (
-    CHANNELS,
-    INPUT_FORMATS,
-    InputConfig,
-    InputSpec,
-    check_against_names,
-    parse_input_config,
-)
+from sgs.config.fit import check_against_names
+from sgs.config.formats import CHANNELS, INPUT_FORMATS, InputSpec
+from sgs.config.input_config import InputConfig, parse_input_config
 from sgs.data.board import to_board
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FixedEngine, run_reference

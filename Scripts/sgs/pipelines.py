@@ -15,13 +15,9 @@ from onnx import ModelProto
 
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
-from sgs.config.input_config import (
-    InputConfig,
-    InputSpec,
-    OutputSpec,
-    check_against_names,
-    read_input_config,
-)
+from sgs.config.fit import check_against_names
+from sgs.config.formats import InputSpec, OutputSpec
+from sgs.config.input_config import InputConfig, read_input_config
 from sgs.config.nearest import did_you_mean, listing
 from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, number_mismatch, plain_inputs
 from sgs.data.images import Sample

@@ -12,7 +12,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from sgs.config.input_config import ConvSpec, InputConfig, InputSpec, OutputSpec, parse_input_config
+from sgs.config.formats import InputSpec, OutputSpec
+from sgs.config.input_config import ConvSpec, InputConfig, parse_input_config
 from sgs.data.feed import beyond_table, check_indices, fixed_inputs, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor

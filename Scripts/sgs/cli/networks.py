@@ -10,7 +10,8 @@ from pathlib import Path
 from sgs.cli.options import surgery_of
 from sgs.config.compare import differences, in_layouts_of, layout_differences
 from sgs.config.draft import Terminal
-from sgs.config.input_config import InputConfig, check_against_names
+from sgs.config.fit import check_against_names
+from sgs.config.input_config import InputConfig
 from sgs.errors import UserError, gathered
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.frontends.onnx_model import Port, read_message

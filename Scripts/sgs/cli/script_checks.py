@@ -10,7 +10,8 @@ import cv2
 
 from sgs.cli.networks import Network
 from sgs.config.draft import Measured, Terminal, colons
-from sgs.config.input_config import InputConfig, InputSpec
+from sgs.config.formats import InputSpec
+from sgs.config.input_config import InputConfig
 from sgs.data.feed import float_inputs, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.measure import channel_order, measured_normalisation

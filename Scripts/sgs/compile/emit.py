@@ -15,7 +15,7 @@ from sgs.compile.program import Buffer, Computation, Spot, Transfer, in_order
 from sgs.compile.residency import compulsory_traffic
 from sgs.compile.weights import WeightPool
 from sgs.config.chips import Chip
-from sgs.config.input_config import RAW_TYPES
+from sgs.config.formats import RAW_TYPES
 from sgs.img.image import (
     BatchMode,
     Command,

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sgs.config.input_config import CONV, INPUT, OUTPUT, InputConfig, InputSpec, OutputSpec, mismatch
+from sgs.config.fit import mismatch
+from sgs.config.formats import InputSpec, OutputSpec
+from sgs.config.input_config import CONV, INPUT, OUTPUT, InputConfig
 from sgs.errors import UserError
 
 # Attribute of an InputSpec or OutputSpec → the key that says it.

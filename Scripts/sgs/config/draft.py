@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sgs.config.formats import integer_format
 from sgs.config.ini import needs_quotes
-from sgs.config.input_config import integer_format
 from sgs.config.nearest import listing
 
 LINE = 100  # characters, from which a list goes on in the next line

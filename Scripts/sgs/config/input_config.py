@@ -7,156 +7,31 @@ function that reads one of its comma-separated items. What spans several keys is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sgs.config import ini
+from sgs.config.formats import (
+    CHANNELS,
+    CONV_FORMATS,
+    INPUT_FORMATS,
+    LAYOUTS,
+    OUTPUT_FORMATS,
+    TRAINING_FORMATS,
+    InputSpec,
+    OutputSpec,
+)
 from sgs.config.nearest import did_you_mean, listing, nearest
 from sgs.errors import UserError, raise_all
-from sgs.numeric.types import DType
 
 STAGE = "input_config"
 INPUT, OUTPUT, CONV = "INPUT_CONFIG", "OUTPUT_CONFIG", "CONV_CONFIG"
 NAME_LIST_LENGTH = 2048  # characters of one list of names
 UNDIVIDED = "write 1 for pictures that are not divided"
 
-Shape = Sequence[int]
-
-
-# ---- formats ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InputFormat:
-    """A row of the table of input formats.
-
-    `trained_as`: the training formats that it can stand for. `channels`: of a picture of pixels, what its first
-    channels are, as indices into mean and std. `alignment`: default of width and height; `aligned`: which of them may
-    have another one.
-    """
-
-    trained_as: tuple[str, ...]
-    channels: tuple[int, ...] = ()
-    alignment: tuple[int, int] = (1, 1)
-    aligned: tuple[bool, bool] = (False, False)
-    layouts: tuple[str, ...] = ("NHWC", "NCHW")
-
-
-COLOUR, PICTURE, NV12 = ("RGB", "BGR"), ("RGB", "BGR", "GRAY"), "YUV_NV12"
-INPUT_FORMATS: dict[str, InputFormat] = {
-    "RGB": InputFormat(COLOUR, (0, 1, 2)),
-    "BGR": InputFormat(COLOUR, (2, 1, 0)),
-    "RGBA": InputFormat(COLOUR, (0, 1, 2), aligned=(True, False), layouts=("NHWC",)),
-    "BGRA": InputFormat(COLOUR, (2, 1, 0), aligned=(True, False), layouts=("NHWC",)),
-    NV12: InputFormat(PICTURE, alignment=(2, 2), aligned=(True, True)),
-    "GRAY": InputFormat(("GRAY",), (0,), aligned=(True, True)),
-    "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",)),
-    "RAWDATA_S16_NHWC": InputFormat(("RAWDATA_S16_NHWC",)),
-    "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",)),
-    "RAWDATA_F32_NHWC": InputFormat(("RAWDATA_F32_NHWC",)),
-}
-# Training format → its channels in order, as indices into mean and std, which are always in the order R, G, B.
-CHANNELS: dict[str, tuple[int, ...]] = {name: INPUT_FORMATS[name].channels for name in PICTURE}
-TRAINING_FORMATS = (*CHANNELS, *(name for name in INPUT_FORMATS if name.startswith("RAWDATA")))
-RAW_TYPES: dict[str, DType] = {  # what a raw format carries
-    "RAWDATA_F32_NHWC": DType.FLOAT32,
-    "RAWDATA_S16_NHWC": DType.INT16,
-    "RAWDATA_U16_NHWC": DType.UINT16,
-    "RAWDATA_U8_NHWC": DType.UINT8,
-}
-# Raw formats of integers → entries of the largest table that their numbers pick from.
-ENTRIES = {"RAWDATA_U8_NHWC": 1 << 8, "RAWDATA_S16_NHWC": 1 << 15, "RAWDATA_U16_NHWC": (1 << 16) - 1}
-OUTPUT_FORMATS = ("RAWDATA_F32_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U8_NHWC")
-LAYOUTS = ("NHWC", "NCHW")
-CONV_FORMATS = ("ALL_UINT8", "ALL_INT16", "CONV2D_INT16", "DEPTHWISE_INT16")
-
-
-def integer_format(entries: int, *, straight: bool) -> str | None:
-    """The raw format for integers that pick from a table of so many `entries` (0: that do not pick), `straight` if they
-    do nothing else; None where none reaches so far."""
-    names = ("RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC") if straight else ("RAWDATA_S16_NHWC",)
-    return next((name for name in names if entries <= ENTRIES[name]), None)
-
-
 # ---- the model of the file -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InputSpec:
-    """One input. `mean` and `std` are in the order R, G, B (GRAY: one value, RAWDATA: none), in units of 0..255."""
-
-    name: str
-    training_format: str
-    input_format: str
-    quantize: bool = True
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    width_alignment: int = 1
-    height_alignment: int = 1
-    layout: str = "NHWC"
-
-    @property
-    def is_picture(self) -> bool:
-        return self.training_format in CHANNELS
-
-    @property
-    def channels(self) -> int:
-        """Channels of the model's input; 0 for RAWDATA, where any number is right."""
-        return len(CHANNELS.get(self.training_format, ()))
-
-    @property
-    def channel_axis(self) -> int:
-        """The axis of a rank-4 array that holds the channels, in this input's layout."""
-        return 1 if self.layout == "NCHW" else 3
-
-    @property
-    def fed_type(self) -> DType:
-        """The type of what fixed and offline models are fed."""
-        if self.is_picture:
-            return DType.UINT8
-        carried = RAW_TYPES[self.input_format]
-        return DType.INT16 if carried is DType.FLOAT32 and not self.quantize else carried
-
-    def in_order(self, values: Sequence[float], picture_format: str) -> tuple[float, ...]:
-        """`mean` or `std` in the channel order of RGB, BGR or GRAY."""
-        return tuple(values[index] for index in CHANNELS[picture_format])
-
-    def fed_shape(self, shape: Shape) -> tuple[int, ...]:
-        """The shape of what fixed and offline models are fed, for an input of `shape` in this input's layout.
-
-        Raises ValueError for a row of RGBA pixels that the alignment would end within a pixel.
-        """
-        if not any(INPUT_FORMATS[self.input_format].aligned):
-            return tuple(shape)
-        planar = self.layout == "NCHW"
-        frames, height, width = shape[0], *(shape[2:] if planar else shape[1:3])
-        rows, columns = _aligned(height, self.height_alignment), _aligned(width, self.width_alignment)
-        if self.input_format == NV12:
-            return frames, rows * 3 // 2, columns, 1
-        if self.input_format == "GRAY":
-            return (frames, 1, rows, columns) if planar else (frames, rows, columns, 1)
-        row = _aligned(4 * width, self.width_alignment)
-        if row % 4:
-            reason = f"rows of {width} pixels would have {row} bytes, which is no whole number of {self.input_format}"
-            raise ValueError(f"'{self.name}': {reason} pixels")
-        return frames, height, row // 4, 4
-
-
-def _aligned(extent: int, alignment: int) -> int:
-    return -(-extent // alignment) * alignment
-
-
-@dataclass(frozen=True)
-class OutputSpec:
-    """One output. `format`, of OUTPUT_FORMATS, is what it leaves the network as; `dequantize`: its codes become real
-    values again."""
-
-    name: str
-    dequantize: bool = True
-    layout: str = "NHWC"
-    format: str = "RAWDATA_F32_NHWC"
 
 
 @dataclass(frozen=True)
@@ -595,92 +470,3 @@ def _outputs(parser: _Parser) -> tuple[OutputSpec, ...]:
 def _conv(parser: _Parser) -> ConvSpec:
     formats = parser.column(CONV, "input_format", [1], "all convolutions together", "write one")
     return ConvSpec(formats[0] if formats else None, parser.values.get((CONV, "tensor_arrays"), ()))
-
-
-# ---- checks against what the toolchain and the model can do ----------------------------------------------------------
-
-
-def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
-    """Check names, ranks and channel counts against a model.
-
-    Args:
-        inputs, outputs: name → shape, in the layout that the ini gives it, as in the .sim files. Extents below 1 are
-            unknown and match everything.
-
-    Raises:
-        UserError: with every difference found.
-    """
-    problems = [
-        *_name_problems(config, INPUT, "inputs", [spec.name for spec in config.inputs], inputs),
-        *_name_problems(config, OUTPUT, "outputs", [spec.name for spec in config.outputs], outputs),
-    ]
-    for spec in config.inputs:
-        if spec.name in inputs:
-            problems += _input_problems(config, spec, inputs[spec.name])
-    for output in config.outputs:
-        if output.layout == "NCHW" and output.name in outputs and len(outputs[output.name]) != 4:
-            reason = f"'{output.name}': layout NCHW needs rank 4, the model has {_dims(outputs[output.name])}"
-            problems.append(mismatch(config, OUTPUT, ["output_layouts"], reason, "write NHWC"))
-    raise_all(problems, stage=STAGE, file=config.path)
-
-
-def mismatch(config: InputConfig, section: str, keys: Sequence[str], reason: str, remedy: str) -> UserError:
-    """An error that names the first of the keys that the file has, and its line; the first one where it has none."""
-    lines = {entry.key: entry.line for entry in ini.parse(config.text).entries[::-1] if entry.section == section}
-    key = next((key for key in keys if key in lines), keys[0])
-    place = f"[{section}] {key}" + (f", line {lines[key]}" if key in lines else "")
-    return UserError(reason, stage=STAGE, file=config.path, node=place, remedy=remedy)
-
-
-def _name_problems(
-    config: InputConfig, section: str, key: str, named: Sequence[str], actual: Mapping[str, Shape]
-) -> list[UserError]:
-    kind = key.removesuffix("s")
-    told = f"its {key}: {listing(actual)}"
-    missing = [name for name in actual if name not in named]
-    problems = []
-    for name in named:
-        if name not in actual:
-            closest = nearest(name, missing)
-            if closest:
-                missing.remove(closest)
-            remedy = f"did you mean {closest}? {told}" if closest else told
-            problems.append(mismatch(config, section, [key], f"'{name}' is not an {kind} of the model", remedy))
-    if missing:
-        reason = f"the model has {key} that are not listed: {listing(missing)}"
-        problems.append(mismatch(config, section, [key], reason, f"list all of {told}"))
-    return problems
-
-
-def _input_problems(config: InputConfig, spec: InputSpec, shape: Shape) -> list[UserError]:
-    """What keeps an input of this shape from being what the spec says."""
-    formats, raw = ["training_input_formats", "input_formats"], "write RAWDATA_F32_NHWC, and no mean and std_value"
-    if spec.layout == "NCHW" and len(shape) != 4:
-        reason = f"'{spec.name}': layout NCHW needs rank 4, the model has {_dims(shape)}"
-        return [mismatch(config, INPUT, ["input_layouts"], reason, "write NHWC")]
-    if spec.is_picture and len(shape) != 4:
-        reason = f"'{spec.name}': a {spec.training_format} picture needs rank 4, the model has {_dims(shape)}"
-        return [mismatch(config, INPUT, formats, reason, raw)]
-    if spec.is_picture and 0 < shape[spec.channel_axis] != spec.channels:
-        found = shape[spec.channel_axis]
-        wanted = f"{spec.training_format} needs {counted(spec.channels, 'channel')}"
-        reason = f"'{spec.name}': {wanted}, the model has {found} in {_dims(shape)} ({spec.layout})"
-        return [mismatch(config, INPUT, formats, reason, {1: "write GRAY", 3: "write RGB or BGR"}.get(found, raw))]
-    if unaligned := _alignment_mismatch(spec, shape):
-        return [mismatch(config, INPUT, ["input_width_alignment"], unaligned, "write a multiple of 4")]
-    return []
-
-
-def _alignment_mismatch(spec: InputSpec, shape: Shape) -> str | None:
-    """Why rows of such pictures cannot be aligned as the spec says; None where they can, or their width is unknown."""
-    if min(shape, default=1) < 1:
-        return None
-    try:
-        spec.fed_shape(shape)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-def _dims(shape: Shape) -> str:
-    return "[" + ",".join(str(extent) for extent in shape) + "]"

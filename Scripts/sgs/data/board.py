@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, INPUT_FORMATS, NV12, InputSpec
+from sgs.config.formats import CHANNELS, INPUT_FORMATS, NV12, InputSpec
 from sgs.numeric.nv12 import write_nv12
 from sgs.numeric.quantise import Array
 

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, RAW_TYPES, InputConfig, InputSpec
+from sgs.config.formats import CHANNELS, RAW_TYPES, InputSpec
+from sgs.config.input_config import InputConfig
 from sgs.data.board import to_board
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor

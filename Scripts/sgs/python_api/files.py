@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sgs.cli.names import DEFAULT_FLOAT, fixed_path, float_path, image_path
-from sgs.config.input_config import CHANNELS, InputSpec
+from sgs.config.formats import CHANNELS, InputSpec
 from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path

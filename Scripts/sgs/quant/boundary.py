@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from sgs.config.input_config import CHANNELS, INPUT_FORMATS, NV12, RAW_TYPES, InputConfig, InputSpec, OutputSpec
+from sgs.config.formats import CHANNELS, INPUT_FORMATS, NV12, RAW_TYPES, InputSpec, OutputSpec
+from sgs.config.input_config import InputConfig
 from sgs.ir import Graph, Node, Tensor, verify
 from sgs.numeric.quantise import Array, QuantParams, asymmetric_params, dequantise, quantise
 from sgs.numeric.types import DType

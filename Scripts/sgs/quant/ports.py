@@ -9,16 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from sgs.config.input_config import (
-    ENTRIES,
-    INPUT,
-    OUTPUT,
-    RAW_TYPES,
-    InputConfig,
-    InputSpec,
-    OutputSpec,
-    integer_format,
-)
+from sgs.config.formats import ENTRIES, RAW_TYPES, InputSpec, OutputSpec, integer_format
+from sgs.config.input_config import INPUT, OUTPUT, InputConfig
 from sgs.errors import UserError, raise_all
 from sgs.ir import Graph
 from sgs.numeric.types import DType

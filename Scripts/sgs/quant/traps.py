@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sgs.config.input_config import InputConfig, InputSpec
+from sgs.config.formats import InputSpec
+from sgs.config.input_config import InputConfig
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from itertools import compress
 
-from sgs.config.input_config import NV12, RAW_TYPES, InputConfig, InputSpec, OutputSpec
+from sgs.config.formats import NV12, RAW_TYPES, InputSpec, OutputSpec
+from sgs.config.input_config import InputConfig
 from sgs.numeric.types import DType
 from sgs.report.columns import aligned
 
