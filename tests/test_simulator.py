@@ -790,6 +790,11 @@ def wrong_script(folder: Path, result: str) -> Path:
         ),
         (lambda f: [*SIM(f), "-c", "Detection", "--decode", "none.py"], ["none.py"]),
         (lambda f: [*SIM(f), "-c", "Classification", "--draw_result", "d,nan"], ["not a threshold"]),
+        (
+            lambda f: [*SIM(f), "-c", "Classification", "--draw_result", _written(f / "d", "")],
+            ["is not a folder", "name a folder"],
+        ),
+        (lambda f: [*SIM(f), "-c", "Classification", "--draw_result", "/proc/drawn"], ["/proc", "cannot be"]),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.zeros((1, 64, 64, 3), np.float32)")], []),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.full((1, 64, 64, 3), 0.5)")], ["0.5", "whole numbers"]),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.zeros((1, 3, 64, 64), np.uint8)")], ["NCHW where NHWC"]),
