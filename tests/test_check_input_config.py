@@ -333,6 +333,18 @@ def test_the_order_of_colours(tmp_path: Path) -> None:
     assert channel_order(picture, np.moveaxis(cropped[..., ::-1], -1, 1), 1) == "RGB"
     grey = np.repeat(picture[..., :1], 3, axis=-1)
     assert channel_order(grey, grey, -1) is None
+    assert channel_order(picture, grey, -1) is None
+
+
+@pytest.mark.parametrize("border", [0, 114, 255])
+def test_the_order_of_colours_of_a_picture_with_borders(tmp_path: Path, border: int) -> None:
+    picture = cv2.imread(str(colourful(tmp_path)))
+    assert picture is not None
+    height, width, _ = picture.shape
+    boxed = np.full((1, 2 * height, width + 5, 3), border, np.uint8)
+    boxed[0, :height, :width] = picture
+    assert channel_order(picture, boxed, -1) == "BGR"
+    assert channel_order(picture, boxed[..., ::-1], -1) == "RGB"
 
 
 # ---- drafting --------------------------------------------------------------------------------------------------------
