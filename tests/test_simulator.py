@@ -308,6 +308,7 @@ def test_decode_scripts(tmp_path: Path) -> None:
         ("return np.ones((1, 4)), [-1], [0]", "class -1, and classes count from 0"),
         ("return np.ones((1, 4)), [0.5], [0]", "classes that are not whole numbers"),
         ("return outputs['no']", "decode(outputs of a.png) raised KeyError"),
+        ("return [[10, 20, 90, 300], [0, 0, 1, 1], [-40, 0, 1, 1]], [0, 1, 2], [1, 1, 1]", "reach to 40 (the median)"),
     ],
 )
 def test_what_decode_scripts_may_do_wrong(body: str, words: str, tmp_path: Path) -> None:
