@@ -660,6 +660,9 @@ def test_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     options = ["-m", converted() / "digits_fixed.sim", "-i", digits(1)[0], "-n", SCRIPT, "--output", tmp_path]
     simulate(*options, "-c", "Classification", "--class_names", tmp_path / "n.txt", code=2)
     assert "names 2 classes, and the model has 10" in capsys.readouterr().err
+    (tmp_path / "n.txt").write_text("\n".join(f"数 {index}" for index in range(10)), encoding="utf-8")
+    simulate(*options, "-c", "Classification", "--class_names", tmp_path / "n.txt")
+    assert capsys.readouterr().out.startswith("digit_000.png: 7 数 7 (")
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
