@@ -475,6 +475,9 @@ def test_models_tell_and_take_board_bytes(files: dict[str, Path], capsys: pytest
     assert np.array_equal(utils.convert_to_input_formats(normalised, floats), normalised)
     with pytest.raises(ValueError, match=r"expected shape \[1, 64, 64, 3\], got \[1, 64, 60, 3\]"):
         utils.convert_to_input_formats(normalised[:, :, :60], floats)
+    for wrong in ([floats], {}, None):
+        with pytest.raises(ValueError, match=r"detail: expected an entry of get_input_details\(\), got"):
+            utils.convert_to_input_formats(normalised, wrong)
     assert show_img_info.main(["-m", str(files["img"])]) == 0
     text = capsys.readouterr().out
     assert "UINT8[1, 105, 96, 1] NHWC, 10,080 bytes" in text

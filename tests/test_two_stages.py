@@ -147,7 +147,6 @@ def test_codes_pass_as_they_are_where_both_stages_count_in_the_same_steps(exampl
 def test_the_simulator_as_a_program(example: ModuleType, real_numbers: Models, tmp_path: Path) -> None:
     picture = PICTURES / "test/shapes_005.png"
     drawn = tmp_path / "画 drawn"
-    drawn.mkdir()
     program, label = (
         "Scripts/examples/caffe_faster_rcnn/faster_rcnn_simulator.py",
         ["-l", LABELS, "--soc_version", CHIP],

@@ -175,13 +175,17 @@ class Simulator:
             raise ValueError(f"input '{port.name}': expected dtype {wanted}, got {got}")
         frames = frames_of(port.shape, values.shape)
         if not frames or not self.batches.allows(frames):
-            several = f", or {self.batches} frames stacked" if str(self.batches) != "1" else ""
-            raise ValueError(
-                f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
-            )
+            raise ValueError(f"input '{port.name}': expected {self._stackable(port)}, got {list(values.shape)}")
         if port.entries and (reason := beyond_table(values, port.entries)):
             raise ValueError(f"input '{port.name}': {reason}")
         return np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
+
+    def _stackable(self, port: Port) -> str:
+        """What shapes an input takes, in words."""
+        shape = f"shape {list(port.shape)}"
+        if not self.batches.allows(1):
+            return f"{self.batches} frames of {shape} stacked"
+        return shape if str(self.batches) == "1" else f"{shape}, or {self.batches} frames stacked"
 
     # -- feeding from files --------------------------------------------------------------------------------------------
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:

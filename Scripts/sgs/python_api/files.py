@@ -13,7 +13,7 @@ from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path
 from sgs.numeric.quantise import Array
-from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.python_api.checks import AnyPath, path_of, told, value_errors
 from sgs.quant.parameters import parse_parameters
 
 
@@ -52,9 +52,14 @@ def image_generator(
         norm: as for the functions.
 
     Raises:
-        ValueError: a sample with another number of paths.
+        ValueError: no list of paths, no functions, or a sample with another number of paths.
     """
-    every = [functions] if callable(functions) else list(functions)
+    every = [functions] if callable(functions) else functions
+    if not isinstance(every, (list, tuple)) or not every or not all(map(callable, every)):
+        expected = "a function of image_preprocess_func, or a list with one for each input"
+        raise ValueError(f"image_generator: expected {expected}, got {told(functions)}")
+    if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
+        raise ValueError(f"image_generator: expected a list of paths, got {told(images)}")
 
     def generate() -> Iterator[list[Array]]:
         for number, sample in enumerate(images):
@@ -63,8 +68,6 @@ def image_generator(
                 raise ValueError(f"sample {number}: expected {len(every)} paths, got {len(paths)}")
             yield [function(path, norm=norm) for function, path in zip(every, paths, strict=True)]
 
-    if isinstance(images, (str, bytes)):
-        raise ValueError(f"image_generator: expected a list of paths, got {images!r}")
     return generate()
 
 
@@ -89,8 +92,10 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         A contiguous array: for a picture the bytes of `input_formats`, aligned.
 
     Raises:
-        ValueError: another shape or dtype than the detail asks for, with both.
+        ValueError: another shape or dtype than the detail asks for, with both; `detail` is no such entry.
     """
+    if not isinstance(detail, dict) or not {"name", "dtype", "shape"} <= detail.keys():
+        raise ValueError(f"detail: expected an entry of get_input_details(), got {told(detail)}")
     name, wanted, shape = detail["name"], np.dtype(detail["dtype"]), tuple(int(v) for v in detail["shape"])
     if not isinstance(img, np.ndarray) or img.dtype != wanted:
         got = img.dtype if isinstance(img, np.ndarray) else type(img).__name__
