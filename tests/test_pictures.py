@@ -43,7 +43,7 @@ from sgs.quant.plan import QuantPlan
 from sgs.quant.ranges import pixel_range
 from sgs.sim import read_sim
 from sgs.simulation import Simulator
-from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, sample_list
+from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, sample_list, simulated
 
 SHAPES = sorted((ROOT / "SGS_Models/resource/shapes").rglob("*.png"))
 HEIGHT, WIDTH = 27, 21
@@ -503,7 +503,7 @@ def test_frames_in_any_number_and_threads_give_the_same(files: dict[str, Path], 
     write_image(compile_fixed(graph, load_chip(CHIP), batch_mode="one_buf", batches=(2,)), both)
     found = []
     for file, threads in ((files["fixed"], 1), (files["fixed"], 3), (files["img"], 1), (both, 2)):
-        runs = Simulator(file, threads=threads).simulate(scripts, samples)
+        runs = simulated(Simulator(file, threads=threads), scripts, samples)
         found.append(np.concatenate([outputs["logits"] for _, _, outputs in runs]))
     assert all(np.array_equal(found[0], other) for other in found[1:])
 
@@ -516,4 +516,4 @@ def test_a_picture_of_another_size_is_refused_even_where_it_would_fit_the_alignm
     script.write_text(text, encoding="utf-8")
     for kind in ("fixed", "img"):
         with pytest.raises(UserError, match=r"returned shape \[1, 65, 90, 3\], the model needs \[1, 64, 64, 3\]"):
-            list(Simulator(files[kind]).simulate([Preprocessor(script)], [(TEST / "digit_000.png",)]))
+            list(simulated(Simulator(files[kind]), [Preprocessor(script)], [(TEST / "digit_000.png",)]))

@@ -18,7 +18,9 @@ from sgs.errors import UserError
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.quant.plan import QuantPlan
-from shipped import CALIBRATION, MODEL, SCRIPT, TEST
+from sgs.sim import sim_bytes
+from sgs.simulation import Simulator
+from shipped import CALIBRATION, MODEL, SCRIPT, TEST, simulated
 
 F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
 Combination = tuple[str, str]  # format, quantizations or dequantizations
@@ -272,7 +274,7 @@ def test_truth_values_and_rank_0(form: str, dtype: type, tmp_path: Path) -> None
     same(chain.run("one_buf.img", stacked(frames[:2])), stacked(found[:2]))
     grouped = chain.opened("one_buf.img")._simulator
     rows = [tuple(tmp_path / f"{number}_{k}.npy" for k in range(3)) for number in range(3)]
-    for wanted, (_, _, values) in zip(found, grouped.simulate([chain.script] * 3, rows), strict=False):
+    for wanted, (_, _, values) in zip(found, simulated(grouped, [chain.script] * 3, rows), strict=False):
         same(values, wanted)
 
 

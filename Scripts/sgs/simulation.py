@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ _KIND_OF_STAGE: dict[str, Kind] = {"float": "Float", "fixed": "Fixed", "debug": 
 _IMAGE_MAGIC = b"SGSIMG"
 
 Arrays = dict[str, Array]
+Engine = FloatEngine | FixedEngine | OfflineEngine
 Simulated = tuple[Sample, Arrays, Arrays]  # with what its model was fed and gave, by name
 Result = TypeVar("Result")
 
@@ -100,6 +101,8 @@ class Simulator:
         self.image: Image | None = None  # of an .img
         self.batches = Batches()
         if is_image(self.path):
+        self._building = Lock()
+        self._built: Engine | None = None
             self._open_image(read_image(self.path))
         else:
             self._open_sim()
@@ -147,8 +150,15 @@ class Simulator:
         self.outputs = tuple(ports[name] for name in graph.outputs)
 
     # -- running -------------------------------------------------------------------------------------------------------
-    @cached_property
-    def _engine(self) -> FloatEngine | FixedEngine | OfflineEngine:
+    @property
+    def _engine(self) -> Engine:
+        """Built by the first who asks, whichever thread that is; the others wait for it."""
+        with self._building:
+            if self._built is None:
+                self._built = self._build()
+            return self._built
+
+    def _build(self) -> Engine:
         if self.image is not None:
             return OfflineEngine(self.image, threads=self.threads)
         assert self.graph is not None
@@ -190,10 +200,6 @@ class Simulator:
         returned = {port.name: replace(port, shape=port.scripted) for port in self.inputs}
         arrays = prepare(self.config, preprocessors, sample, returned)
         return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
-
-    def simulate(self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]) -> Iterator[Simulated]:
-        """(sample, feeds, outputs) of every sample, in order; see `map`."""
-        return self.map(preprocessors, samples, lambda *simulated: simulated)
 
     def map(
         self,
