@@ -92,8 +92,10 @@ class ModelRunner:
         return private.states.setdefault(self, _State(dict(self._shared.feeds)))
 
     def get_input_details(self) -> list[Details]:
-        """One dict an input, in order: at least name, index, dtype, shape."""
-        return [self._details(index, port) for index, port in enumerate(self._simulator.inputs)]
+        """One dict an input, in order: at least name, index, dtype, shape; last `picture_shape`, where pixels have
+        another one."""
+        ports = self._simulator.inputs
+        return [{**self._details(index, port), **_pixels(port)} for index, port in enumerate(ports)]
 
     def get_output_details(self) -> list[Details]:
         """One dict an output, in order: at least name, index, dtype, shape."""
@@ -245,6 +247,10 @@ def _at(ports: tuple[Port, ...], index: int, what: str) -> Port:
     if not 0 <= position < len(ports):
         raise ValueError(f"expected {what} index 0 to {len(ports) - 1}, got {index!r}")
     return ports[position]
+
+
+def _pixels(port: Port) -> Details:
+    return {} if port.picture_shape in ((), port.shape) else {"picture_shape": _shape(port.picture_shape)}
 
 
 def _shape(shape: tuple[int, ...]) -> Array:
