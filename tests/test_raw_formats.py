@@ -3,6 +3,7 @@ bit the same from the reference, the engine and the image."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from onnx import ModelProto, TensorProto
 
 from onnx_snippets import Net
 from raw_chain import Chain, cosine, ini, run, same
+from sgs.cli import show_img_info
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.quant.plan import QuantPlan
-from sgs.sim import sim_bytes
 from sgs.simulation import Simulator
 from shipped import CALIBRATION, MODEL, SCRIPT, TEST, simulated
 
@@ -230,13 +231,25 @@ def test_indices(form: str, dtype: type, rows: int, picked: list[int], tmp_path:
     same(chain.run("one_buf.img", stacked(frames[:3])), stacked(found[:3]))
 
 
-@pytest.mark.parametrize("name", ["fixed.sim", "n_buf.img"])
-def test_an_index_beyond_the_table_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_index_beyond_the_table_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the same words by every model, and before onnxruntime says something of its own."""
     chain = embedding(tmp_path, 7, U16)
     chain.calibrated([{"i": np.zeros((2, 3), np.uint16)}])
     chain.compiled()
-    with pytest.raises(ValueError, match="picks from 7 entries|idx=7"):
-        chain.run(name, {"i": np.full((2, 3), 7, np.uint16)})
+    beyond = np.array([[0, 1, 2], [3, 4, 7]], np.uint16)
+    np.save(tmp_path / "beyond.npy", beyond)
+    reason = "input 'i': holds 0 to 7, and the network picks from 7 entries with it"
+    for name in ("float.sim", "fixed.sim", "n_buf.img"):
+        runner = chain.opened(name)
+        with pytest.raises(ValueError) as caught:
+            runner.set_input(0, beyond.astype(runner.get_input_details()[0]["dtype"]))
+        assert str(caught.value) == reason
+        with pytest.raises(UserError) as told:
+            list(simulated(Simulator(tmp_path / name), [chain.script], [(tmp_path / "beyond.npy",)]))
+        assert str(told.value) == f"simulate: {tmp_path / name}: {reason} (mend the preprocess script)"
+    assert show_img_info.main(["-m", str(tmp_path / "n_buf.img")]) == 0
+    written, errors = capfd.readouterr()
+    assert re.search(r"picks from +7 entries", written) and not errors
 
 
 @pytest.mark.parametrize(("form", "dtype"), [(S16, np.int16), (U8, np.uint8)])

@@ -262,7 +262,7 @@ def _image_spec(tensor: IoTensor) -> InputSpec:
 def _image_port(tensor: IoTensor, spec: InputSpec | None) -> Port:
     codes = not tensor.dtype.is_float and not (spec is not None and spec.is_picture)
     quant, layout = tensor.quant if codes else None, tensor.layout or "NHWC"
-    return Port(tensor.name, tensor.shape, tensor.dtype, layout, quant, spec, 0, tensor.picture_shape)
+    return Port(tensor.name, tensor.shape, tensor.dtype, layout, quant, spec, tensor.entries, tensor.picture_shape)
 
 
 def _picture_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
