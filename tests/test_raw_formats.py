@@ -17,9 +17,14 @@ from raw_chain import Chain, cosine, ini, run, same
 from sgs.cli import show_img_info
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
+from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.pipelines import CalibrationOptions, calibrate
+from sgs.quant.export import exported
+from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import QuantPlan
+from sgs.sim import sim_bytes
 from sgs.simulation import Simulator
 from shipped import CALIBRATION, MODEL, SCRIPT, TEST, simulated
 
@@ -181,6 +186,31 @@ def test_bytes_that_are_joined_keep_the_others_codes(tmp_path: Path) -> None:
     assert chain.fixed_graph["x"].quant.scale.tolist() == [1.0]  # type: ignore[union-attr]
     truth = chain.source({"x": frames[3]["x"].transpose(0, 3, 1, 2).astype(np.float32)})["y"]
     assert cosine(chain.exact(frames[3])["y"], truth.transpose(0, 2, 3, 1)) > 0.999
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_imported_range_of_bytes_is_told_to_have_no_say(
+    wide: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first reader is 8-bit, or reads INT16. What the fixed model exports is followed, and gives it again."""
+    net = Net(2)
+    x = net.input("x", 1, 3, 6, 10)
+    net("Relu", net("Tanh", x) if wide else net.conv(x, 3, 4), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"x": {"input_formats": U8}}, {"y": {"output_formats": F32}}))
+    chain.calibrated(pictures("NHWC", 3), "L1")
+
+    def imported(*entries: dict[str, object]) -> Graph:
+        caplog.clear()
+        options = CalibrationOptions("L1", processes=1, quant_parameters=parse_parameters(entries))
+        rows = [(tmp_path / f"{number}_0.npy",) for number in range(3)]
+        return calibrate(chain.float_graph, chain.config, [chain.script], rows, options).graph
+
+    again = imported(*exported(chain.fixed_graph))
+    assert "not used as they stand" not in caplog.text
+    again.metadata["calibration"] = chain.fixed_graph.metadata["calibration"]
+    assert sim_bytes(again, "fixed") == (tmp_path / "fixed.sim").read_bytes()
+    imported({"name": "x", "min": [0], "max": [200], "bit": 8})
+    assert "as they stand: 'x' (fed as bytes, which stand for themselves: 0 to 255)" in caplog.text
 
 
 # -- the network's own integers ----------------------------------------------------------------------------------------
