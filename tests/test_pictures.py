@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -43,7 +44,7 @@ from sgs.quant.plan import QuantPlan
 from sgs.quant.ranges import pixel_range
 from sgs.sim import read_sim
 from sgs.simulation import Simulator
-from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, sample_list
+from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, sample_list, simulated
 
 SHAPES = sorted((ROOT / "SGS_Models/resource/shapes").rglob("*.png"))
 HEIGHT, WIDTH = 27, 21
@@ -457,6 +458,7 @@ def test_models_tell_and_take_board_bytes(files: dict[str, Path], capsys: pytest
             10,
         )
         assert "quantization" not in told
+        assert list(told)[-1] == "picture_shape" and told["picture_shape"].tolist() == [1, 64, 64, 3]
         turned = np.asfortranarray(picture)  # not contiguous
         board = utils.convert_to_input_formats(turned, told)
         assert board.shape == (1, 105, 96, 1) and board.flags.c_contiguous
@@ -466,8 +468,10 @@ def test_models_tell_and_take_board_bytes(files: dict[str, Path], capsys: pytest
         results.append(model.get_output(0))
         with pytest.raises(ValueError, match=r"'images': expected .*uint8, got float32"):
             utils.convert_to_input_formats(picture.astype(np.float32), told)
-        for wrong in (picture[:, :, :40], picture.transpose(0, 3, 1, 2), picture[..., :1], picture[0, 0]):
-            with pytest.raises(ValueError, match=r"expected a RGB picture .* of \[1, 105, 96, 1\], got shape"):
+        larger = np.pad(picture, ((0, 0), (0, 1), (0, 26), (0, 0)))  # would be aligned to the same shape
+        for wrong in (larger, picture[:, :, :40], picture.transpose(0, 3, 1, 2), picture[..., :1], picture[0, 0]):
+            reason = f"expected a RGB picture [NHWC] of shape [1, 64, 64, 3], got {list(wrong.shape)}"
+            with pytest.raises(ValueError, match=re.escape(reason)):
                 utils.convert_to_input_formats(wrong, told)
     assert np.array_equal(*results) and results[0].argmax() == 7
     (floats,) = float_simulator(files["float"]).get_input_details()
@@ -506,7 +510,7 @@ def test_frames_in_any_number_and_threads_give_the_same(files: dict[str, Path], 
     write_image(compile_fixed(graph, load_chip(CHIP), batch_mode="one_buf", batches=(2,)), both)
     found = []
     for file, threads in ((files["fixed"], 1), (files["fixed"], 3), (files["img"], 1), (both, 2)):
-        runs = Simulator(file, threads=threads).simulate(scripts, samples)
+        runs = simulated(Simulator(file, threads=threads), scripts, samples)
         found.append(np.concatenate([outputs["logits"] for _, _, outputs in runs]))
     assert all(np.array_equal(found[0], other) for other in found[1:])
 
@@ -519,4 +523,4 @@ def test_a_picture_of_another_size_is_refused_even_where_it_would_fit_the_alignm
     script.write_text(text, encoding="utf-8")
     for kind in ("fixed", "img"):
         with pytest.raises(UserError, match=r"returned shape \[1, 65, 90, 3\], the model needs \[1, 64, 64, 3\]"):
-            list(Simulator(files[kind]).simulate([Preprocessor(script)], [(TEST / "digit_000.png",)]))
+            list(simulated(Simulator(files[kind]), [Preprocessor(script)], [(TEST / "digit_000.png",)]))

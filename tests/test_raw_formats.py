@@ -3,6 +3,7 @@ bit the same from the reference, the engine and the image."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,19 @@ from onnx import ModelProto, TensorProto
 
 from onnx_snippets import Net
 from raw_chain import Chain, cosine, ini, run, same
+from sgs.cli import show_img_info
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
+from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.pipelines import CalibrationOptions, calibrate
+from sgs.quant.export import exported
+from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import QuantPlan
-from shipped import CALIBRATION, MODEL, SCRIPT, TEST
+from sgs.sim import sim_bytes
+from sgs.simulation import Simulator
+from shipped import CALIBRATION, MODEL, SCRIPT, TEST, simulated
 
 F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
 Combination = tuple[str, str]  # format, quantizations or dequantizations
@@ -180,6 +188,31 @@ def test_bytes_that_are_joined_keep_the_others_codes(tmp_path: Path) -> None:
     assert cosine(chain.exact(frames[3])["y"], truth.transpose(0, 2, 3, 1)) > 0.999
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_imported_range_of_bytes_is_told_to_have_no_say(
+    wide: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first reader is 8-bit, or reads INT16. What the fixed model exports is followed, and gives it again."""
+    net = Net(2)
+    x = net.input("x", 1, 3, 6, 10)
+    net("Relu", net("Tanh", x) if wide else net.conv(x, 3, 4), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"x": {"input_formats": U8}}, {"y": {"output_formats": F32}}))
+    chain.calibrated(pictures("NHWC", 3), "L1")
+
+    def imported(*entries: dict[str, object]) -> Graph:
+        caplog.clear()
+        options = CalibrationOptions("L1", processes=1, quant_parameters=parse_parameters(entries))
+        rows = [(tmp_path / f"{number}_0.npy",) for number in range(3)]
+        return calibrate(chain.float_graph, chain.config, [chain.script], rows, options).graph
+
+    again = imported(*exported(chain.fixed_graph))
+    assert "not used as they stand" not in caplog.text
+    again.metadata["calibration"] = chain.fixed_graph.metadata["calibration"]
+    assert sim_bytes(again, "fixed") == (tmp_path / "fixed.sim").read_bytes()
+    imported({"name": "x", "min": [0], "max": [200], "bit": 8})
+    assert "as they stand: 'x' (fed as bytes, which stand for themselves: 0 to 255)" in caplog.text
+
+
 # -- the network's own integers ----------------------------------------------------------------------------------------
 ROWS = (1 << 16) - 1
 
@@ -228,13 +261,25 @@ def test_indices(form: str, dtype: type, rows: int, picked: list[int], tmp_path:
     same(chain.run("one_buf.img", stacked(frames[:3])), stacked(found[:3]))
 
 
-@pytest.mark.parametrize("name", ["fixed.sim", "n_buf.img"])
-def test_an_index_beyond_the_table_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_index_beyond_the_table_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the same words by every model, and before onnxruntime says something of its own."""
     chain = embedding(tmp_path, 7, U16)
     chain.calibrated([{"i": np.zeros((2, 3), np.uint16)}])
     chain.compiled()
-    with pytest.raises(ValueError, match="picks from 7 entries|idx=7"):
-        chain.run(name, {"i": np.full((2, 3), 7, np.uint16)})
+    beyond = np.array([[0, 1, 2], [3, 4, 7]], np.uint16)
+    np.save(tmp_path / "beyond.npy", beyond)
+    reason = "input 'i': holds 0 to 7, and the network picks from 7 entries with it"
+    for name in ("float.sim", "fixed.sim", "n_buf.img"):
+        runner = chain.opened(name)
+        with pytest.raises(ValueError) as caught:
+            runner.set_input(0, beyond.astype(runner.get_input_details()[0]["dtype"]))
+        assert str(caught.value) == reason
+        with pytest.raises(UserError) as told:
+            list(simulated(Simulator(tmp_path / name), [chain.script], [(tmp_path / "beyond.npy",)]))
+        assert str(told.value) == f"simulate: {tmp_path / name}: {reason} (mend the preprocess script)"
+    assert show_img_info.main(["-m", str(tmp_path / "n_buf.img")]) == 0
+    written, errors = capfd.readouterr()
+    assert re.search(r"picks from +7 entries", written) and not errors
 
 
 @pytest.mark.parametrize(("form", "dtype"), [(S16, np.int16), (U8, np.uint8)])
@@ -272,7 +317,7 @@ def test_truth_values_and_rank_0(form: str, dtype: type, tmp_path: Path) -> None
     same(chain.run("one_buf.img", stacked(frames[:2])), stacked(found[:2]))
     grouped = chain.opened("one_buf.img")._simulator
     rows = [tuple(tmp_path / f"{number}_{k}.npy" for k in range(3)) for number in range(3)]
-    for wanted, (_, _, values) in zip(found, grouped.simulate([chain.script] * 3, rows), strict=False):
+    for wanted, (_, _, values) in zip(found, simulated(grouped, [chain.script] * 3, rows), strict=False):
         same(values, wanted)
 
 

@@ -36,7 +36,7 @@ from sgs.report.detections import Decoder, Detections, check_contract, detection
 from sgs.report.draw import colour_of, draw_boxes, draw_classes
 from sgs.report.labels import ClassFolders, Labels, class_names, right_classes
 from sgs.simulation import Port, Simulator
-from shipped import CHIP, LABELS, SCRIPT, TEST, converted, launch
+from shipped import CHIP, LABELS, SCRIPT, TEST, converted, launch, simulated
 
 PUBLIC = pytest.mark.skipif("SGS_TEST_DATA" not in os.environ, reason="SGS_TEST_DATA is not set")
 SHAPES = ROOT / "SGS_Models/onnx/onnx_yolo_shapes"
@@ -713,7 +713,7 @@ def test_scripts_run_one_at_a_time(tmp_path: Path) -> None:
         f"    return np.zeros((1, 64, 64, 3), np.uint8)\n"
     )
     simulator = Simulator(converted() / "digits_fixed.sim", threads=4)
-    found = list(simulator.simulate(load_preprocessors(str(script), 1), [(path,) for path in digits(12)]))
+    found = list(simulated(simulator, load_preprocessors(str(script), 1), [(path,) for path in digits(12)]))
     assert len(found) == 12
 
 

@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_known_args(arguments, namespace)
 
     def _refuse_empty(self, arguments: Sequence[str]) -> None:
-        """Name the options with an empty value, which means the current folder to whom it is passed: an unset variable."""
+        """Name the options with an empty value, which as a path means the current folder."""
         pairs = zip(["an argument", *arguments], arguments, strict=False)
         empty = [word[:-1] or before for before, word in pairs if not word or (word[:2] == "--" and word[-1] == "=")]
         if empty:

@@ -86,7 +86,7 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
     Args:
         img: of a picture: its pixels, uint8, channels as in training, in the layout of the detail, with or without the
             axis of frames. Of RAWDATA, and for a float model: the data itself.
-        detail: an entry of `get_input_details()`.
+        detail: an entry of `get_input_details()`, which says under `picture_shape`, else `shape`, how large it must be.
 
     Returns:
         A contiguous array: for a picture the bytes of `input_formats`, aligned.
@@ -96,15 +96,19 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
     """
     if not isinstance(detail, dict) or not {"name", "dtype", "shape"} <= detail.keys():
         raise ValueError(f"detail: expected an entry of get_input_details(), got {told(detail)}")
-    name, wanted, shape = detail["name"], np.dtype(detail["dtype"]), tuple(int(v) for v in detail["shape"])
+    name, wanted = detail["name"], np.dtype(detail["dtype"])
+    shape = tuple(int(extent) for extent in detail["picture_shape" if "picture_shape" in detail else "shape"])
     if not isinstance(img, np.ndarray) or img.dtype != wanted:
         got = img.dtype if isinstance(img, np.ndarray) else type(img).__name__
         raise ValueError(f"input '{name}': expected a numpy.ndarray of {wanted}, got {got}")
     if img.ndim + 1 == len(shape) and shape[0] == 1:
         img = img[np.newaxis]
-    if detail.get("training_input_formats") not in CHANNELS:
-        if img.shape != shape:
-            raise ValueError(f"input '{name}': expected shape {list(shape)}, got {list(img.shape)}")
+    trained, picture = detail.get("training_input_formats"), ""
+    if trained in CHANNELS:
+        picture = f"a {trained} picture [{detail['layouts']}] of "
+    if img.shape != shape:
+        raise ValueError(f"input '{name}': expected {picture}shape {list(shape)}, got {list(img.shape)}")
+    if not picture:
         return np.asarray(img, order="C")
     spec = InputSpec(
         name,
@@ -114,9 +118,6 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         height_alignment=detail["input_height_alignment"],
         layout=detail["layouts"],
     )
-    if img.ndim != 4 or img.shape[spec.channel_axis] != spec.channels or spec.fed_shape(img.shape) != shape:
-        expected = f"a {spec.training_format} picture [{spec.layout}] that makes {spec.input_format} of {list(shape)}"
-        raise ValueError(f"input '{name}': expected {expected}, got shape {list(img.shape)}")
     return to_board(spec, img)
 
 
