@@ -28,9 +28,10 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
     A tensor that some read in INT16 and others in UINT8 is there twice.
     """
     names: dict[str, str] = {}
-    for node in fixed.nodes:
-        if node.op == "DEQUANTIZE" and node.outputs[0] in fixed.outputs:
-            names[node.inputs[0] or ""] = node.outputs[0]
+    for node in reversed(fixed.nodes):  # on their way out: INT16 codes → UINT8 codes → real numbers
+        name = names.get(node.outputs[0], node.outputs[0])
+        if node.op in ("QUANTIZE", "DEQUANTIZE") and name in fixed.outputs:
+            names[node.inputs[0] or ""] = name
     marked = range_sources(fixed)
     for node in fixed.nodes:
         source = fixed[node.inputs[0] or ""]
