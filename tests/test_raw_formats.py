@@ -17,7 +17,7 @@ from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
-from sgs.quant.export import exported
+from sgs.quant.export import activations_of, exported
 from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import QuantPlan
 from sgs.sim import sim_bytes
@@ -184,18 +184,23 @@ def test_bytes_that_are_joined_keep_the_others_codes(tmp_path: Path) -> None:
 
 
 def test_exported_outputs_go_by_their_names(tmp_path: Path) -> None:
-    """Those that leave as UINT8 have INT16 codes in front of them, where others read these; all ranges come back."""
+    """Those that leave as UINT8 have INT16 codes in front of them, where others read these, and convolutions 8-bit
+    ones; bytes that are fed may have others behind them. All ranges come back."""
     net = Net(6)
-    shared = net.conv(net.input("x", 1, 3, 6, 10), 3, 4, result="a")
-    outputs = [shared, net("Relu", shared, result="b"), net("Tanh", shared, result="c")]
-    outputs.append(net.conv(outputs[2], 4, 5, result="d"))
+    x = net.input("x", 1, 3, 6, 10)
+    shared = net.conv(x, 3, 4, result="a")
+    outputs = [shared, net.conv(shared, 4, 3, result="b"), net("Tanh", shared, result="c")]
+    outputs.append(net.conv(net("Concat", x, net("Mul", shared, np.float32(5)), axis=1), 7, 5, result="d"))
     rows = dict(zip(outputs, [(U8, "TRUE"), (U8, "FALSE"), (U8, "TRUE"), (S16, "FALSE")], strict=True))
     keys = ("output_formats", "dequantizations")
     text = ini({"x": {"input_formats": U8}}, {n: dict(zip(keys, row, strict=True)) for n, row in rows.items()})
     first, again = (Chain(tmp_path / name, net.model(*outputs), text) for name in ("first", "again"))
     first.calibrated(pictures("NHWC", 4), "L2")
     entries = exported(first.fixed_graph)
-    assert {(e["name"], e["bit"]) for e in entries} >= {("a", 8), ("a", 16), ("c", 8), ("d", 16)}
+    found = [(e["name"], e["bit"]) for e in entries]
+    assert set(found) >= {("x", 8), ("a", 8), ("a", 16), ("c", 8), ("d", 16)} and len(set(found)) == len(found)
+    codes = [tensor.name for name, tensor in activations_of(first.fixed_graph) if (name, tensor.dtype.bits) == ("x", 8)]
+    assert len(codes) == 2, "bytes, and what is joined"
     again.calibrated(pictures("NHWC", 1, 9), parameters=parse_parameters(entries))
     files = []
     for chain in (first, again):
