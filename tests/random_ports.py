@@ -129,14 +129,14 @@ class Input:
         return f"{SCRIPT}\ndef image_preprocess(path, norm=True):\n    x = np.load(path)\n    return {body}\n"
 
 
-def normalise(x, mean, std, layout):  # type: ignore[no-untyped-def]  # goes into scripts as it stands
-    """(x - mean) / std by channels, float32."""
+def normalise(x: Array, mean: Sequence[float], std: Sequence[float], layout: str) -> Array:
+    """(x - mean) / std by channels, float32. Scripts have it as it stands here."""
     x = x if layout == "NHWC" else x.transpose(0, 2, 3, 1)
     x = ((x - np.array(mean)) / np.array(std)).astype(np.float32)
     return x if layout == "NHWC" else x.transpose(0, 3, 1, 2)
 
 
-SCRIPT = f"import numpy as np\n\n{inspect.getsource(normalise)}"
+SCRIPT = f"from __future__ import annotations\n\nimport numpy as np\n\n{inspect.getsource(normalise)}"
 
 
 def smooth(rng: np.random.Generator, shape: Shape) -> Array:
@@ -190,11 +190,12 @@ class RandomPorts:
         self._values.append(value)
 
     def _picture(self, name: str) -> None:
-        training = self.one_of(["RGB", "BGR", "GRAY"])
+        twin = self.inputs[-1].value.shape if self.inputs and self.chance(0.5) else None  # which it can be added to
+        training = self.one_of(["GRAY"] if twin and twin[1] == 1 else ["RGB", "BGR"] if twin else list(CHANNELS))
         fed = self.one_of([form for form, row in INPUT_FORMATS.items() if training in row.trained_as])
         layout = self.one_of(INPUT_FORMATS[fed].layouts)
-        frames, channels = 1 if self.chance(0.8) else 2, len(CHANNELS[training])
-        high, wide = self.one_of(SIZES)
+        drawn = 1 if self.chance(0.8) else 2, len(CHANNELS[training]), *self.one_of(SIZES)
+        frames, channels, high, wide = twin or drawn
         alignment = self._alignment(InputSpec(name, training, fed, layout=layout), (1, high, wide, channels))
 
         def make(rng: np.random.Generator) -> Array:
@@ -260,8 +261,8 @@ class RandomPorts:
             numbers = net("Cast", net("Gather", name, np.array(0), axis=1), to=TensorProto.INT64)
             corners = net("Slice", name, np.array([1]), np.array([5]), np.array([1]))
             form = self.one_of(["half_pixel", "output_half_pixel"])
-            attrs = {"output_height": size[0], "output_width": size[1], "sampling_ratio": self.number(1, 2)}
-            attrs |= {"coordinate_transformation_mode": form, "spatial_scale": share}
+            attrs: dict[str, Any] = {"output_height": size[0], "output_width": size[1], "spatial_scale": share}
+            attrs |= {"coordinate_transformation_mode": form, "sampling_ratio": self.number(1, 2)}
             made = net("RoiAlign", x.name, corners, numbers, **attrs)
         self._keep(Value(made, (count, x.shape[1], *size)))
 
@@ -343,7 +344,7 @@ class RandomPorts:
 
     def resizing(self, x: Value) -> Value:
         frames, channels, high, wide = self._picture_of(x)
-        form = self.one_of([
+        form: dict[str, Any] = self.one_of([
             {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"},
             {"mode": "linear", "coordinate_transformation_mode": "half_pixel"},
         ])  # fmt: skip
@@ -632,8 +633,12 @@ class Case:
 
     # -- imported parameters -------------------------------------------------------------------------------------------
     def _forced(self) -> tuple[QuantParameter, ...]:
-        """Ranges of inputs and outputs that have nothing to do with the samples."""
+        """Ranges of inputs and outputs that have nothing to do with the samples, and precisions of convolutions."""
         graph, entries = self.chain.float_graph, []
+        for node in graph.nodes:
+            if node.op == "CONV_2D" and self.rng.random() < 0.6:
+                bit = int(self.rng.choice([4, 8, 16]))
+                entries.append({"name": f"{node.outputs[0]}/weight", "min": [-1.0], "max": [1.0], "bit": bit})
         for name in [*graph.inputs, *graph.outputs]:
             if graph[name].dtype.is_float and self.rng.random() < 0.6:
                 low, high = sorted(self.rng.normal(0, self.rng.choice([0.01, 1, 100]), 2).tolist())
@@ -731,12 +736,18 @@ class Case:
                 self.findings.append(f"'{name}' is not what the source says")
 
     def _judge_real(self, name: str, form: str, mine: Array, wanted: Array, apart: Array) -> None:
+        """Near in direction, or off by no more than the step of the codes that leave."""
         quant = self.graph[name].quant
-        mine = mine if quant is None else dequantise(mine, quant)
+        if quant is None:
+            node = self.graph.producers()[name]
+            quant = self.graph[node.inputs[0] or ""].quant if node.op == "DEQUANTIZE" else None
+        else:
+            mine = dequantise(mine, quant)
         if not wanted.any() or mine.size < 16:
             return
         near, formats = cosine(mine, wanted), self.ports.formats(name)
-        if near < LEAST:
+        step = 0.0 if quant is None else float(quant.scale[0])
+        if near < LEAST and np.sqrt(np.mean(np.square(mine - wanted))) > step:
             self.findings.append(f"'{name}' has cosine {near:.5f} with the source")
         self.cosines += [(kind, near) for kind in (*sorted(formats), f"returned as {form}")]
         if f"{NV12} colour" in formats:
