@@ -583,8 +583,8 @@ def pixels_of_nv12(spec: InputSpec, board: Array, shape: Shape) -> Array:
 # -- through the stages ------------------------------------------------------------------------------------------------
 @dataclass
 class Case:
-    """The network of a seed on its way through the stages, in a folder. `findings`: what went wrong; `cosines`: how near
-    real outputs came to the source, by what was fed and returned."""
+    """The network of a seed on its way through the stages, in a folder. `findings`: what went wrong; `cosines`: how
+    near real outputs came to the source, by what was fed and returned."""
 
     seed: int
     folder: Path
