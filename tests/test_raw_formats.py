@@ -14,8 +14,10 @@ from onnx import ModelProto, TensorProto
 from onnx_snippets import Net
 from raw_chain import Chain, cosine, ini, run, same
 from sgs.data.preprocess import Preprocessor
+from sgs.engine import FixedEngine
 from sgs.errors import UserError
-from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
+from sgs.ir import Node
+from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.quant.export import activations_of, exported
 from sgs.quant.parameters import parse_parameters
@@ -361,7 +363,12 @@ def test_inputs_that_no_output_needs(tmp_path: Path) -> None:
     assert kinds == {"p": np.uint8, "u": np.float32, "v": np.uint8, "i": np.uint16}
     planar = {n: frame[n].astype(np.float32).transpose(0, 3, 1, 2) for n in "puv"}
     truth = chain.source({**planar, "i": frame["i"].astype(np.int64)})["y"]
-    assert cosine(chain.exact(frame)["y"], truth.transpose(0, 2, 3, 1)) > 0.999
+    found = chain.exact(frame)
+    assert cosine(found["y"], truth.transpose(0, 2, 3, 1)) > 0.999
+    idle = chain.fixed_graph.copy()
+    codes = idle.add_tensor("codes", idle["u"].shape, DType.INT16, quant=activation_params(-1, 1, DType.INT16))
+    idle.nodes.insert(0, Node("QUANTIZE", ["u"], [codes.name]))
+    same(FixedEngine(idle, threads=1).run(frame), found)
 
 
 # -- the network's own integers as outputs -----------------------------------------------------------------------------
