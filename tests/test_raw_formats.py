@@ -16,12 +16,13 @@ from onnx_snippets import Net
 from raw_chain import Chain, cosine, ini, run, same
 from sgs.cli import show_img_info
 from sgs.data.preprocess import Preprocessor
+from sgs.engine import FixedEngine
 from sgs.errors import UserError
-from sgs.ir import Graph
-from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.pipelines import CalibrationOptions, calibrate
-from sgs.quant.export import exported
+from sgs.quant.export import activations_of, exported
 from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import QuantPlan
 from sgs.sim import sim_bytes
@@ -213,6 +214,33 @@ def test_an_imported_range_of_bytes_is_told_to_have_no_say(
     assert "as they stand: 'x' (fed as bytes, which stand for themselves: 0 to 255)" in caplog.text
 
 
+def test_exported_outputs_go_by_their_names(tmp_path: Path) -> None:
+    """Those that leave as UINT8 have INT16 codes in front of them, where others read these, and convolutions 8-bit
+    ones; bytes that are fed may have others behind them. All ranges come back."""
+    net = Net(6)
+    x = net.input("x", 1, 3, 6, 10)
+    shared = net.conv(x, 3, 4, result="a")
+    outputs = [shared, net.conv(shared, 4, 3, result="b"), net("Tanh", shared, result="c")]
+    outputs.append(net.conv(net("Concat", x, net("Mul", shared, np.float32(5)), axis=1), 7, 5, result="d"))
+    rows = dict(zip(outputs, [(U8, "TRUE"), (U8, "FALSE"), (U8, "TRUE"), (S16, "FALSE")], strict=True))
+    keys = ("output_formats", "dequantizations")
+    text = ini({"x": {"input_formats": U8}}, {n: dict(zip(keys, row, strict=True)) for n, row in rows.items()})
+    first, again = (Chain(tmp_path / name, net.model(*outputs), text) for name in ("first", "again"))
+    first.calibrated(pictures("NHWC", 4), "L2")
+    entries = exported(first.fixed_graph)
+    found = [(e["name"], e["bit"]) for e in entries]
+    assert set(found) >= {("x", 8), ("a", 8), ("a", 16), ("c", 8), ("d", 16)} and len(set(found)) == len(found)
+    codes = [tensor.name for name, tensor in activations_of(first.fixed_graph) if (name, tensor.dtype.bits) == ("x", 8)]
+    assert len(codes) == 2, "bytes, and what is joined"
+    again.calibrated(pictures("NHWC", 1, 9), parameters=parse_parameters(entries))
+    files = []
+    for chain in (first, again):
+        graph = chain.fixed_graph.copy()
+        graph.metadata = {}
+        files.append(sim_bytes(graph, "fixed"))
+    assert files[0] == files[1]
+
+
 # -- the network's own integers ----------------------------------------------------------------------------------------
 ROWS = (1 << 16) - 1
 
@@ -319,6 +347,69 @@ def test_truth_values_and_rank_0(form: str, dtype: type, tmp_path: Path) -> None
     rows = [tuple(tmp_path / f"{number}_{k}.npy" for k in range(3)) for number in range(3)]
     for wanted, (_, _, values) in zip(found, simulated(grouped, [chain.script] * 3, rows), strict=False):
         same(values, wanted)
+
+
+def test_a_network_of_nothing_but_integers(tmp_path: Path) -> None:
+    """No range is measured of it."""
+    net = Net()
+    i = net.input("i", 2, 5, dtype=TensorProto.INT64)
+    net("Add", net("Gather", net.constant(np.arange(300)[::-1].copy()), i, axis=0), np.array(7), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"i": {"input_formats": S16}}, {"y": {"output_formats": S16}}))
+    frame = {"i": np.random.default_rng(0).integers(0, 300, (2, 5)).astype(np.int16)}
+    chain.calibrated([frame], "L3")
+    chain.compiled()
+    assert np.array_equal(chain.exact(frame)["y"], 306 - frame["i"])
+
+
+SCRIPT_OF_CODES = """import numpy as np
+def image_preprocess(path, norm=True):
+    return np.load(path) if norm else np.asarray(np.load(path), np.int16)
+"""
+
+
+def test_codes_without_a_dimension(tmp_path: Path) -> None:
+    """A real number alone, fed as its code, at a level that looks at layers one by one."""
+    net = Net()
+    net("Mul", net("Abs", net.input("x")), np.float32(3), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"x": {"input_formats": S16}}, {"y": {"output_formats": F32}}))
+    chain.calibrated([{"x": np.array(k, np.float32)} for k in (-2, 0.5, 1.75)], "L3", [SCRIPT_OF_CODES])
+    chain.compiled()
+    quant = chain.fixed_graph["x"].quant
+    assert quant is not None
+    code = quantise(np.array(-1.25, np.float32), quant, DType.INT16)
+    assert isinstance(code, np.ndarray) and code.shape == ()
+    np.testing.assert_allclose(chain.exact({"x": code})["y"], 3.75, atol=1e-3)
+
+
+def test_inputs_that_no_output_needs(tmp_path: Path) -> None:
+    """Nothing is computed of them; they are fed all the same."""
+    net = Net(3)
+    p, u, v = (net.input(name, 1, 3, 6, 10) for name in "puv")
+    i = net.input("i", 2, 3, dtype=TensorProto.INT64)
+    for name in (u, v):
+        net.conv(name, 3, 4)
+    net("Gather", net.constant(np.zeros((9, 2), np.float32)), i, axis=0)
+    net.conv(p, 3, 4, result="y")
+    forms = {"p": "BGR", "u": F32, "v": U8, "i": U16}
+    text = ini({n: {"input_formats": f} for n, f in forms.items()}, {"y": {"output_formats": F32}})
+    text = text.replace("[OUTPUT_CONFIG]", "mean=0:0:0;\nstd_value=1;\n[OUTPUT_CONFIG]")
+    chain = Chain(tmp_path, net.model("y"), text)
+    picture = pictures("NHWC", 1)[0]["x"]
+    frame = {"p": picture, "u": picture.astype(np.float32), "v": picture, "i": np.zeros((2, 3), np.uint16)}
+    chain.calibrated([frame])
+    chain.compiled()
+    assert set(chain.fixed_graph.inputs) == set(forms)
+    assert {node.inputs[0] for node in chain.fixed_graph.nodes}.isdisjoint("uvi")
+    kinds = {told["name"]: told["dtype"] for told in chain.opened("n_buf.img").get_input_details()}
+    assert kinds == {"p": np.uint8, "u": np.float32, "v": np.uint8, "i": np.uint16}
+    planar = {n: frame[n].astype(np.float32).transpose(0, 3, 1, 2) for n in "puv"}
+    truth = chain.source({**planar, "i": frame["i"].astype(np.int64)})["y"]
+    found = chain.exact(frame)
+    assert cosine(found["y"], truth.transpose(0, 2, 3, 1)) > 0.999
+    idle = chain.fixed_graph.copy()
+    codes = idle.add_tensor("codes", idle["u"].shape, DType.INT16, quant=activation_params(-1, 1, DType.INT16))
+    idle.nodes.insert(0, Node("QUANTIZE", ["u"], [codes.name]))
+    same(FixedEngine(idle, threads=1).run(frame), found)
 
 
 # -- the network's own integers as outputs -----------------------------------------------------------------------------

@@ -212,6 +212,8 @@ class FixedEngine:
                 wanted[name] = "native"
             elif name in needed:
                 wanted[name] = builder.layouts(name)[0]
+        if not wanted:  # nobody reads what these nodes make
+            return
         macs = sum(COST[n.op](n, self.graph.operands(n), self.graph.results(n)).macs for n in nodes)
         options = sparing(session_options(self.threads if macs > LARGE_SESSION else 1), self.graph)
         session = builder.finish(wanted, options)

@@ -39,6 +39,7 @@ def attach(core: Graph, config: InputConfig, bytes_out: Mapping[str, QuantParams
     outputs = [_attach_output(graph, spec, bytes_out.get(spec.name)) for spec in config.outputs]
     graph.nodes = [*front, *graph.nodes]
     graph.metadata["inputs"], graph.metadata["outputs"] = described, outputs
+    graph.prune()  # of what nobody reads no codes are made
     verify(graph, "attaching inputs and outputs")
     return graph
 
