@@ -107,14 +107,34 @@ def weights_are_fine(node: Node, operands: Sequence[Tensor | None], results: Seq
     return x is not None and weight_bits(node, x) >= LEAST_BITS
 
 
+def _only_moved(graph: Graph, name: str) -> bool:
+    """Whether all numbers in a tensor are those of inputs and constants, which codes hold within a step (eq. 17)."""
+    producers, waiting = graph.producers(), [name]
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is None:
+            continue
+        rule = QUANTISE.get(node.op)
+        if node.op == "CAST":
+            waiting.append(node.inputs[0] or "")
+        elif rule is not None and rule.kind == "move" and rule.moved is not None:
+            waiting += [node.inputs[index] or "" for index in rule.moved(node)]
+        else:
+            return False
+    return True
+
+
 @FIXED_EXPAND.row(OP)
 def check_integer_form(graph: Graph, node: Node) -> None:
     """Raises ValueError for mode "max", computed numbers of several pictures, and bins of too many samples."""
-    x, pictures = graph[node.inputs[0] or ""], graph[node.inputs[2] or ""]
+    x = graph[node.inputs[0] or ""]
     if not takes_means(node, (), ()):
         raise ValueError('mode "max", the largest of weighted values, has no integer form; "avg" has one')
-    if x.shape[0] > 1 and not pictures.is_constant and pictures.name not in graph.inputs:
-        raise ValueError("numbers of several pictures have to be constant or an input, as computed ones may be rounded")
+    if x.shape[0] > 1 and not _only_moved(graph, node.inputs[2] or ""):
+        raise ValueError(
+            "numbers of several pictures have to be constant, or an input's that are only moved and cast, as computed "
+            "ones may be rounded"
+        )
     if not weights_are_fine(node, (x,), ()):
         raise ValueError(f"bins may have too many samples for exact sums: x is {x.shape[1]} by {x.shape[2]}")
 
