@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import pickle
 import socket
@@ -16,7 +18,8 @@ import pytest
 import shipped
 from conventions import ROOT
 from sgs import __version__
-from sgs.cli import calibrator_tool, sgs_converter, simulator_tool
+from sgs.cli import calibrator_tool, scheduler, sgs_converter, simulator_tool
+from sgs.cli.options import start_log
 from sgs.data import cluster as clusters
 from sgs.data.cluster import Cluster
 from sgs.errors import UserError
@@ -282,6 +285,25 @@ def test_a_worker_comes_to_other_files(
     whole.wait_for_workers(2)
     with pytest.raises(UserError, match=rf"cluster: tcp://\S+: has another {target} \(workers use the same files"):
         list(results)
+
+
+@pytest.mark.parametrize(("options", "during"), [([], logging.CRITICAL), (["--show_log"], logging.INFO)])
+def test_what_dask_says_is_shown_with_show_log(
+    options: list[str], during: int, lone: tuple[distributed.LocalCluster, Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = lone
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    for logger, level in zip(loggers, (logging.INFO, logging.WARNING), strict=True):
+        monkeypatch.setattr(logger, "level", level)
+        logger.manager._clear_cache()
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [*root.handlers])
+    monkeypatch.setattr(root, "level", root.level)
+    start_log(argparse.Namespace(show_log="--show_log" in options, verbose=0))
+    with scheduler.cluster_at(str(whole.scheduler_address), [], [(SCRIPT,)]):
+        assert loggers[0].getEffectiveLevel() == during and logging.getLogger("distributed.core").isEnabledFor(during)
+        assert loggers[1].isEnabledFor(logging.ERROR) == bool(options)
+    assert [logger.level for logger in loggers] == [logging.INFO, logging.WARNING]
 
 
 STRANGER = """import os, sys
