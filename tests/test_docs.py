@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -54,6 +60,49 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
     assert dead_links(tmp_path / "c.md") == ["a.md#three", "a.md#one-two-2", "b.md", "#there", "../none/"]
 
 
+# -- commands ----------------------------------------------------------------------------------------------------------
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """(page, words) of every line of the pages' shell blocks, variables put in; all are for the top of the tree."""
+    for page in PAGES:
+        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
+            variables: dict[str, str] = {}
+            for line in block.replace("\\\n", " ").splitlines():
+                words = [Template(word).substitute(variables) for word in shlex.split(line, comments=True)]
+                while words and (match := re.fullmatch(r"([A-Z]+)=(.*);?", words[0])):
+                    variables[match[1]] = match[2].rstrip(";")
+                    words = words[1:]
+                if words:
+                    yield str(page.relative_to(ROOT)), words
+
+
+def takes(program: str, options: set[str]) -> set[str]:
+    """Those of the options that a program has: by the help of a tool, by the text of an example."""
+    text = (ROOT / program).read_text("utf-8")
+    tool = re.search(r"from sgs\.cli\.(\w+) import main", text)
+    if tool is not None:
+        with redirect_stdout(StringIO()) as out:
+            main = importlib.import_module(f"sgs.cli.{tool[1]}").main
+            assert main([*(["onnx"] if "/ConvertTool/" in program else []), "--help"]) == 0
+        return options & set(re.findall(r"(?<![\w-])--?\w[\w-]*", out.getvalue()))
+    return {option for option in options if f'"{option}"' in text}
+
+
+def test_commands_of_the_pages_name_what_there_is() -> None:
+    """Programs, options, and what they read of the tree."""
+    wrong, programs = [], set()
+    for page, words in commands():
+        wrong += [f"{page}: {word}" for word in words if word.startswith("SGS_Models/") and not (ROOT / word).exists()]
+        wrong += [f"{page}: {' '.join(words)}: leaves the top of the tree" for word in words[:1] if word == "cd"]
+        if words[0] != "python":
+            continue
+        programs.add(words[1])
+        given = {word for word in words[2:] if re.match(r"--?[a-zA-Z]", word)}
+        wrong += [f"{page}: {words[1]} {option}" for option in sorted(given - takes(words[1], given))]
+    assert wrong == []
+    assert len(programs) >= 9
+
+
+# -- what is cited -----------------------------------------------------------------------------------------------------
 CITED = re.compile(r"\beq(?:uation)?s?\.?\s+\(?(\d+(?:(?:\)?\s*(?:,|-|–|and|or)\s*\(?)\d+)*)", re.IGNORECASE)
 
 
