@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 4] (left, top, right, bottom), pictures INT32 [R] â†
 "avg" or "max", size (OH, OW), sampling_ratio (samples of a bin along an axis, 0 for as many as it is entries long),
 spatial_scale, half_pixel. A sample that lies more than an entry outside x is 0.
 
-Fixed (NUMERICS eq. 14, 15), mode "avg": the weights of both axes are integers, so that sums are exact.
+Fixed (NUMERICS eq. 15, 16), mode "avg": the weights of both axes are integers, so that sums are exact.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def takes_means(node: Node, operands: Sequence[Tensor | None], results: Sequence
 
 
 def weight_bits(node: Node, x: Tensor) -> int:
-    """k of eq. 14. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
+    """k of eq. 15. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
     one beside x."""
     ratio = node.attrs["sampling_ratio"]
     samples = math.prod(ratio or 2 * extent + 3 for extent in x.shape[1:3])
@@ -140,14 +140,14 @@ def check_integer_form(graph: Graph, node: Node) -> None:
 
 
 def _multiplier(x: Tensor, y: Tensor, bits: int, samples: Array) -> Array:
-    """M of eq. 15 for bins of so many samples."""
+    """M of eq. 16 for bins of so many samples."""
     assert x.quant is not None and y.quant is not None
     count = np.asarray(samples, np.float64) * (1 << 2 * bits)
     return np.asarray(np.float64(x.quant.scale[0]) / (np.float64(y.quant.scale[0]) * count))
 
 
 def _weights(node: Node, ends: Array, count: int, extent: int, bits: int) -> tuple[Array, Array]:
-    """Eq. 14 along one axis, for regions [R, 2]: integers in binary64 [R, count, extent], samples of a bin [R]."""
+    """Eq. 15 along one axis, for regions [R, 2]: integers in binary64 [R, count, extent], samples of a bin [R]."""
     half = bool(node.attrs["half_pixel"])
     first, last = (ends * np.float32(node.attrs["spatial_scale"]) - np.float32(0.5 if half else 0)).T
     size = (last - first if half else np.maximum(last - first, np.float32(1))) / np.float32(count)
@@ -210,7 +210,7 @@ HOST.add(OP, HostRow(_make))
 
 
 def _samples(node: Node, first: Any, last: Any, count: int, extent: int, bits: int) -> Iterator[list[dict[int, int]]]:
-    """Eq. 14 for one region along one axis: for each bin, for each of its samples, the weights of entries of x."""
+    """Eq. 15 for one region along one axis: for each bin, for each of its samples, the weights of entries of x."""
     offset = np.float32(0.5 if node.attrs["half_pixel"] else 0)
     first, last = (end * np.float32(node.attrs["spatial_scale"]) - offset for end in (first, last))
     length = last - first if node.attrs["half_pixel"] else max(last - first, np.float32(1))

@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 5] (number of the picture, left, top, right, bottom)
 spatial_scale. Corners, times spatial_scale and rounded, are entries of x; both belong to the region, which is 1 by 1
 where they are the wrong way round. Bins without an entry of x are 0.
 
-Fixed (NUMERICS eq. 16): codes of x are compared, the bins are those of the regions that the codes stand for.
+Fixed (NUMERICS eq. 17): codes of x are compared, the bins are those of the regions that the codes stand for.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def lower_float(low: Lowering, node: Node) -> None:
 
 # -- fixed -------------------------------------------------------------------------------------------------------------
 def _bins(first: Array, last: Array, count: int, extent: int) -> Array:
-    """Eq. 16 along one axis: begins and ends [R, count, 2] of the bins of regions from `first` to `last`, int64 [R]."""
+    """Eq. 17 along one axis: begins and ends [R, count, 2] of the bins of regions from `first` to `last`, int64 [R]."""
     size = np.maximum(last - first + 1, 1).astype(np.float32)[:, None] / np.float32(count)
     number = np.arange(count + 1, dtype=np.float32)
     ends = [np.floor(number[:-1] * size), np.ceil(number[1:] * size)]
@@ -129,7 +129,7 @@ def _rounded(value: np.float32) -> int:
 
 
 def _spans(first: int, last: int, count: int, extent: int) -> Iterator[tuple[int, slice]]:
-    """Eq. 16, bin by bin."""
+    """Eq. 17, bin by bin."""
     size = np.float32(max(last - first + 1, 1)) / np.float32(count)
     for k in range(count):
         begin = first + math.floor(np.float32(k) * size)
