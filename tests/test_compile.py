@@ -404,6 +404,28 @@ def test_graphs_in_little_memory(make: Callable[[], Graph], chip: Chip) -> None:
             assert command.layer < len(image.layers)
 
 
+def test_long_rows_are_read_for_as_many_channels_as_fit(chip: Chip) -> None:
+    """Weights for ten rows would fill the memory: two rows of x come and go beside weights for eight channels, which
+    are read once; in pairs as well they would be four, and x be read twice as often."""
+    rows, width, channels = 30, 4900, 24
+    f = Fixed()
+    x = f.input("x", (rows, 7, 7, 100), DType.UINT8)
+    weight = f.rng.integers(-127, 128, (channels, width)).astype(np.int8)
+    quant = symmetric_params(np.linspace(0.01, 0.02, channels), DType.INT8)
+    w = f.build.graph.add_constant("w", weight, quant=quant, dtype=DType.INT8)
+    b = f.build.graph.add_constant("b", f.rng.integers(-500, 500, channels).astype(np.int32))
+    graph = f.done(f("FULLY_CONNECTED", x, w, b, bound=3.0, activation="NONE", keep_num_dims=False))
+    image = through_file(graph, smaller(chip, 10 * width + 1000))
+    check_frames(graph, image, 1)
+    commands = image.programs[0].commands
+    read = {Space.INPUT: 0, Space.WEIGHTS: 0}
+    for command in commands:
+        if isinstance(command, Dma) and command.source.space in read:
+            read[command.source.space] += int(np.prod(command.extents)) * command.itemsize
+    assert read == {Space.INPUT: 3 * rows * width, Space.WEIGHTS: channels * (width + 4)}
+    assert sum(isinstance(command, Compute) for command in commands) == 3 * rows
+
+
 def test_what_does_not_fit_is_refused_by_name(chip: Chip) -> None:
     with pytest.raises(UserError, match=r"smallest piece needs [\d,]+ bytes of SRAM, there are 256 \(choose a"):
         compile_graph(chain(), smaller(chip, 256))

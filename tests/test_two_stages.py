@@ -155,7 +155,6 @@ def test_codes_pass_as_they_are_where_both_stages_count_in_the_same_steps(exampl
 def test_the_simulator_as_a_program(example: ModuleType, real_numbers: Models, tmp_path: Path) -> None:
     picture = PICTURES / "test/shapes_005.png"
     drawn = tmp_path / "画 drawn"
-    drawn.mkdir()
     program, label = (
         "Scripts/examples/caffe_faster_rcnn/faster_rcnn_simulator.py",
         ["-l", LABELS, "--soc_version", CHIP],
@@ -311,6 +310,24 @@ def test_pictures_of_another_shape(example: ModuleType) -> None:
     np.testing.assert_array_equal(real, filled - example.stages.MEAN)
     swapped, _ = example.stages.fill_inputImg2main(picture, {**details, "input_formats": "RGB"}, norm=False)
     assert np.array_equal(swapped[..., ::-1], filled)
-    luma = {**details, "shape": [1, 192, 96, 1], "input_formats": "YUV_NV12"}
-    converted, scale = example.stages.fill_inputImg2main(picture, luma, norm=False)
-    assert converted.shape == (1, 192, 96, 1) and scale == 1.6 and (converted[0, :64] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "alignment", "shape"),
+    [
+        ("YUV_NV12", (2, 2), [1, 192, 96, 1]),
+        ("YUV_NV12", (64, 40), [1, 240, 128, 1]),
+        ("BGRA", (512, 1), [1, 128, 128, 4]),
+    ],
+)
+def test_the_picture_fills_its_pixels_not_the_bytes_around(
+    example: ModuleType, form: str, alignment: tuple[int, int], shape: list[int]
+) -> None:
+    details: dict[str, Any] = {"name": "data", "index": 0, "dtype": np.uint8, "layouts": "NHWC", "shape": shape}
+    details |= {"training_input_formats": "BGR", "input_formats": form, "input_width_alignment": alignment[0]}
+    details |= {"input_height_alignment": alignment[1], "picture_shape": [1, 128, 96, 3]}
+    picture = np.full((40, 60, 3), 200, np.uint8)
+    converted, scale = example.stages.fill_inputImg2main(picture, details, norm=False)
+    assert converted.shape == tuple(shape) and scale == 1.6
+    assert (converted[0, :64, :96, 0] == 200).all() and (converted[0, 64:128, :96, 0] < 120).all()
+    assert not converted[0, :64, 96:].any()

@@ -2,7 +2,7 @@
 
 What lies whole in SRAM is used where it lies if the piece is contiguous there, else copied. Two pieces of an operand
 that overlap along the rows share what they have in common. Buffers whose pieces change come in pairs, so that the next
-piece is loaded while this one is computed.
+piece is loaded while this one is computed; the tiling says which operands have one that is filled before a step.
 """
 
 from __future__ import annotations
@@ -64,10 +64,11 @@ class LayerSteps:
         parts = [part_of(self._graph, self._node, box) for box in boxes]
         for slot, tensor in enumerate(operands):
             if tensor is not None:
-                self._open(slot, tensor, [part.operands[slot] for part in parts])
+                boxes_read = [part.operands[slot] for part in parts]
+                self._open(slot, tensor, boxes_read, 1 if slot in tiling.single else 2)
         made = [[result_box(box, results[0], result) for box in boxes] for result in results]
         for number, result in enumerate(results):
-            self._open(len(operands) + number, result, made[number])
+            self._open(len(operands) + number, result, made[number], 2)
         steps = []
         for count, (box, part) in enumerate(zip(boxes, parts, strict=True)):
             step = Step()
@@ -83,14 +84,14 @@ class LayerSteps:
             steps.append(step)
         return steps
 
-    def _open(self, slot: int, tensor: Tensor, boxes: Sequence[Box | None]) -> None:
-        """Buffers for the pieces of a tensor that are not used where they lie."""
+    def _open(self, slot: int, tensor: Tensor, boxes: Sequence[Box | None], buffers: int) -> None:
+        """Buffers, so many where there are several, for the pieces of a tensor that are not used where they lie."""
         held = [box for box in boxes if box is not None and not self._in_place(tensor, box)]
         if not held:
             return
         size = max(box_bytes(tensor, box) for box in held)
         several = any(box != held[0] for box in held)
-        names = [f"{tensor.name}/{self._index}.{turn}" for turn in range(2 if several else 1)]
+        names = [f"{tensor.name}/{self._index}.{turn}" for turn in range(buffers if several else 1)]
         self._windows[slot] = _Window([self._memory.buffer(name, size) for name in names])
 
     def _in_place(self, tensor: Tensor, box: Box) -> bool:
@@ -103,12 +104,13 @@ class LayerSteps:
         if window.box != box:
             held, source = window.box, window.buffer
             target = window.advance()
+            loads = step.late if held is not None and target is source else step.early  # a single one is in use before
             if held is not None and target is not source and _slides(held, box):
                 kept = _rows(box, box[ROWS][0], held[ROWS][1])
                 step.early.append(self._within(tensor, kept, (source, held), (target, box)))
                 step.early.append(self._loaded(tensor, _rows(box, held[ROWS][1], box[ROWS][1]), target, box))
             else:
-                step.early.append(self._loaded(tensor, box, target, box))
+                loads.append(self._loaded(tensor, box, target, box))
             window.box = box
         return Spot(window.buffer)
 

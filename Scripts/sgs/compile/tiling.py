@@ -1,7 +1,8 @@
 """How one node is cut in pieces that the chip's SRAM holds: how many along which axes, and in which order.
 
 An operand's piece is loaded when it differs from the one before, so the order of the loops decides what is loaded how
-often. Rows are slid: what two pieces have in common is kept.
+often. Rows are slid: what two pieces have in common is kept. Buffers come in pairs, so that the next piece is loaded
+while one is computed; where that leaves room for little, operands whose pieces stay for a while have one alone.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ _COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512
 @dataclass(frozen=True)
 class Tiling:
     """Pieces along every axis of the first result, the axes from the outermost loop to the innermost, the bytes that
-    the pieces take in SRAM, and those that the DMA engine is busy with: whole bursts, and copies inside SRAM."""
+    the pieces take in SRAM, and those that the DMA engine is busy with: whole bursts, and copies inside SRAM. Operands
+    in `single` have one buffer: nothing is computed while it is filled."""
 
     sizes: tuple[int, ...]  # extent of a piece along every axis
     order: tuple[int, ...]
     memory: int
     effort: int
     steps: int
+    single: frozenset[int] = frozenset()
 
     def boxes(self, shape: Sequence[int]) -> Iterator[Box]:
         """The pieces in order."""
@@ -120,9 +123,10 @@ class Cutter:
         return [*(count for count in _COUNTS if count < most), most]
 
     # -- several axes --------------------------------------------------------------------------------------------------
-    def tilings(self, memory: int) -> list[Tiling]:
+    def tilings(self, memory: int, *, single: bool = False) -> list[Tiling]:
         """Tilings, as long as none fits `memory` bytes with ever more pieces: first of rows, then of channels as well,
-        then of columns (and pictures) too. What is cut less is loaded less often."""
+        then of columns (and pictures) too. What is cut less is loaded less often. With `single`, operands whose pieces
+        stay from one step to the next have one buffer."""
         last = len(self.shape) - 1
         rows = [axis for axis in self.axes if axis == (ROWS if last > 1 else 0)]
         channels = [axis for axis in self.axes if axis == last and axis not in rows]
@@ -133,7 +137,7 @@ class Cutter:
             for blocks in itertools.product(*(self._counts(axis) for axis in channels)):
                 for counts in itertools.product(*(self._counts(axis) for axis in rows)):
                     cut = dict(zip((*channels, *rows), (*blocks, *counts), strict=True))
-                    found += self._orders({**outer, **cut})
+                    found += self._orders({**outer, **cut}, single)
                     if found[0].effort == 0 and found[0].memory <= memory:
                         return found  # all at once, and nothing to move
                 if any(tiling.memory <= memory for tiling in found):
@@ -144,7 +148,7 @@ class Cutter:
                 break
         return found
 
-    def _orders(self, counts: dict[int, int]) -> Iterator[Tiling]:
+    def _orders(self, counts: dict[int, int], single: bool) -> Iterator[Tiling]:
         """Channels outside of rows and columns, and inside."""
         cuts = {axis: self._cut(axis, count) for axis, count in counts.items()}
         cuts = {axis: cut for axis, cut in cuts.items() if cut.count > 1}
@@ -152,10 +156,11 @@ class Cutter:
         spatial = [axis for axis in sorted(cuts, key=lambda a: (a == ROWS, a)) if axis != last]
         blocks = [last] if last in cuts else []
         for order in dict.fromkeys([(*blocks, *spatial), (*spatial, *blocks)]):
-            yield self._tiling(cuts, order)
+            yield self._tiling(cuts, order, single)
 
-    def _tiling(self, cuts: dict[int, _Cut], order: tuple[int, ...]) -> Tiling:
+    def _tiling(self, cuts: dict[int, _Cut], order: tuple[int, ...], single: bool) -> Tiling:
         memory = effort = 0
+        alone: set[int] = set()
         for index, tensor in enumerate(self._tensors):
             extents, loops = self._read[index], []
             if tensor is None or extents is None:
@@ -171,12 +176,17 @@ class Cutter:
             if index < len(self._operands) and any(loops):
                 inside = max(i for i, varies in enumerate(loops) if varies)
                 again = math.prod(cuts[axis].count for i, axis in enumerate(order[:inside]) if not loops[i])
-            memory += rounded(packed_bytes(extents, tensor.dtype), self._alignment) * (2 if any(loops) else 1)
+            if single and index < len(self._operands) and any(loops) and not loops[-1]:
+                alone.add(index)
+            pair = any(loops) and index not in alone
+            memory += rounded(packed_bytes(extents, tensor.dtype), self._alignment) * (2 if pair else 1)
             run = _run(extents, tensor)
             moved = packed_bytes(tensor.shape, tensor.dtype) * rounded(run, self._alignment) // run * again
-            effort += moved // _FASTER if self._resident[index] else moved
+            moved = moved // _FASTER if self._resident[index] else moved
+            effort += 2 * moved if index in alone else moved
         sizes = tuple(cuts[axis].size if axis in cuts else extent for axis, extent in enumerate(self.shape))
-        return Tiling(sizes, order, memory, effort, math.prod(cuts[axis].count for axis in order))
+        steps = math.prod(cuts[axis].count for axis in order)
+        return Tiling(sizes, order, memory, effort, steps, frozenset(alone))
 
     def _in_place(self, index: int, tensor: Tensor, extents: tuple[int, ...]) -> bool:
         return self._resident[index] and contiguous(whole_box(extents), tensor.shape)
@@ -197,11 +207,18 @@ def _whole_bytes(tensor: Tensor) -> bool:
     return tensor.dtype is not DType.INT4 or (tensor.shape[0] > 1 and tensor.elements // tensor.shape[0] % 2 == 0)
 
 
+def _fitting(cutter: Cutter, memory: int) -> tuple[list[Tiling], list[Tiling]]:
+    """(tilings, those that fit `memory` bytes); with single buffers as well where none of few steps fits."""
+    found = cutter.tilings(memory)
+    if not any(tiling.memory <= memory and tiling.steps <= MOST_STEPS for tiling in found):
+        found += cutter.tilings(memory, single=True)
+    return found, [tiling for tiling in found if tiling.memory <= memory]
+
+
 def tightest(cutter: Cutter, memory: int) -> Tiling:
     """Least effort, then least memory, with few steps where that is possible, of those that fit `memory` bytes; the
     smallest where none does."""
-    found = cutter.tilings(memory)
-    fitting = [tiling for tiling in found if tiling.memory <= memory]
+    found, fitting = _fitting(cutter, memory)
     if not fitting:
         return min(found, key=lambda tiling: tiling.memory)
     few = [tiling for tiling in fitting if tiling.steps <= MOST_STEPS]
@@ -211,5 +228,5 @@ def tightest(cutter: Cutter, memory: int) -> Tiling:
 def quickest(cutter: Cutter, memory: int, step_bytes: int) -> Tiling | None:
     """The cheapest tiling in so much memory; None if none fits. A step costs as much as `step_bytes` of traffic, and
     the first piece comes in, and the last goes out, while nothing is computed."""
-    fitting = [tiling for tiling in cutter.tilings(memory) if tiling.memory <= memory]
+    _, fitting = _fitting(cutter, memory)
     return min(fitting, key=lambda t: t.effort + t.effort / t.steps + t.steps * step_bytes, default=None)

@@ -109,11 +109,10 @@ def _zero(tensor: Tensor) -> int:
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
     """Four times as fast as onnxruntime's MaxRoiPool, and more where regions are large."""
-    x, regions = tensors = [graph[name or ""] for name in node.inputs]
+    x, regions = (graph[name or ""] for name in node.inputs)
 
     def run(inputs: list[Array], outputs: list[Array]) -> None:
-        given = iter(inputs)
-        pictures, codes = (next(given) if t.data is None else t.data for t in tensors)
+        pictures, codes = inputs
         windows = _windows(node, x.shape, numbers(regions, codes))
         for result, picture, rows, columns in zip(outputs[0], *windows, strict=True):
             _pool(pictures[picture], rows, columns, _zero(x), result)
@@ -203,10 +202,10 @@ ONNX_EXAMPLES.add(
 )
 
 
-def _computed(size: tuple[int, int], scale: float) -> Graph:
-    """Corners from outside, of pictures by number."""
+def _computed(size: tuple[int, int], scale: float, held: Array | None = None) -> Graph:
+    """Corners from outside, of pictures by number, which are from outside or `held`."""
     build = GraphBuilder()
-    x, corners = build.input("x", (2, 9, 7, 5)), build.input("corners", (6, 4))
+    x, corners = build.input("x", (2, 9, 7, 5)) if held is None else held, build.input("corners", (6, 4))
     pictures = np.array([[0], [1], [1], [0], [1], [0]], np.float32)
     regions = build("CONCATENATION", pictures, corners, axis=1)
     return build.output(build(OP, x, regions, output="y", size=size, spatial_scale=scale))
@@ -217,4 +216,5 @@ def _constant() -> Graph:
     return build.output(build(OP, build.input("x", (2, 9, 7, 3)), _REGIONS, output="y", size=(3, 2), spatial_scale=1.0))
 
 
-EXAMPLES.add(OP, lambda: [_computed((3, 4), 2.5), _computed((7, 2), 4.0), _constant()])
+_HELD = np.random.default_rng(2).normal(0, 2, (2, 9, 7, 3)).astype(np.float32)
+EXAMPLES.add(OP, lambda: [_computed((3, 4), 2.5), _computed((7, 2), 4.0), _constant(), _computed((3, 2), 2.5, _HELD)])

@@ -8,7 +8,7 @@ from typing import Protocol
 from sgs.data.images import Sample
 from sgs.report.coco import FIGURES, GroundTruth, RunningAP50
 from sgs.report.detections import Detections
-from sgs.report.labels import name_of
+from sgs.report.labels import name_of, numbered_name
 from sgs.report.results import BEST, Ranked
 
 
@@ -85,7 +85,7 @@ class MeanPrecision:
 def told(found: Ranked | Detections, names: Sequence[str]) -> str:
     """What was found in a sample, in a line."""
     if isinstance(found, list):
-        return ", ".join(f"{index} ({score:.6f})" for index, score in found)
+        return ", ".join(f"{numbered_name(index, names)} ({score:.6f})" for index, score in found)
     count = len(found.scores)
     best = [
         f"{name_of(index, names)} ({score:.4f})"
