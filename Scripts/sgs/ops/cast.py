@@ -2,7 +2,7 @@
 
 Real numbers are truncated towards 0, saturated to INT32 and wrapped to narrower integers; integers wrap; to booleans
 everything but 0 is true. In fixed graphs codes are dequantised first (eq. 1), and a real result is quantised (eq. 4);
-what lies no more than a step of its scale beside a whole number is cast to that (eq. 17).
+what lies no more than a step of its scale beside a whole number is cast to that (eq. 13).
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def reference(
     if _is_real(x) and to not in (DType.BOOL, DType.FLOAT32):
         if x.quant is not None:
             nearest = np.rint(number)
-            number = np.where(np.abs(number - nearest) <= x.quant.scale[0], nearest, number)  # eq. 17
+            number = np.where(np.abs(number - nearest) <= x.quant.scale[0], nearest, number)  # eq. 13
         number = truncated(number)
     return [in_type(results[0], number.astype(to.numpy))]
 

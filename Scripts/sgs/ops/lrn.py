@@ -1,6 +1,6 @@
 """LOCAL_RESPONSE_NORMALIZATION: x / (bias + alpha · Σ x²)^beta, the sum over attr `radius` channels on either side.
 
-x [N, H, W, C], attrs radius, bias, alpha, beta. Fixed (NUMERICS eq. 14): the sum of squares is exact, the power is made
+x [N, H, W, C], attrs radius, bias, alpha, beta. Fixed (NUMERICS eq. 15): the sum of squares is exact, the power is made
 of square roots and products in binary64, which takes a beta that is a multiple of a quarter.
 """
 

@@ -1,4 +1,4 @@
-"""NORMALISE: x over the spread of its values along attr `axes`, less their mean with attr `centre` (NUMERICS eq. 13).
+"""NORMALISE: x over the spread of its values along attr `axes`, less their mean with attr `centre` (NUMERICS eq. 14).
 
     (x - mean) / (max(sqrt(Σ (x - mean)² / count + epsilon), floor) + offset)
 

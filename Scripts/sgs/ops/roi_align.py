@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 4] (left, top, right, bottom), pictures INT32 [R] â†
 "avg" or "max", size (OH, OW), sampling_ratio (samples of a bin along an axis, 0 for as many as it is entries long),
 spatial_scale, half_pixel. A sample that lies more than an entry outside x is 0.
 
-Fixed (NUMERICS eq. 15, 16), mode "avg": the weights of both axes are integers, so that sums are exact.
+Fixed (NUMERICS eq. 16, 17), mode "avg": the weights of both axes are integers, so that sums are exact.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def takes_means(node: Node, operands: Sequence[Tensor | None], results: Sequence
 
 
 def weight_bits(node: Node, x: Tensor) -> int:
-    """k of eq. 15. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
+    """k of eq. 16. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
     one beside x."""
     ratio = node.attrs["sampling_ratio"]
     samples = math.prod(ratio or 2 * extent + 3 for extent in x.shape[1:3])
@@ -108,7 +108,7 @@ def weights_are_fine(node: Node, operands: Sequence[Tensor | None], results: Seq
 
 
 def _only_moved(graph: Graph, name: str) -> bool:
-    """Whether all numbers in a tensor are those of inputs and constants, which codes hold within a step (eq. 17)."""
+    """Whether all numbers in a tensor are those of inputs and constants, which codes hold within a step (eq. 13)."""
     producers, waiting = graph.producers(), [name]
     while waiting:
         node = producers.get(waiting.pop())
@@ -140,7 +140,7 @@ def check_integer_form(graph: Graph, node: Node) -> None:
 
 
 def _multiplier(x: Tensor, y: Tensor, bits: int, samples: Array) -> Array:
-    """M of eq. 16 for bins of so many samples."""
+    """M of eq. 17 for bins of so many samples."""
     assert x.quant is not None and y.quant is not None
     count = np.asarray(samples, np.float64) * (1 << 2 * bits)
     return np.asarray(np.float64(x.quant.scale[0]) / (np.float64(y.quant.scale[0]) * count))

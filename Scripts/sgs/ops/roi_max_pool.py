@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 5] (number of the picture, left, top, right, bottom)
 spatial_scale. Corners, times spatial_scale and rounded, are entries of x; both belong to the region, which is 1 by 1
 where they are the wrong way round. Bins without an entry of x are 0.
 
-Fixed (NUMERICS eq. 17): codes of x are compared, the bins are those of the regions that the codes stand for.
+Fixed (NUMERICS eq. 18): codes of x are compared, the bins are those of the regions that the codes stand for.
 """
 
 from __future__ import annotations
