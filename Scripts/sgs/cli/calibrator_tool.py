@@ -23,6 +23,7 @@ from sgs.cli.scheduler import cluster_at
 from sgs.cli.statistics_files import StatisticsFiles
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
+from sgs.config.nearest import counted
 from sgs.data.files import atomic_outputs
 from sgs.data.images import absolute, resolve_samples
 from sgs.data.preprocess import load_preprocessors
@@ -32,6 +33,7 @@ from sgs.pipelines import (
     Calibrated,
     CalibrationOptions,
     apply_plan,
+    calibratable,
     calibrate,
     import_parameters,
     layer_record,
@@ -137,6 +139,7 @@ def calibrate_files(
     all_errors: bool = False,
 ) -> Calibrated:
     """Calibrate on the files that -i and -n name."""
+    calibratable(graph, config)  # now, before samples, scripts and clusters are touched
     samples = resolve_samples(options.image, len(config.inputs))
     preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
     chosen = CalibrationOptions(
@@ -183,9 +186,8 @@ def told_of(calibrated: Calibrated) -> str:
 
 def summary(calibrated: Calibrated) -> str:
     """The outcome in one line."""
-    samples = calibrated.statistics.samples
-    plural = "" if samples == 1 else "s"
-    return f"{calibrated.plan.level} on {samples} sample{plural}: {precisions(calibrated.plan)}"
+    samples = counted(calibrated.statistics.samples, "sample")
+    return f"{calibrated.plan.level} on {samples}: {precisions(calibrated.plan)}"
 
 
 def precisions(plan: QuantPlan) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sgs.cli.program import Parser
+from sgs.config.formats import F32
 from sgs.config.input_config import InputConfig
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
@@ -252,7 +253,7 @@ def add_batches(parser: Parser) -> None:
     parser.add_argument("-b", "--batch", metavar="N", type=batches, default=(1,), help=text)
     text = "n_buf: every frame has its own buffers; one_buf: frames are stacked in one buffer (default: n_buf)"
     parser.add_argument("--batch_mode", choices=("n_buf", "one_buf"), default="n_buf", help=text)
-    text = "one_buf with RAWDATA_F32_NHWC inputs: the network may overwrite them (True or False, the default)"
+    text = f"one_buf with {F32} inputs: the network may overwrite them (True or False, the default)"
     parser.add_argument("--inplace_input_buf", metavar="BOOL", type=boolean, default=False, help=text)
 
 

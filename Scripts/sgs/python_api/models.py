@@ -20,7 +20,7 @@ from sgs.pipelines import calibratable, load_config
 from sgs.python_api.checks import AnyPath, path_of, value_errors
 from sgs.python_api.chip import selected_chip
 from sgs.quant.edit import build_fixed, mac_nodes
-from sgs.quant.levels import forced_bits
+from sgs.quant.forced import forced_bits
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import prepare
 from sgs.quant.unrounded import unrounded

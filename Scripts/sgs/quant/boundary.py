@@ -14,14 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from sgs.config.formats import CHANNELS, INPUT_FORMATS, NV12, RAW_TYPES, InputSpec, OutputSpec
+from sgs.config.formats import CHANNELS, INPUT_FORMATS, NV12, RAW_TYPES, U8, InputSpec, OutputSpec
 from sgs.config.input_config import InputConfig
 from sgs.ir import Graph, Node, Tensor, verify
 from sgs.numeric.quantise import Array, QuantParams, asymmetric_params, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.ops.image import normalisation_table
 from sgs.ops.nv12 import OP as NV12_TO_RGB
-from sgs.quant.ports import U8
 from sgs.quant.spans import integer_spans, reach, within
 
 BYTES = asymmetric_params(0, 255)  # scale 1, zero point 0
