@@ -404,7 +404,7 @@ def test_utils(tmp_path: Path) -> None:
     assert utils.get_out_model_name("a/b_fixed.sim", None, "Offline") == "a/b_fixed.sim_sgsimg.img"
     assert utils.get_out_model_name("a/b_fixed.sim", "c.img", "Offline") == "c.img"
     assert utils.get_out_model_name("a/b.onnx", None, "Float") == "a/Converted_Net_float.sim"
-    with pytest.raises(ValueError, match="expected Float, Fixed, Offline, got 'fixed'"):
+    with pytest.raises(ValueError, match="expected one of Float, Fixed, Offline, got 'fixed'"):
         utils.get_out_model_name("a.sim", None, "fixed")
     with pytest.raises(ValueError, match="ends in .img"):
         utils.get_out_model_name("a.sim", "b.sim", "Offline")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path
 from sgs.numeric.quantise import Array
-from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.python_api.checks import AnyPath, entries_of, expected, function_of, one_of, path_of, several, value_errors
 from sgs.quant.parameters import parse_parameters
 
 
@@ -52,9 +53,12 @@ def image_generator(
         norm: as for the functions.
 
     Raises:
-        ValueError: a sample with another number of paths.
+        ValueError: what is no list of paths or no function; a sample with another number of paths.
     """
-    every = [functions] if callable(functions) else list(functions)
+    if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
+        raise expected("images", "a list of paths", images)
+    given = [functions] if callable(functions) else several(functions, "functions", "a function or a list of them")
+    every = [function_of(function, f"functions[{number}]") for number, function in enumerate(given)]
 
     def generate() -> Iterator[list[Array]]:
         for number, sample in enumerate(images):
@@ -63,8 +67,6 @@ def image_generator(
                 raise ValueError(f"sample {number}: expected {len(every)} paths, got {len(paths)}")
             yield [function(path, norm=norm) for function, path in zip(every, paths, strict=True)]
 
-    if isinstance(images, (str, bytes)):
-        raise ValueError(f"image_generator: expected a list of paths, got {images!r}")
     return generate()
 
 
@@ -89,8 +91,9 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         A contiguous array: for a picture the bytes of `input_formats`, aligned.
 
     Raises:
-        ValueError: another shape or dtype than the detail asks for, with both.
+        ValueError: another shape or dtype than the detail asks for, with both; what is no such entry.
     """
+    entries_of(detail, "detail", ("name", "dtype", "shape"))
     name, wanted, shape = detail["name"], np.dtype(detail["dtype"]), tuple(int(v) for v in detail["shape"])
     if not isinstance(img, np.ndarray) or img.dtype != wanted:
         got = img.dtype if isinstance(img, np.ndarray) else type(img).__name__
@@ -101,6 +104,7 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         if img.shape != shape:
             raise ValueError(f"input '{name}': expected shape {list(shape)}, got {list(img.shape)}")
         return np.asarray(img, order="C")
+    entries_of(detail, "detail", ("input_formats", "input_width_alignment", "input_height_alignment", "layouts"))
     spec = InputSpec(
         name,
         detail["training_input_formats"],
@@ -128,8 +132,7 @@ def get_out_model_name(model_path: AnyPath, output: AnyPath | None = None, phase
 
     Raises ValueError for an unknown phase and a name with another ending.
     """
-    if phase not in _NAMES:
-        raise ValueError(f"phase: expected {', '.join(_NAMES)}, got {phase!r}")
+    one_of(phase, "phase", list(_NAMES))
     target = None if output is None else str(path_of(output, "output"))
     with value_errors():
         return str(_NAMES[phase](path_of(model_path, "model_path"), target))
