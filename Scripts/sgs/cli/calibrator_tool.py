@@ -7,18 +7,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgs.cli.names import check_outputs, fixed_path, quant_info_path, report_path, statistics_path
 from sgs.cli.options import (
     add_calibration,
     add_category,
     add_common,
     add_quant_file,
     add_samples,
-    check_category,
     start_log,
 )
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import progress
 from sgs.cli.scheduler import cluster_at
 from sgs.cli.statistics_files import StatisticsFiles
 from sgs.config.chips import load_chip
@@ -41,9 +38,11 @@ from sgs.pipelines import (
     plan_record,
     read_plan,
 )
+from sgs.products import check_category, check_outputs, fixed_path, quant_info_path, report_path, statistics_path
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
+from sgs.report.progress import progress
 from sgs.sim import expect_stage, read_sim, write_sim
 
 _log = logging.getLogger(__name__)

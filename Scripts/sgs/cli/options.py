@@ -12,14 +12,11 @@ from typing import Any
 from sgs.cli.program import Parser
 from sgs.config.formats import F32
 from sgs.config.input_config import InputConfig
-from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
+from sgs.frontends.platforms import check_platform
 from sgs.img.image import CATEGORIES
 from sgs.quant.levels import LEVELS
-
-PLATFORMS = ("onnx",)
-LATER_PLATFORMS = ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -272,16 +269,6 @@ def add_category(parser: Parser, *, default: str | None, purpose: str) -> None:
     parser.add_argument("-c", "--category", metavar="KIND", type=one_of(CATEGORIES), default=default, help=text)
 
 
-def check_category(category: str, outputs: Sequence[str], *, file: object) -> str:
-    """The category. Raises UserError where the model's outputs cannot be of it."""
-    needed = {"Classification": (1,), "Detection": (4, 5)}.get(category)
-    if needed and len(outputs) not in needed:
-        kind = "one output" if needed == (1,) else "4 or 5 outputs, those of a detection operator"
-        reason = f"-c {category} needs a model with {kind}, this one has {len(outputs)}"
-        raise UserError(reason, stage="category", file=file, remedy="use -c Unknown")
-    return category
-
-
 # -- behaviour that goes with them -------------------------------------------------------------------------------------
 def start_log(options: argparse.Namespace) -> None:
     """Log to stderr: warnings, with --show_log or -v what is being done, with both or -vv every detail of that."""
@@ -303,13 +290,7 @@ def check_arrays(config: InputConfig, names: Sequence[str], side: str, option: s
         raise UserError(reason, stage="input_config", file=config.path, remedy=remedy)
 
 
-def check_platform(program: str, argv: Sequence[str]) -> None:
-    """Raise UserError for a source platform that this version does not convert from, or that nobody knows."""
-    if not argv or argv[0].startswith("-"):
-        return
-    remedy = f"available: {', '.join(PLATFORMS)}"
-    if argv[0] in LATER_PLATFORMS:
-        raise UserError(f"platform {argv[0]} is not available in this version", stage=program, remedy=remedy)
-    if argv[0] not in PLATFORMS:
-        guess = did_you_mean(argv[0], (*PLATFORMS, *LATER_PLATFORMS))
-        raise UserError(f"there is no platform '{argv[0]}'", stage=program, remedy=guess)
+def check_platform_given(program: str, argv: Sequence[str]) -> None:
+    """`check_platform` of a program's first argument, if that is no option."""
+    if argv and not argv[0].startswith("-"):
+        check_platform(argv[0], stage=program)

@@ -11,9 +11,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sgs.cli.options import add_category, add_common, add_samples, check_category, one_of, start_log
+from sgs.cli.options import add_category, add_common, add_samples, one_of, start_log
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import counting, shown
 from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
@@ -24,10 +23,12 @@ from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
 from sgs.data.shards import Pool, Workers, loading_processes, map_shares, process_count
 from sgs.errors import UserError, raise_all
+from sgs.products import check_category
 from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
 from sgs.report.coco import GroundTruth
 from sgs.report.detections import Decoder, check_contract, image_id
 from sgs.report.labels import NAMES_FILE, check_names, class_names, right_classes
+from sgs.report.progress import counting, shown
 from sgs.report.results import picture_names
 from sgs.simulation import KINDS, Simulator
 

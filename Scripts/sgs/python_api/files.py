@@ -8,12 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.cli.names import DEFAULT_FLOAT, fixed_path, float_path, image_path
 from sgs.config.formats import CHANNELS, InputSpec
 from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path
 from sgs.numeric.quantise import Array
+from sgs.products import DEFAULT_FLOAT, fixed_path, float_path, image_path
 from sgs.python_api.checks import AnyPath, entries_of, expected, function_of, one_of, path_of, several, value_errors
 from sgs.quant.parameters import parse_parameters
 

@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sgs.cli.names import check_outputs
-from sgs.cli.progress import progress
 from sgs.data.files import atomic_outputs
 from sgs.data.images import Sample
 from sgs.data.shards import map_threads, processors
 from sgs.numeric.quantise import Array
 from sgs.pipelines import CalibrationOptions, calibrate_on
+from sgs.products import check_outputs
 from sgs.python_api.checks import AnyPath, one_of, path_of, positive, value_errors
 from sgs.python_api.models import Calibrator, private_states
 from sgs.quant.gather import RecordedFeeds
 from sgs.quant.levels import LEVELS
 from sgs.quant.parameters import QuantParameter, check_parameters, parse_parameters, read_parameters, shared_out
+from sgs.report.progress import progress
 from sgs.sim import write_sim
 
 Result = TypeVar("Result")

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgs.cli.compiler_tool import compile_file
-from sgs.cli.convert_tool import write_float_files
-from sgs.cli.names import check_outputs, debug_path, float_path, image_path
-from sgs.cli.options import PLATFORMS, check_platform
 from sgs.compile.batches import MODES
+from sgs.frontends.platforms import PLATFORMS, check_platform
 from sgs.img import write_image
 from sgs.img.image import CATEGORIES
 from sgs.pipelines import convert_onnx, import_parameters, load_config
+from sgs.products import check_outputs, compile_file, debug_path, float_path, image_path, write_float_files
 from sgs.python_api.checks import AnyPath, expected, flag, one_of, path_of, positive, several, shapes_of, value_errors
 from sgs.python_api.chip import selected_chip
 
@@ -43,10 +41,10 @@ class Converter:
         skip_simplify: bool = False,
         quant_file: AnyPath | None = None,
     ) -> None:
-        if not isinstance(platform, str) or platform.startswith("-"):
+        if not isinstance(platform, str):
             raise expected("platform", ", ".join(PLATFORMS), platform)
         with value_errors():
-            check_platform("converter", [platform])
+            check_platform(platform, stage="converter")
         self._model = path_of(model_file, "model_file")
         self._config = path_of(input_config, "input_config")
         self._quant_file = None if quant_file is None else path_of(quant_file, "quant_file")
