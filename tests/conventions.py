@@ -26,8 +26,9 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"config", "frontends", "sim", "img", "passes", "engine", "data"}),
     frozenset({"quant", "retrain", "compile", "report"}),
     frozenset({"pipelines", "simulation"}),
-    frozenset({"cli"}),
+    frozenset({"products"}),
     frozenset({"python_api"}),
+    frozenset({"cli"}),
 )
 RANK = {layer: rank for rank, group in enumerate(LAYERS) for layer in group}
 

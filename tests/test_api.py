@@ -6,17 +6,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import calibrator_custom
 import sgs.python_api.chip
+from calibrator_custom import utils
 from conventions import ROOT
 from sgs.data.preprocess import Preprocessor
 from sgs.numeric.quantise import Array
 from sgs.python_api.models import ModelRunner
-from shipped import CHIP, SCRIPT, TEST, converted
+from shipped import CHIP, INI, MODEL, SCRIPT, TEST, converted
 
 FLOAT_KEYS = ["index", "shape", "name", "dtype"]
 INPUT_KEYS = ["name", "index", "dtype", "layouts", "shape", "training_input_formats", "input_formats"]
@@ -131,10 +133,10 @@ MISUSES: list[tuple[str, Callable[[ModelRunner], object], str]] = [
     ("frames", lambda m: m.set_input(0, np.zeros((2, 64, 64, 3), np.uint8)), r"expected shape .*got \[2, 64"),
     ("dtype", lambda m: m.set_input(0, np.zeros((1, 64, 64, 3), np.float32)), "expected dtype uint8, got float32"),
     ("list", lambda m: m.set_input(0, [1, 2]), "expected a numpy.ndarray, got list"),  # type: ignore[arg-type]
-    ("index", lambda m: m.set_input(1, np.zeros((1, 64, 64, 3), np.uint8)), "expected input index 0 to 0, got 1"),
+    ("index", lambda m: m.set_input(1, np.zeros((1, 64, 64, 3), np.uint8)), "input index: expected 0 to 0, got 1"),
     ("early invoke", lambda m: m.invoke(), "expected set_input for 1 inputs, got none for images"),
     ("early result", lambda m: m.get_output(0), "expected invoke()"),
-    ("output index", lambda m: m.get_output(3), "expected output index 0 to 0, got 3"),
+    ("output index", lambda m: m.get_output(3), "output index: expected 0 to 0, got 3"),
 ]
 
 
@@ -159,6 +161,78 @@ def test_wrong_files(open_it: Callable[[Path], object], name: str, message: str)
         open_it(converted() / name)
 
 
+def compiler(**options: Any) -> object:
+    return calibrator_custom.compiler(converted() / "digits_fixed.sim", **options)
+
+
+def converter(platform: Any = "onnx", **options: Any) -> object:
+    return calibrator_custom.converter(platform, **{"model_file": MODEL, "input_config": INI, **options})
+
+
+def generator(images: Any = (TEST,), functions: Any = abs) -> object:
+    return utils.image_generator(images, functions)
+
+
+def formatted(detail: Any) -> object:
+    return utils.convert_to_input_formats(np.zeros((1, 64, 64, 3), np.uint8), detail)
+
+
+PICTURE = {"name": "x", "dtype": np.uint8, "shape": (1, 64, 64, 3), "training_input_formats": "RGB"}
+NUMBERS = "a whole number or a list of them"
+SHAPES = r"a list of shapes such as \[\[1, 3, 224, 224\]\]"
+WRONG_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
+    (lambda: compiler(batch="4"), f"batch: expected {NUMBERS}, got '4'"),
+    (lambda: compiler(batch=2.0), f"batch: expected {NUMBERS}, got 2.0"),
+    (lambda: compiler(batch=None), f"batch: expected {NUMBERS}, got None"),
+    (lambda: compiler(batch=[1, 2.0]), "batch: expected a whole number above 0, got 2.0"),
+    (lambda: compiler(batch=0), "batch: expected a whole number above 0, got 0"),
+    (lambda: compiler(batch_mode="one"), "batch_mode: expected one of n_buf, one_buf, got 'one'"),
+    (lambda: compiler(batch_mode=None), "batch_mode: expected one of n_buf, one_buf, got None"),
+    (lambda: compiler(inplace_input_buf="False"), "inplace_input_buf: expected True or False, got 'False'"),
+    (lambda: compiler(category="Cats"), "category: expected one of Classification, Detection, Unknown, got 'Cats'"),
+    (lambda: converter(None), "platform: expected onnx, got None"),
+    (lambda: converter("-x"), "there is no platform '-x'"),
+    (lambda: converter("caffe"), "platform caffe is not available in this version"),
+    (lambda: converter(model_file=None), "model_file: expected a path, got None"),
+    (lambda: converter(input_shapes="1,3,64,64"), f"input_shapes: expected {SHAPES}, got '1,3,64,64'"),
+    (lambda: converter(input_shapes=[1, 3, 64, 64]), f"input_shapes: expected {SHAPES}, got 1"),
+    (lambda: converter(input_shapes=[[1, 3, 64, "64"]]), r"input_shapes\[0\]: expected a whole number .*, got '64'"),
+    (lambda: converter(skip_simplify="no"), "skip_simplify: expected True or False, got 'no'"),
+    (lambda: generator(TEST), "images: expected a list of paths, got PosixPath"),
+    (lambda: generator("x"), "images: expected a list of paths, got 'x'"),
+    (lambda: generator(None), "images: expected a list of paths, got None"),
+    (lambda: generator(functions="resize"), "functions: expected a function or a list of them, got 'resize'"),
+    (lambda: generator(functions=None), "functions: expected a function or a list of them, got None"),
+    (lambda: generator(functions=[abs, 3]), r"functions\[1\]: expected a function, got 3"),
+    (lambda: formatted({}), "detail: expected an entry .*, got one without name, dtype, shape"),
+    (lambda: formatted(None), r"detail: expected an entry of get_input_details\(\), got None"),
+    (lambda: formatted(PICTURE), "detail: .* got one without input_formats, input_width_alignment, input_height"),
+    (lambda: utils.get_out_model_name("x.sim", phase=["Fixed"]), r"phase: expected one of Float, .*, got \['Fixed'\]"),  # type: ignore[arg-type]
+    (lambda: utils.image_preprocess_func(3), "image_preprocess_func: expected a path, got 3"),  # type: ignore[arg-type]
+    (lambda: utils.all_path(b"x"), "all_path: expected a path, got b'x'"),  # type: ignore[arg-type]
+    (lambda: utils.check_quant_param(None), "is not a list of quantisation parameters"),  # type: ignore[arg-type]
+]  # fmt: skip
+WRONG_ARGUMENTS += [
+    (
+        lambda threads=threads: calibrator_custom.fixed_simulator(converted() / "digits_fixed.sim", threads),
+        f"threads: expected a whole number from 0, got {threads!r}",
+    )
+    for threads in ("2", 2.5, -1, None, True)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("use", "message"), WRONG_ARGUMENTS, ids=[row[1][:40] for row in WRONG_ARGUMENTS])
+def test_wrong_arguments_are_named(use: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"(^|: ){message}"):
+        use()
+
+
+def test_numbers_of_numpy_and_arrays_of_paths_will_do() -> None:
+    compiler(batch=np.int64(2), inplace_input_buf=np.bool_(True))
+    converter(input_shapes=np.array([[1, 3, 64, 64]]))
+    assert list(utils.image_generator(np.array(["a", "b"]), lambda path, norm: path)) == [["a"], ["b"]]
+
+
 def test_chip_is_chosen_once() -> None:
     calibrator_custom.set_soc_version(CHIP.upper())
     calibrator_custom.set_soc_version(CHIP)
@@ -180,7 +254,7 @@ def test_unknown_chip() -> None:
 
 def test_import_is_light() -> None:
     """Nothing that a simulator does not need."""
-    heavy = "[name for name in ('torch', 'onnxsim') if name in sys.modules]"
+    heavy = "[name for name in ('torch', 'onnxsim', 'sgs.cli') if name in sys.modules]"
     code = f"import sys, calibrator_custom; print(calibrator_custom.__version__, {heavy})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT / "Scripts", capture_output=True, text=True, timeout=60, check=True

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import shipped
+from sgs import products
 from sgs.builder import GraphBuilder
-from sgs.cli import calibrator_tool, names
+from sgs.cli import calibrator_tool
 from sgs.config.input_config import ConvSpec
 from sgs.engine import FixedEngine, FloatEngine
 from sgs.ir import Graph, Tensor
@@ -241,7 +242,7 @@ def test_the_program_reports(
     printed = capsys.readouterr().out.splitlines()
     assert shows == any(line.startswith("worst 10 of ") for line in printed)
     assert max(map(len, printed[:-1])) <= 100
-    file = names.report_path(target)
+    file = products.report_path(target)
     assert file.name == "digits_fixed_report.json" and file.exists() == saves
     if saves:
         data = json.loads(file.read_text(encoding="utf-8"))

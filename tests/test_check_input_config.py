@@ -15,13 +15,16 @@ import onnx
 import pytest
 from onnx import TensorProto
 
+import calibrator_custom
 from conventions import ROOT
 from onnx_snippets import Net
-from sgs.cli import check_input_config, convert_tool
+from sgs.cli import calibrator_tool, check_input_config, convert_tool, sgs_converter
 from sgs.config.draft import Draft, Measured, Terminal
+from sgs.config.formats import colons
 from sgs.config.input_config import parse_input_config, read_input_config
 from sgs.data.measure import channel_order, measured_normalisation
 from sgs.numeric.quantise import Array
+from sgs.quant.plan import QuantPlan
 from shipped import CHIP, INI, MODEL, PICTURES, SCRIPT, TEST, converted, launch
 
 DATA = os.environ.get("SGS_TEST_DATA")
@@ -91,9 +94,10 @@ def test_shipped_networks_fit_their_inis(name: str, capsys: pytest.CaptureFixtur
     (spec,) = read_input_config(ini).inputs
     assert not err and out.startswith(f"{ini}: fits {name}.onnx, ONNX model\n")
     assert re.search(rf"^  {spec.name}  uint8  \[1,(\d+),\1,3\]  NHWC  {spec.input_format}$", out, re.MULTILINE)
-    mean, std = ":".join(f"{value:g}" for value in spec.mean), f"{spec.std[0]:g}"
-    assert f"  {spec.name}  mean {mean}  std_value {std}:{std}:{std}\n" in out
-    assert f"  {spec.name}  mean={mean}; std_value={std};\n" in out
+    std = f"{spec.std[0]:g}"
+    assert f"  {spec.name}  mean {colons(spec.mean)}  std_value {std}:{std}:{std}\n" in out
+    measured = ":".join(f"{value:.6g}" for value in spec.mean)
+    assert f"  {spec.name}  mean={measured}; std_value={std};\n" in out
     assert max(map(len, out.splitlines()[1:])) <= 80
 
 
@@ -154,7 +158,7 @@ def test_all_problems_come_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixtu
         head, *lines = refused(capsys, "--input_config", ini, "-m", model, "-n", SCRIPT, "-i", PICTURE).splitlines()
         assert head == f"error: input_config: {ini}: 3 problems" and lines[:2] == names
         assert lines[2].startswith(
-            "  - calibrate: [CONV_CONFIG] tensor_arrays, 'x9': no convolution has this first input (first inputs of"
+            "  - [CONV_CONFIG] tensor_arrays, line 11: no convolution has the first input 'x9' (first inputs of"
         )
     _, *lines = refused(capsys, "--input_config", ini, "-m", converted() / "digits_fixed.sim").splitlines()
     again = "(write that, or calibrate and compile it again with this one)"
@@ -164,6 +168,62 @@ def test_all_problems_come_in_one_go(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     _, *lines = refused(capsys, "--input_config", ini, "-m", converted() / "digits.img").splitlines()
     assert lines == names
+
+
+def test_programs_tell_all_of_it_before_a_script_is_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By convert of a model, and by calibrate and a plan of a float .sim, with the same lines."""
+    ini = changed(tmp_path, *NAMES[1:], ("images;\n", "images;\n# a line more\n"))
+    ran = tmp_path / "ran"
+    own = tmp_path / "own.py"
+    own.write_text(f"open({str(ran)!r}, 'w')\ndef image_preprocess(path, norm=True): ...\n", encoding="utf-8")
+    samples = ("-i", PICTURE, "-n", own)
+    chip = ("--input_config", ini, "--soc_version", CHIP)
+    model = ("onnx", "--model_file", MODEL, "--output_file")
+    float_sim = ("-m", converted() / "digits_float.sim", "-o", tmp_path / "y.sim")
+    plan = tmp_path / "plan.json"
+    plan.write_text(QuantPlan().to_json())
+    for program, arguments in (
+        (convert_tool, (*model, tmp_path / "x.sim", *chip)),
+        (sgs_converter, (*model, tmp_path / "x.img", *chip, *samples)),
+        (calibrator_tool, (*float_sim, *chip, *samples)),
+        (calibrator_tool, (*float_sim, *chip, *samples, "--scheduler", "127.0.0.1:1")),
+        (calibrator_tool, (*float_sim, *chip, "--plan", plan)),
+    ):
+        capsys.readouterr()
+        assert program.main([str(argument) for argument in arguments]) == 2
+        head, output, conv = capsys.readouterr().err.splitlines()
+        assert head == f"error: input_config: {ini}: 2 problems"
+        assert output.startswith("  - [OUTPUT_CONFIG] outputs, line 10: 'logit' is not an output of the model (did you")
+        assert conv.startswith("  - [CONV_CONFIG] tensor_arrays, line 12: no convolution has the first input 'x9' (")
+        assert not ran.exists()
+    with pytest.raises(ValueError, match=r"2 problems\n.*'logit' is not an output.*\n.*first input 'x9'"):
+        calibrator_custom.calibrator(converted() / "digits_float.sim", ini)
+
+
+def test_an_inner_tensor_is_where_a_model_can_be_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    model = saved(tmp_path, net, str(net("Relu", net("Neg", net.input("x", 1, 3), result="inner"), result="y")))
+    ini = tmp_path / "x.ini"
+    ini.write_text("[INPUT_CONFIG]\ninputs=x\ninput_formats=RAWDATA_F32_NHWC\n[OUTPUT_CONFIG]\noutputs=inner\n")
+    arguments = ["onnx", "--model_file", model, "--input_config", ini, "--output_file", tmp_path / "x.sim"]
+    assert convert_tool.main([*map(str, arguments), "--soc_version", CHIP]) == 2
+    told_of = "(its outputs: y; --outputs inner cuts the model at its inner tensors)"
+    assert f"{ini}: [OUTPUT_CONFIG] outputs, line 5: 'inner' is not an output of the model {told_of}" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_table_beyond_all_formats_is_for_float_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = Net()
+    picked = net("Gather", net.weights(65536, 2), net.input("words", 1, 3, dtype=TensorProto.INT64))
+    model = saved(tmp_path, net, str(net("Relu", picked, result="y")))
+    ini = tmp_path / "x.ini"
+    ini.write_text("[INPUT_CONFIG]\ninputs=words\ninput_formats=RAWDATA_U16_NHWC\n[OUTPUT_CONFIG]\noutputs=y\n")
+    arguments = ["onnx", "--model_file", model, "--input_config", ini, "--output_file", tmp_path / "x.sim"]
+    assert convert_tool.main([*map(str, arguments), "--soc_version", CHIP]) == 0
+    for file in (model, tmp_path / "x.sim"):
+        error = refused(capsys, "--input_config", ini, "-m", file)
+        assert "[INPUT_CONFIG] input_formats, line 3: 'words': the network looks up one of 65,536 entries" in error
 
 
 def test_a_result_where_a_first_input_is_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,7 +237,7 @@ def test_a_result_where_a_first_input_is_wanted(tmp_path: Path, capsys: pytest.C
         ("midle", "did you mean middle?"),
     ):
         ini.write_text(f"{text}tensor_arrays={name}\n")
-        assert f"tensor_arrays, '{name}': no convolution has this first input ({remedy})" in refused(
+        assert f"tensor_arrays, line 7: no convolution has the first input '{name}' ({remedy})" in refused(
             capsys, "--input_config", ini, "-m", model
         )
     ini.write_text(f"{text}tensor_arrays=middle\n")
@@ -195,6 +255,16 @@ def test_what_is_not_as_the_model_was_made(tmp_path: Path, capsys: pytest.Captur
             in error
         )
     told(capsys, "--input_config", ini, "-m", converted() / "digits_float.sim")  # of which the ini decides
+
+
+def test_numbers_have_the_digits_that_tell_them_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ini = changed(tmp_path, ("127.5:127.5:127.5", "127.5:127.5003:127.5"))
+    for file in ("digits_fixed.sim", "digits.img"):
+        error = refused(capsys, "--input_config", ini, "-m", converted() / file)
+        assert "127.5:127.5003:127.5 is not what the model was made with, 127.5:127.5:127.5 (" in error
+    assert "  images  mean 127.5:127.5003:127.5  std" in told(capsys, "--input_config", ini)[0]
+    ini = changed(tmp_path, ("127.5:127.5:127.5", "127.5:127.5003"))
+    assert "2 values for 3 channels of RGB: '127.5:127.5003'" in refused(capsys, "--input_config", ini)
 
 
 def test_other_layouts_than_in_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +291,8 @@ def test_integers_that_the_network_reads(tmp_path: Path, capsys: pytest.CaptureF
         "2 problems" in error
         and "'image=1': RGB needs 3 channels, the model has 1 in [1,6,11,1] (NHWC) (write GRAY)" in error
     )
-    assert "'words': the network reads int32 here (set training_input_formats and input_formats to RAWDATA_S16" in error
+    remedy = "(set training_input_formats and input_formats to RAWDATA_S16"
+    assert f"'words': RAWDATA_F32_NHWC, and the network reads int32 here {remedy}" in error
 
 
 # ---- scripts ---------------------------------------------------------------------------------------------------------
@@ -267,10 +338,7 @@ def test_what_scripts_print_is_no_part_of_the_ini(tmp_path: Path, capsys: pytest
 def test_mean_and_std_that_the_script_does_not_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = script(tmp_path, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     error = refused(capsys, "--input_config", INI, "-m", MODEL, "-n", own, "-i", colourful(tmp_path))
-    assert (
-        "input 'images': mean/std_value disagree with the preprocess script: channel R: (pixel - mean 127.5) / std 12"
-        in error
-    )
+    assert "line 6: mean/std_value disagree with the preprocess script: 'images': channel R: (pixel - mean 127" in error
     assert error.endswith("(the script does mean=123.675:116.28:103.53; std_value=58.395:57.12:57.375;)\n")
     pasted = (
         ("mean=127.5:127.5:127.5;", "mean=123.675:116.28:103.53;"),
@@ -292,7 +360,7 @@ def test_scripts_that_fail_are_told_beside_the_rest(tmp_path: Path, capsys: pyte
     own = script(tmp_path, rest=" + (np.nan if norm else 0)")
     ini = changed(tmp_path, ("dequantizations=TRUE;", "[CONV_CONFIG]\ntensor_arrays=x9;"))
     error = refused(capsys, "--input_config", ini, "-m", MODEL, "-n", own, "-i", PICTURE)
-    assert "2 problems" in error and "tensor_arrays, 'x9'" in error and "values that are not finite" in error
+    assert "2 problems" in error and "first input 'x9'" in error and "values that are not finite" in error
 
 
 VALUES = [

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgs.cli import compiler_tool, image_files, names, sgs_converter
+from sgs import products
+from sgs.cli import compiler_tool, image_files, sgs_converter
 from sgs.compile import compile_graph, summarise
 from sgs.config.chips import Chip, load_chip
 from sgs.errors import UserError
@@ -556,14 +557,14 @@ def test_report_of_a_shipped_model(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_where_a_report_goes(given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
-    paths = names.compile_report_paths(Path("b/x.img"), given)
-    assert [str(path) for path in paths] == [f"{expected}{ending}" for ending in names.REPORT_FILES]
-    assert names.compile_report_paths(Path("b/x.img"), None) == ()
+    paths = products.compile_report_paths(Path("b/x.img"), given)
+    assert [str(path) for path in paths] == [f"{expected}{ending}" for ending in products.REPORT_FILES]
+    assert products.compile_report_paths(Path("b/x.img"), None) == ()
 
 
 def test_a_report_without_a_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--report: is not a name"):
-        names.compile_report_paths(Path("x.img"), str(tmp_path / ".html"))
+        products.compile_report_paths(Path("x.img"), str(tmp_path / ".html"))
 
 
 def test_a_failed_report_leaves_nothing(

@@ -98,5 +98,6 @@ def test_integers_of_the_network_stay_integers(tmp_path: Path) -> None:
 
 
 def test_integers_are_refused_as_real_numbers(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'words': the network reads int32 here .*RAWDATA_S16_NHWC"):
+    told = "input_formats, line 4: 'words': RAWDATA_F32_NHWC, and the network reads int32 here .*RAWDATA_S16_NHWC"
+    with pytest.raises(UserError, match=told):
         embedding(tmp_path, "RAWDATA_F32_NHWC")

@@ -299,6 +299,10 @@ BAD_FILES: list[tuple[str | bytes, list[str]]] = [
     (GOOD.replace("prob;", "a,\n  'b;"), ["[OUTPUT_CONFIG] outputs, line 8: ''b;': a quote is not closed"]),
     (GOOD + "[INPUT_CONFG]\n", ["[INPUT_CONFG], line 8", "unknown section", "did you mean INPUT_CONFIG?"]),
     (GOOD + "[OUTPUT_CONFIG]\n", ["line 8", "a second time", "line 6"]),
+    (
+        GOOD.replace("prob;", "prob,data;"),
+        ["[OUTPUT_CONFIG] outputs, line 7", "what is an input: data", "leave it out"],
+    ),
     (GOOD + "outputs=b;\n", ["[OUTPUT_CONFIG] outputs, line 8", "a second time", "line 7"]),
     (GOOD.encode() + "# 均值".encode("gbk"), ["line 8", "not UTF-8", "save the file as UTF-8"]),
     (GOOD.encode("utf-16"), ["not UTF-8"]),

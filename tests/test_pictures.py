@@ -424,6 +424,13 @@ def test_pixels_that_others_read_as_well_stay(tmp_path: Path) -> None:
     assert "NORMALISE_IMAGE" in [node.op for node in with_direct_pixels(graph).nodes]
 
 
+def test_nodes_without_a_first_operand_are_no_hindrance_to_an_export() -> None:
+    graph = Graph(nodes=[Node("ONE", [], ["a"]), Node("OTHER", [None, "a"], ["b"])])
+    graph.add_tensor("a", (1, 3), DType.FLOAT32)
+    graph.add_tensor("b", (1, 5), DType.INT16, quant=activation_params(-1, 2, DType.INT16))
+    assert [name for name, _ in activations_of(graph)] == ["b"]
+
+
 def test_exported_parameters_name_the_input() -> None:
     network = trained("RGB", "NHWC", "apart")
     (name, *_), *_ = activations_of(network.fixed(network.fed("YUV_NV12", (0, 0))))

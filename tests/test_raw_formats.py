@@ -484,10 +484,10 @@ def pixels(outputs: str = "y") -> ModelProto:
 
 
 REFUSED_INPUTS = [
-    (lambda: pixels(), "x", U16, "TRUE", "reads real numbers here .*write RAWDATA_F32_NHWC, or RAWDATA_S16"),
+    (lambda: pixels(), "x", U16, "TRUE", "3: 'x': .*reads real ones here .*write RAWDATA_F32_NHWC, or RAWDATA_S16"),
     (lambda: words(7).model("y"), "i", F32, "TRUE", "reads int32 here .*set .* to RAWDATA_S16_NHWC"),
-    (lambda: words(7).model("y"), "i", S16, "FALSE", r"quantizations, 'i'.*of which no codes are made .*write TRUE"),
-    (lambda: words(7).model("y"), "i", U8, "FALSE", r"quantizations, 'i'.*of which no codes are made .*write TRUE"),
+    (lambda: words(7).model("y"), "i", S16, "FALSE", r"quantizations, line .: 'i': FALSE.*no codes are made .*TRUE"),
+    (lambda: words(7).model("y"), "i", U8, "FALSE", r"quantizations, line .: 'i': FALSE.*no codes are made .*TRUE"),
     (lambda: words(7).model("y"), "i", U16, "FALSE", r"quantizations, line .*no codes are made: i .*write TRUE"),
     (lambda: words(7, computes=True).model("y"), "i", U16, "TRUE", "straight into a table .*computes .*RAWDATA_S16"),
     (lambda: words(257).model("y"), "i", U8, "TRUE", "257 entries, and RAWDATA_U8_NHWC reaches 256 .*RAWDATA_S16"),
@@ -503,7 +503,7 @@ REFUSED_OUTPUTS = [
     ("best", U8, "FALSE", "'best'.*from 0 to 299, and RAWDATA_U8_NHWC does not hold them .*write RAWDATA_S16"),
     ("y", U16, "TRUE", "'RAWDATA_U16_NHWC' is not one of RAWDATA_F32_NHWC, RAWDATA_S16_NHWC, RAWDATA_U8_NHWC"),
     ("y", "RGB", "TRUE", "'RGB' is not one of RAWDATA_F32_NHWC"),
-    *(("y,fixed", form, "TRUE", "'fixed': is a constant .*leave it out") for form in (F32, S16, U8)),
+    *(("y,fixed", form, "TRUE", "outputs, line 5: 'fixed' is a constant .*leave it out") for form in (F32, S16, U8)),
 ]  # fmt: skip
 
 
@@ -530,7 +530,8 @@ def test_a_script_that_changes_numbers_is_refused(tmp_path: Path) -> None:
         "    return np.load(path) / np.float32(255) if norm else np.load(path)\n",
         encoding="utf-8",
     )
-    with pytest.raises(UserError, match=r"not return the same numbers: norm=False gives 217 where norm=True gives"):
+    told = "script.py: input 'x': does not return the same numbers: norm=False gives 217 where norm=True gives"
+    with pytest.raises(UserError, match=told):
         chain.calibrated([{"x": np.full((1, 6, 10, 3), 217, np.uint8)}])
 
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import shipped
-from sgs import pipelines, simulation
-from sgs.cli import calibrator_tool, compiler_tool, convert_tool, image_files, names, sgs_converter
+from sgs import pipelines, products, simulation
+from sgs.cli import calibrator_tool, compiler_tool, convert_tool, image_files, sgs_converter
 from sgs.data.images import Sample
 from sgs.data.preprocess import load_preprocessors
 from sgs.engine import FixedEngine
@@ -110,7 +110,7 @@ def test_a_failing_last_file_leaves_no_other(
     def but_float(graph: Graph, path: Path, *, stage: Stage) -> None:
         (full if stage == "float" else write_sim)(graph, path, stage=stage)
 
-    monkeypatch.setattr(convert_tool, "write_sim", but_float)
+    monkeypatch.setattr(products, "write_sim", but_float)
     monkeypatch.setattr(image_files, "write_image", full)
     source = [str(argument) for argument in ("onnx", *SOURCE, "--output_file")]
     one_shot = ["-i", str(pictures(1)[0]), "-n", str(SCRIPT), "--quant_level", "L1", "--export_models"]
@@ -148,13 +148,13 @@ def test_arrays_of_old_scripts_are_compared_with_the_ini(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("rule", "model", "output", "expected"),
     [
-        (names.fixed_path, "m/x_float.sim", None, "m/x_fixed.sim"),
-        (names.fixed_path, "m/x.sim", None, "m/x_fixed.sim"),
-        (names.fixed_path, "m/x_float.sim", "folder", "folder/x_fixed.sim"),
-        (names.fixed_path, "m/x_float.sim", "folder/y.sim", "folder/y.sim"),
-        (names.image_path, "m/x_fixed.sim", None, "m/x_fixed.sim_sgsimg.img"),
-        (names.image_path, "m/x_fixed.sim", "folder", "folder/x_fixed.sim_sgsimg.img"),
-        (names.image_path, "m/x_fixed.sim", "y.img", "y.img"),
+        (products.fixed_path, "m/x_float.sim", None, "m/x_fixed.sim"),
+        (products.fixed_path, "m/x.sim", None, "m/x_fixed.sim"),
+        (products.fixed_path, "m/x_float.sim", "folder", "folder/x_fixed.sim"),
+        (products.fixed_path, "m/x_float.sim", "folder/y.sim", "folder/y.sim"),
+        (products.image_path, "m/x_fixed.sim", None, "m/x_fixed.sim_sgsimg.img"),
+        (products.image_path, "m/x_fixed.sim", "folder", "folder/x_fixed.sim_sgsimg.img"),
+        (products.image_path, "m/x_fixed.sim", "y.img", "y.img"),
     ],
 )
 def test_output_names(
@@ -171,12 +171,12 @@ def test_output_names(
 
 
 def test_names_around_the_one_shot_image() -> None:
-    assert names.exported_paths(Path("a/net.img")) == (
+    assert products.exported_paths(Path("a/net.img")) == (
         Path("a/Debug_net_float.sim"),
         Path("a/net_float.sim"),
         Path("a/net_fixed.sim"),
     )
-    assert names.quant_info_path(Path("a/x_fixed.sim")) == Path("a/x_fixed_quant_info.json")
+    assert products.quant_info_path(Path("a/x_fixed.sim")) == Path("a/x_fixed_quant_info.json")
 
 
 def test_pictures_of_one_name_get_results_of_their_own() -> None:

@@ -515,7 +515,8 @@ def test_several_findings_of_a_trap_are_one_line() -> None:
 def test_a_wrong_mean_is_called_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         calibrated(tmp_path, detector(), values="mean=0:0:0;\nstd_value=50:60:70;")
-    assert caught.value.reason.startswith(f"{NORMALISATION}: channel R: ")
+    assert caught.value.reason.startswith(f"{NORMALISATION}: 'x': channel R: ")
+    assert caught.value.node == "[INPUT_CONFIG] mean, line 5"
 
 
 def test_values_that_are_not_finite_name_operator_and_picture(tmp_path: Path) -> None:

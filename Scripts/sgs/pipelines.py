@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,9 +15,10 @@ from onnx import ModelProto
 
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
-from sgs.config.fit import check_against_names
+from sgs.config.fit import mismatch, name_problems, shape_problems
 from sgs.config.formats import InputSpec, OutputSpec
-from sgs.config.input_config import InputConfig, read_input_config
+from sgs.config.input_config import INPUT, InputConfig, read_input_config
+from sgs.config.input_config import STAGE as INI
 from sgs.config.nearest import did_you_mean, listing
 from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, number_mismatch, plain_inputs
 from sgs.data.images import Sample
@@ -39,9 +40,10 @@ from sgs.quant.edit import build_fixed, byte_params
 from sgs.quant.equalise import channel_scales
 from sgs.quant.export import SCALES_KEY
 from sgs.quant.finite import first_not_finite
+from sgs.quant.forced import forced_problems
 from sgs.quant.gather import Feeds, FloatFeeds, Wrap, gather, loading_processes, plain
 from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
-from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, forced_bits, searched_tensors
+from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, searched_tensors
 from sgs.quant.observe import NotFinite
 from sgs.quant.parameters import (
     METADATA_KEY,
@@ -57,7 +59,7 @@ from sgs.quant.parameters import (
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.plan_file import STAGE as PLAN
 from sgs.quant.plan_file import network_of, parse_plan
-from sgs.quant.ports import check_ports, ports_of
+from sgs.quant.ports import port_problems, ports_of, table_problems
 from sgs.quant.prepare import prepare
 from sgs.quant.ranges import pixel_range
 from sgs.quant.statistics import Statistics
@@ -89,17 +91,14 @@ def convert_onnx(
     """(untouched import, optimised float graph) of an ONNX file, or of the part of it that `surgery` means, inputs and
     outputs in the order of the ini. The log says why Transposes are left.
 
-    Raises UserError for a model or an ini that cannot be used, or for names of the ini that the model does not have.
+    Raises UserError for a model that cannot be used, or for all in which the ini does not go with it.
     """
-    both = [spec.name for spec in config.inputs if spec.name in {output.name for output in config.outputs}]
-    if both:
-        remedy = "leave it out of [OUTPUT_CONFIG] outputs: who feeds it has it"
-        raise UserError("is input and output", stage="convert", file=config.path, node=f"'{both[0]}'", remedy=remedy)
     source = load_model(model)
     if checker:
         check_file(model)
     transposes = [node for node in source.proto.graph.node if node.op_type == "Transpose"]
     written = {node.name or next(iter(node.output), "") for node in transposes}
+    _check_source_names(source, config, source_layouts or {}, surgery)
     imported = import_model(
         source,
         input_shapes=input_shapes,
@@ -112,11 +111,11 @@ def convert_onnx(
         force_simplify=force_simplify,
         surgery=surgery,
     )
-    check_names(imported, config)
     check_source_layouts(source_layouts or {}, imported, model)
     imported.metadata["config"] = config.text
     graph = imported.copy()
     optimise(graph)
+    raise_all(config_problems(graph, config), stage=INI, file=config.path)
     own = rounding_parameters(graph)
     if own:
         _log.info("the network is quantised already: its ranges of %d tensors are kept", len(own))
@@ -124,6 +123,23 @@ def convert_onnx(
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
     return imported, graph
+
+
+def _check_source_names(source: SourceModel, config: InputConfig, source_layouts: Layouts, surgery: Surgery) -> None:
+    """Raise UserError where the ini names other inputs or outputs than a model, and where there is a graph of the
+    model's own names, with all else in which the ini does not go with it."""
+    part = operate(source, surgery)
+    inputs, outputs = ([port.name for port in side] for side in (part.inputs, part.outputs))
+    inner = {name for node in source.proto.graph.node for name in node.output}
+    problems = name_problems(config, inputs, outputs, inner=inner, all_outputs=False)
+    if not problems:
+        return
+    found = _examined(
+        source, config, input_shapes=None, source_layouts=source_layouts, skip_simplify=True, surgery=surgery
+    )
+    if found.graph is not None:
+        problems += _beyond_names(found.graph, config, shapes=not found.assumed)
+    raise_all(problems, stage=INI, file=config.path)
 
 
 def check_source_layouts(layouts: Layouts, graph: Graph, file: Path) -> None:
@@ -172,6 +188,26 @@ def examine_onnx(
         source = complete_model(proto, digest, path)
     except UserError as error:
         return Examined({}, error)
+    return _examined(
+        source,
+        config,
+        input_shapes=input_shapes,
+        source_layouts=source_layouts,
+        skip_simplify=skip_simplify,
+        surgery=surgery,
+    )
+
+
+def _examined(
+    source: SourceModel,
+    config: InputConfig | None,
+    *,
+    input_shapes: Sequence[Sequence[int]] | None,
+    source_layouts: Layouts | None,
+    skip_simplify: bool,
+    surgery: Surgery,
+) -> Examined:
+    """`examine_onnx` of a model that could be read."""
     assumed: dict[str, Shape] = {}
     part = operate(source, surgery)
     if input_shapes is None:
@@ -192,7 +228,7 @@ def examine_onnx(
         )
     except UserError as error:
         return Examined(assumed, error, source=part)
-    check_source_layouts(source_layouts or {}, graph, path)
+    check_source_layouts(source_layouts or {}, graph, source.path)
     optimise(graph)
     try:
         check_operators(graph)
@@ -226,39 +262,42 @@ def import_parameters(graph: Graph, path: Path) -> None:
     graph.metadata[METADATA_KEY] = recorded(parameters)
 
 
-def check_names(graph: Graph, config: InputConfig) -> None:
-    """Raise UserError where the ini's names, counts or channels do not fit the graph."""
-    inputs, outputs = ({name: graph[name].shape for name in names} for names in (graph.inputs, graph.outputs))
-    check_against_names(config, inputs, outputs)
-
-
 def config_problems(graph: Graph, config: InputConfig) -> list[UserError]:
-    """What convert and calibrate would refuse of an ini beside a float graph, all of it."""
-    inputs = tuple(spec for spec in config.inputs if spec.name in graph.inputs)
-    outputs = tuple(spec for spec in config.outputs if spec.name in graph.outputs)
-    known = replace(config, inputs=inputs, outputs=outputs)
-    return gathered(
-        lambda: check_names(graph, config),
-        lambda: check_ports(graph, known),
-        lambda: forced_bits(prepare(unrounded(graph)), config.conv),
-    )
+    """Everything in which an ini does not go with a float graph: what convert and calibrate refuse, and what
+    check_input_config lists."""
+    return [*name_problems(config, graph.inputs, graph.outputs), *_beyond_names(graph, config)]
+
+
+def fixed_problems(graph: Graph, config: InputConfig) -> list[UserError]:
+    """`config_problems`, and tables that keep a graph from becoming fixed, which convert lets pass."""
+    return [*config_problems(graph, config), *table_problems(unrounded(graph), config)]
+
+
+def _beyond_names(graph: Graph, config: InputConfig, *, shapes: bool = True) -> list[UserError]:
+    """`config_problems` of the inputs and outputs that an ini and a graph both have, and of its convolutions; without
+    `shapes` none that come of these."""
+    inputs, outputs = ({name: graph[name].shape for name in names} for names in (graph.inputs, graph.outputs))
+    plain = unrounded(graph)
+    return [
+        *(shape_problems(config, inputs, outputs) if shapes else []),
+        *port_problems(plain, config),
+        *forced_problems(prepare(plain), config),
+    ]
 
 
 def check_operators(graph: Graph) -> None:
-    """Raise UserError naming every node that has no integer form."""
-    raise_all(
-        [
-            UnsupportedOperator(
-                f"the operator {reason}, so the network cannot become fixed",
-                stage="calibrate",
-                node=node.label,
-                remedy="cut the network before this node with ConvertTool's --outputs, and do the rest outside",
-            )
-            for node in prepare(graph).nodes
-            if node.op in OPERATOR and (reason := OPERATOR[node.op].no_integers)
-        ],
-        stage="calibrate",
-    )
+    """Raise UserError naming every node of a float graph that has no integer form."""
+    problems: list[UserError] = [
+        UnsupportedOperator(
+            f"the operator {reason}, so the network cannot become fixed",
+            stage="calibrate",
+            node=node.label,
+            remedy="cut the network before this node with ConvertTool's --outputs, and do the rest outside",
+        )
+        for node in prepare(graph).nodes
+        if node.op in OPERATOR and (reason := OPERATOR[node.op].no_integers)
+    ]
+    raise_all(problems, stage="calibrate")
 
 
 # -- calibrate ---------------------------------------------------------------------------------------------------------
@@ -337,9 +376,9 @@ def calibratable(float_graph: Graph, config: InputConfig) -> Graph:
     """The float graph as calibration takes it. Raises UserError where it cannot become fixed, or does not go with the
     ini."""
     graph = unrounded(float_graph)
-    check_operators(graph)
-    check_names(graph, config)
-    check_ports(graph, config)
+    unfit = fixed_problems(graph, config)
+    stage, file = (INI, config.path) if unfit else ("calibrate", None)
+    raise_all([*gathered(lambda: check_operators(graph)), *unfit], stage=stage, file=file)
     return graph
 
 
@@ -567,24 +606,18 @@ def check_normalisation(
     numbers that are fed as they are."""
     floats = float_inputs(config, preprocessors, sample, inputs)
     plain = plain_inputs(config, preprocessors, sample, inputs)
-    for spec in config.inputs:
-        mismatch = normalisation_mismatch(spec, plain[spec.name], floats[spec.name])
-        if mismatch is not None:
-            raise UserError(
-                f"{NORMALISATION}: {mismatch}",
-                stage="calibrate",
-                file=config.path,
-                node=f"input '{spec.name}'",
-                remedy="make [INPUT_CONFIG] mean and std_value say what the script does with norm=True",
-            )
-        numbers = number_mismatch(spec, plain[spec.name], floats[spec.name])
-        if numbers is not None:
-            raise UserError(
-                f"the preprocess script does not return the same numbers: {numbers}",
-                stage="calibrate",
-                node=f"input '{spec.name}'",
-                remedy=f"with {spec.input_format} it returns the data themselves in both cases",
-            )
+    problems = []
+    for spec, script in zip(config.inputs, preprocessors, strict=True):
+        if found := normalisation_mismatch(spec, plain[spec.name], floats[spec.name]):
+            reason = f"{NORMALISATION}: '{spec.name}': {found}"
+            remedy = "make [INPUT_CONFIG] mean and std_value say what the script does with norm=True"
+            problems.append(mismatch(config, INPUT, ["mean", "mean_red", "std_value"], reason, remedy))
+        if found := number_mismatch(spec, plain[spec.name], floats[spec.name]):
+            reason = f"does not return the same numbers: {found}"
+            remedy = f"with {spec.input_format} it returns the data themselves in both cases"
+            where = f"input '{spec.name}'"
+            problems.append(UserError(reason, stage="preprocess", file=script.path, node=where, remedy=remedy))
+    raise_all(problems, stage="calibrate")
 
 
 # -- compile -----------------------------------------------------------------------------------------------------------

@@ -7,22 +7,20 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgs.cli.names import check_outputs, fixed_path, quant_info_path, report_path, statistics_path
 from sgs.cli.options import (
     add_calibration,
     add_category,
     add_common,
     add_quant_file,
     add_samples,
-    check_category,
     start_log,
 )
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import progress
 from sgs.cli.scheduler import cluster_at
 from sgs.cli.statistics_files import StatisticsFiles
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
+from sgs.config.nearest import counted
 from sgs.data.files import atomic_outputs
 from sgs.data.images import absolute, resolve_samples
 from sgs.data.preprocess import load_preprocessors
@@ -32,6 +30,7 @@ from sgs.pipelines import (
     Calibrated,
     CalibrationOptions,
     apply_plan,
+    calibratable,
     calibrate,
     import_parameters,
     layer_record,
@@ -39,9 +38,11 @@ from sgs.pipelines import (
     plan_record,
     read_plan,
 )
+from sgs.products import check_category, check_outputs, fixed_path, quant_info_path, report_path, statistics_path
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
+from sgs.report.progress import progress
 from sgs.sim import expect_stage, read_sim, write_sim
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,7 @@ def calibrate_files(
     all_errors: bool = False,
 ) -> Calibrated:
     """Calibrate on the files that -i and -n name."""
+    calibratable(graph, config)  # now, before samples, scripts and clusters are touched
     samples = resolve_samples(options.image, len(config.inputs))
     preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
     chosen = CalibrationOptions(
@@ -183,9 +185,8 @@ def told_of(calibrated: Calibrated) -> str:
 
 def summary(calibrated: Calibrated) -> str:
     """The outcome in one line."""
-    samples = calibrated.statistics.samples
-    plural = "" if samples == 1 else "s"
-    return f"{calibrated.plan.level} on {samples} sample{plural}: {precisions(calibrated.plan)}"
+    samples = counted(calibrated.statistics.samples, "sample")
+    return f"{calibrated.plan.level} on {samples}: {precisions(calibrated.plan)}"
 
 
 def precisions(plan: QuantPlan) -> str:

@@ -16,7 +16,7 @@ from sgs.cli.program import Parser, run
 from sgs.cli.script_checks import Once, Seen, look, measure, seen_text
 from sgs.config.draft import Draft
 from sgs.config.input_config import STAGE, InputConfig, parse_input_config
-from sgs.config.nearest import listing
+from sgs.config.nearest import counted, listing
 from sgs.data.files import atomic_output, check_output
 from sgs.data.images import Sample, resolve_samples
 from sgs.data.preprocess import load_preprocessors
@@ -135,8 +135,8 @@ def _tell(network: Network, seen: Sequence[Seen]) -> None:
             _log.warning(told, order, one.spec.name, one.spec.training_format)
     if network.refusal is not None:
         count = len(network.refusal.problems) if isinstance(network.refusal, Problems) else 1
-        told = "the network itself cannot be used yet, for %d reason%s: show_model_info.py %s"
-        _log.warning(told, count, "s" * (count > 1), network.path)
+        told = "the network itself cannot be used yet, for %s: show_model_info.py %s"
+        _log.warning(told, counted(count, "reason"), network.path)
 
 
 # -- drafting ----------------------------------------------------------------------------------------------------------

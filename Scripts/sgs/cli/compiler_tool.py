@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sgs.cli.image_files import told_of_report, write_image_files
-from sgs.cli.names import check_outputs, compile_report_paths, image_path
-from sgs.cli.options import add_batches, add_category, add_common, add_report, check_category, start_log
+from sgs.cli.options import add_batches, add_category, add_common, add_report, start_log
 from sgs.cli.program import Parser, run
 from sgs.compile import summarise
-from sgs.config.chips import Chip, load_chip
+from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
-from sgs.img import Image
-from sgs.pipelines import compile_fixed
-from sgs.sim import expect_stage, read_sim
+from sgs.products import check_outputs, compile_file, compile_report_paths, image_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,20 +49,3 @@ def _body(argv: list[str]) -> int:
     print(told_of_report(reports), end="")
     print(f"Offline model at: {target}")
     return 0
-
-
-def compile_file(
-    model: Path, chip: Chip, category: str | None, batch_mode: str, batches: Sequence[int], inplace_inputs: bool
-) -> Image:
-    """The offline image of a fixed .sim, which says the category itself where none is given."""
-    graph = expect_stage(read_sim(model), "fixed", "compiler.py")
-    category = category or str(graph.metadata.get("category", "Unknown"))
-    check_category(category, graph.outputs, file=model)
-    return compile_fixed(
-        graph,
-        chip,
-        batch_mode=batch_mode,
-        batches=batches,
-        category=category,
-        inplace_inputs=inplace_inputs,
-    )

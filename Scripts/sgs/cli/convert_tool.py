@@ -5,27 +5,24 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sgs.cli.names import check_outputs, debug_path, float_path
 from sgs.cli.options import (
-    LATER_PLATFORMS,
     add_common,
     add_source,
     check_arrays,
-    check_platform,
+    check_platform_given,
     start_log,
     surgery_of,
 )
 from sgs.cli.program import Parser, run
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
-from sgs.data.files import atomic_outputs
+from sgs.frontends.platforms import LATER_PLATFORMS
 from sgs.ir import Graph
 from sgs.ir.text import dump
 from sgs.pipelines import convert_onnx, import_parameters, load_config
-from sgs.sim import write_sim
+from sgs.products import check_outputs, debug_path, float_path, write_float_files
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +46,7 @@ def _body(argv: list[str]) -> int:
     text = "the .sim to write, or a folder; Debug_<name> is written beside it"
     onnx.add_argument("--output_file", metavar="PATH", required=True, help=text)
     add_common(onnx)
-    check_platform(parser.prog, argv)
+    check_platform_given(parser.prog, argv)
     options = parser.parse_args(argv)
     start_log(options)
     load_chip(options.soc_version)
@@ -59,17 +56,6 @@ def _body(argv: list[str]) -> int:
     write_float_files(imported, graph, target)
     print(f"Float model at: {target}")
     return 0
-
-
-def write_float_files(imported: Graph, graph: Graph, target: Path) -> None:
-    """Write the float .sim, and the untouched import beside it."""
-    with atomic_outputs(debug_path(target), target) as (debug_file, target_file), ThreadPoolExecutor(2) as pool:
-        files = [
-            pool.submit(write_sim, imported, debug_file, stage="debug"),
-            pool.submit(write_sim, graph, target_file, stage="float"),
-        ]
-        for file in files:
-            file.result()
 
 
 def inputs(options: argparse.Namespace) -> list[str]:

@@ -12,7 +12,7 @@ from sgs.pipelines import compile_report
 
 
 def write_image_files(image: Image, chip: Chip, file: Path, reports: Sequence[Path]) -> None:
-    """Write the .img and its report, whose files are in the order of `names.REPORT_FILES`, or none."""
+    """Write the .img and its report, whose files are in the order of `products.REPORT_FILES`, or none."""
     write_image(image, file)
     if reports:
         for path, text in zip(reports, compile_report(image, chip, file.stat().st_size), strict=True):

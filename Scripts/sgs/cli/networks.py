@@ -19,7 +19,7 @@ from sgs.frontends.onnx_walk import Layouts
 from sgs.ir import Graph
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ops.gather import indexed_entries, only_picks
-from sgs.pipelines import Examined, config_problems, examine_onnx
+from sgs.pipelines import Examined, examine_onnx, fixed_problems
 from sgs.simulation import Port as SimulatorPort
 from sgs.simulation import Simulator, is_image
 
@@ -56,7 +56,7 @@ class Network:
         if self.graph is None:
             problems = gathered(lambda: check_against_names(turned, inputs, outputs))
         else:
-            problems = config_problems(self.graph, turned)
+            problems = fixed_problems(self.graph, turned)
         if self.record is None:
             return problems
         compare = layout_differences if self.graph is not None else differences

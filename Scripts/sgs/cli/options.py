@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from sgs.cli.program import Parser
+from sgs.config.formats import F32
 from sgs.config.input_config import InputConfig
-from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
+from sgs.frontends.platforms import check_platform
 from sgs.img.image import CATEGORIES
 from sgs.quant.levels import LEVELS
-
-PLATFORMS = ("onnx",)
-LATER_PLATFORMS = ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
@@ -252,7 +250,7 @@ def add_batches(parser: Parser) -> None:
     parser.add_argument("-b", "--batch", metavar="N", type=batches, default=(1,), help=text)
     text = "n_buf: every frame has its own buffers; one_buf: frames are stacked in one buffer (default: n_buf)"
     parser.add_argument("--batch_mode", choices=("n_buf", "one_buf"), default="n_buf", help=text)
-    text = "one_buf with RAWDATA_F32_NHWC inputs: the network may overwrite them (True or False, the default)"
+    text = f"one_buf with {F32} inputs: the network may overwrite them (True or False, the default)"
     parser.add_argument("--inplace_input_buf", metavar="BOOL", type=boolean, default=False, help=text)
 
 
@@ -269,16 +267,6 @@ def add_category(parser: Parser, *, default: str | None, purpose: str) -> None:
     """-c."""
     text = f"{', '.join(CATEGORIES)}: {purpose}"
     parser.add_argument("-c", "--category", metavar="KIND", type=one_of(CATEGORIES), default=default, help=text)
-
-
-def check_category(category: str, outputs: Sequence[str], *, file: object) -> str:
-    """The category. Raises UserError where the model's outputs cannot be of it."""
-    needed = {"Classification": (1,), "Detection": (4, 5)}.get(category)
-    if needed and len(outputs) not in needed:
-        kind = "one output" if needed == (1,) else "4 or 5 outputs, those of a detection operator"
-        reason = f"-c {category} needs a model with {kind}, this one has {len(outputs)}"
-        raise UserError(reason, stage="category", file=file, remedy="use -c Unknown")
-    return category
 
 
 # -- behaviour that goes with them -------------------------------------------------------------------------------------
@@ -302,13 +290,7 @@ def check_arrays(config: InputConfig, names: Sequence[str], side: str, option: s
         raise UserError(reason, stage="input_config", file=config.path, remedy=remedy)
 
 
-def check_platform(program: str, argv: Sequence[str]) -> None:
-    """Raise UserError for a source platform that this version does not convert from, or that nobody knows."""
-    if not argv or argv[0].startswith("-"):
-        return
-    remedy = f"available: {', '.join(PLATFORMS)}"
-    if argv[0] in LATER_PLATFORMS:
-        raise UserError(f"platform {argv[0]} is not available in this version", stage=program, remedy=remedy)
-    if argv[0] not in PLATFORMS:
-        guess = did_you_mean(argv[0], (*PLATFORMS, *LATER_PLATFORMS))
-        raise UserError(f"there is no platform '{argv[0]}'", stage=program, remedy=guess)
+def check_platform_given(program: str, argv: Sequence[str]) -> None:
+    """`check_platform` of a program's first argument, if that is no option."""
+    if argv and not argv[0].startswith("-"):
+        check_platform(argv[0], stage=program)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgs.cli.names import check_outputs
 from sgs.cli.options import one_of
 from sgs.cli.program import Parser, run
 from sgs.data.files import atomic_output
+from sgs.products import check_outputs
 from sgs.quant.export import exported, json_text, pickle_bytes
 from sgs.sim import expect_stage, read_sim
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 
 from sgs.cli.networks import Network
-from sgs.config.draft import Measured, Terminal, colons
-from sgs.config.formats import InputSpec
+from sgs.config.draft import Measured, Terminal
+from sgs.config.formats import InputSpec, colons
 from sgs.config.input_config import InputConfig
 from sgs.data.feed import float_inputs, plain_inputs
 from sgs.data.images import Sample

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from sgs.cli.calibrator_tool import calibrate_files, told_of
 from sgs.cli.convert_tool import convert, inputs, platform_parser
 from sgs.cli.image_files import told_of_report, write_image_files
-from sgs.cli.names import check_outputs, compile_report_paths, exported_paths, single_image_path
 from sgs.cli.options import (
     add_batches,
     add_calibration,
@@ -17,8 +16,7 @@ from sgs.cli.options import (
     add_report,
     add_samples,
     add_source,
-    check_category,
-    check_platform,
+    check_platform_given,
     start_log,
 )
 from sgs.cli.program import Parser, run
@@ -30,6 +28,7 @@ from sgs.data.files import atomic_outputs
 from sgs.img import BatchMode
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
+from sgs.products import check_category, check_outputs, compile_report_paths, exported_paths, single_image_path
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 
@@ -59,7 +58,7 @@ def _parser() -> Parser:
 
 def _body(argv: list[str]) -> int:
     parser = _parser()
-    check_platform(parser.prog, argv)
+    check_platform_given(parser.prog, argv)
     options = parser.parse_args(argv)
     start_log(options)
     chip = load_chip(options.soc_version)

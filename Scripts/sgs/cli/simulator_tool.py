@@ -11,22 +11,24 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sgs.cli.options import add_category, add_common, add_samples, check_category, one_of, start_log
+from sgs.cli.options import add_category, add_common, add_samples, one_of, start_log
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import counting, shown
 from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
+from sgs.config.nearest import counted
 from sgs.data.files import STAGE, check_output, make_folder
 from sgs.data.images import Sample, absolute, resolve_samples
 from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
 from sgs.data.shards import Pool, Workers, loading_processes, map_shares, process_count
 from sgs.errors import UserError, raise_all
+from sgs.products import check_category
 from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
 from sgs.report.coco import GroundTruth
 from sgs.report.detections import Decoder, check_contract, image_id
 from sgs.report.labels import NAMES_FILE, check_names, class_names, right_classes
+from sgs.report.progress import counting, shown
 from sgs.report.results import picture_names
 from sgs.simulation import KINDS, Simulator
 
@@ -107,7 +109,7 @@ def _body(argv: list[str]) -> int:
         _run(job, tasks, labels, bar, pool)
     if labels.judge is not None:
         print("\n".join(labels.judge.figures()))
-    print(f"{simulator.kind} model, results of {_counted(len(samples))} in: {options.output}")
+    print(f"{simulator.kind} model, results of {counted(len(samples), 'sample')} in: {options.output}")
     if drawing is not None:
         print(f"drawn in: {options.draw_result[0]}")
     return 0
@@ -127,7 +129,7 @@ def _run(job: SampleJob, tasks: Sequence[Task], labels: _Labels, bar: tqdm, pool
                 tqdm.write(f"{task.name}: {told(found, labels.names)}")
     except UserError:
         if done:
-            tqdm.write(f"results of the {_counted(done)} before the fault are in: {job.folder}")
+            tqdm.write(f"results of the {counted(done, 'sample')} before the fault are in: {job.folder}")
         raise
 
 
@@ -164,10 +166,6 @@ def _processes(job: SampleJob, tasks: Sequence[Task], asked: int) -> int:
     if job.simulator.kind == "Offline":
         return process_count(asked, len(tasks))
     return loading_processes(asked, lambda: job.simulator.feeds(job.preprocessors, tasks[0].sample), len(tasks))
-
-
-def _counted(samples: int) -> str:
-    return f"{samples} sample" + ("s" if samples > 1 else "")
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sgs.cli.names import partial_path
 from sgs.config.input_config import InputConfig
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.ir import Graph
 from sgs.pipelines import read_statistics
+from sgs.products import partial_path
 from sgs.quant.statistics import Statistics
 from sgs.quant.statistics_file import Checkpoint, Origin, save_statistics
 

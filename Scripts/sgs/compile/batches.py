@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgs.config.chips import Chip
+from sgs.config.formats import F32
 from sgs.errors import UserError
 from sgs.img.image import BatchMode
 from sgs.ir.graph import Graph
@@ -41,7 +42,7 @@ def check_inplace(graph: Graph, mode: BatchMode) -> None:
     if mode is not BatchMode.ONE_BUF:
         raise not_in_place("is for batch mode one_buf")
     if coded:
-        raise not_in_place(f"input '{coded[0]}' is no RAWDATA_F32_NHWC")
+        raise not_in_place(f"input '{coded[0]}' is no {F32}")
 
 
 def not_in_place(reason: str) -> UserError:

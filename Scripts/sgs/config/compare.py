@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sgs.config.fit import mismatch
-from sgs.config.formats import InputSpec, OutputSpec
+from sgs.config.formats import F32, InputSpec, OutputSpec, colons
 from sgs.config.input_config import CONV, INPUT, OUTPUT, InputConfig
 from sgs.errors import UserError
 
@@ -77,7 +77,7 @@ def _has_a_say(spec: InputSpec | OutputSpec, attribute: str, its: Any) -> bool:
     """Whether an attribute means something: `quantize` does of real numbers only; mean and std of other
     formats differ anyway."""
     if attribute == "quantize":
-        return getattr(spec, "training_format", "") == "RAWDATA_F32_NHWC"
+        return getattr(spec, "training_format", "") == F32
     return attribute not in ("mean", "std") or len(getattr(spec, attribute)) == len(its)
 
 
@@ -94,6 +94,4 @@ def _difference(config: InputConfig, section: str, key: str, mine: str, its: str
 
 def _shown(value: Any) -> str:
     """A value as an ini says it."""
-    if isinstance(value, tuple):
-        return ":".join(f"{number:g}" for number in value)
-    return str(value).upper()
+    return colons(value) if isinstance(value, tuple) else str(value).upper()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sgs.config.formats import integer_format
+from sgs.config.formats import F32, S16, colons, integer_format
 from sgs.config.ini import needs_quotes
 from sgs.config.nearest import listing
 
@@ -40,8 +40,8 @@ class Terminal:
     def raw(self) -> str:
         """The format of data that are no picture."""
         if self.is_float:
-            return "RAWDATA_F32_NHWC"
-        return integer_format(self.entries, straight=self.straight) or "RAWDATA_S16_NHWC"
+            return F32
+        return integer_format(self.entries, straight=self.straight) or S16
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Draft:
         lines = []
         if pictures:
             lines.append(f"# CHECK: taken for pictures, as they have 3 channels or 1: {listing(pictures)}")
-            lines.append("# (what is none: RAWDATA_F32_NHWC, behind the pictures, without mean and std_value)")
+            lines.append(f"# (what is none: {F32}, behind the pictures, without mean and std_value)")
         if guessed:
             lines.append(f"# CHECK: RGB or BGR, as the preprocess script returns it: {listing(guessed)}")
         return lines + [
@@ -130,12 +130,6 @@ class Draft:
             *_row("dequantizations", ["TRUE"] * len(self.outputs)),
             *_layouts("output_layouts", self.outputs),
         ]
-
-
-def colons(values: Sequence[float], *, merge: bool = False) -> str:
-    """A value for each channel as an ini has them; with `merge` one for all where they are equal."""
-    texts = [f"{value:.8g}" for value in values]
-    return texts[0] if merge and len(set(texts)) == 1 else ":".join(texts)
 
 
 def quoted(name: str) -> str:

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from sgs.config import ini
-from sgs.config.formats import InputSpec, Shape
-from sgs.config.input_config import INPUT, OUTPUT, STAGE, InputConfig, counted
-from sgs.config.nearest import listing, nearest
+from sgs.config.formats import F32, InputSpec, Shape
+from sgs.config.input_config import INPUT, OUTPUT, STAGE, InputConfig
+from sgs.config.nearest import counted, listing, nearest
 from sgs.errors import UserError, raise_all
 
 
 def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> None:
-    """Check names, ranks and channel counts against a model.
-
-    Args:
-        inputs, outputs: name → shape, in the layout that the ini gives it, as in the .sim files. Extents below 1 are
-            unknown and match everything.
+    """Check names, ranks and channel counts against a model: `name_problems` and `shape_problems`.
 
     Raises:
         UserError: with every difference found.
     """
-    problems = [
-        *_name_problems(config, INPUT, "inputs", [spec.name for spec in config.inputs], inputs),
-        *_name_problems(config, OUTPUT, "outputs", [spec.name for spec in config.outputs], outputs),
+    problems = [*name_problems(config, inputs, outputs), *shape_problems(config, inputs, outputs)]
+    raise_all(problems, stage=STAGE, file=config.path)
+
+
+def name_problems(
+    config: InputConfig,
+    inputs: Iterable[str],
+    outputs: Iterable[str],
+    *,
+    inner: Container[str] = (),
+    all_outputs: bool = True,
+) -> list[UserError]:
+    """Every name of an ini that a model does not have, and every one of the model that the ini leaves out, which it may
+    do of outputs without `all_outputs`. A source model can be cut at `inner` tensors."""
+    ins, outs = ([spec.name for spec in specs] for specs in (config.inputs, config.outputs))
+    return [
+        *_name_problems(config, INPUT, "inputs", ins, list(inputs), inner=inner, complete=True),
+        *_name_problems(config, OUTPUT, "outputs", outs, list(outputs), inner=inner, complete=all_outputs),
     ]
+
+
+def shape_problems(config: InputConfig, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> list[UserError]:
+    """Every rank, channel count, layout and alignment that does not go with a model's shapes; unknown names have none.
+
+    Args:
+        inputs, outputs: name → shape, in the layout that the ini gives it, as in the .sim files. Extents below 1 are
+            unknown and match everything.
+    """
+    problems = []
     for spec in config.inputs:
         if spec.name in inputs:
             problems += _input_problems(config, spec, inputs[spec.name])
@@ -32,7 +53,7 @@ def check_against_names(config: InputConfig, inputs: Mapping[str, Shape], output
         if output.layout == "NCHW" and output.name in outputs and len(outputs[output.name]) != 4:
             reason = f"'{output.name}': layout NCHW needs rank 4, the model has {_dims(outputs[output.name])}"
             problems.append(mismatch(config, OUTPUT, ["output_layouts"], reason, "write NHWC"))
-    raise_all(problems, stage=STAGE, file=config.path)
+    return problems
 
 
 def mismatch(config: InputConfig, section: str, keys: Sequence[str], reason: str, remedy: str) -> UserError:
@@ -44,10 +65,16 @@ def mismatch(config: InputConfig, section: str, keys: Sequence[str], reason: str
 
 
 def _name_problems(
-    config: InputConfig, section: str, key: str, named: Sequence[str], actual: Mapping[str, Shape]
+    config: InputConfig,
+    section: str,
+    key: str,
+    named: Sequence[str],
+    actual: Sequence[str],
+    *,
+    inner: Container[str],
+    complete: bool,
 ) -> list[UserError]:
-    kind = key.removesuffix("s")
-    told = f"its {key}: {listing(actual)}"
+    kind, told = key.removesuffix("s"), f"its {key}: {listing(actual)}"
     missing = [name for name in actual if name not in named]
     problems = []
     for name in named:
@@ -56,8 +83,10 @@ def _name_problems(
             if closest:
                 missing.remove(closest)
             remedy = f"did you mean {closest}? {told}" if closest else told
+            if name in inner:
+                remedy += f"; --{key} {','.join(named)} cuts the model at its inner tensors"
             problems.append(mismatch(config, section, [key], f"'{name}' is not an {kind} of the model", remedy))
-    if missing:
+    if missing and complete:
         reason = f"the model has {key} that are not listed: {listing(missing)}"
         problems.append(mismatch(config, section, [key], reason, f"list all of {told}"))
     return problems
@@ -65,7 +94,7 @@ def _name_problems(
 
 def _input_problems(config: InputConfig, spec: InputSpec, shape: Shape) -> list[UserError]:
     """What keeps an input of this shape from being what the spec says."""
-    formats, raw = ["training_input_formats", "input_formats"], "write RAWDATA_F32_NHWC, and no mean and std_value"
+    formats, raw = ["training_input_formats", "input_formats"], f"write {F32}, and no mean and std_value"
     if spec.layout == "NCHW" and len(shape) != 4:
         reason = f"'{spec.name}': layout NCHW needs rank 4, the model has {_dims(shape)}"
         return [mismatch(config, INPUT, ["input_layouts"], reason, "write NHWC")]

@@ -27,6 +27,7 @@ class InputFormat:
 
 
 COLOUR, PICTURE, NV12 = ("RGB", "BGR"), ("RGB", "BGR", "GRAY"), "YUV_NV12"
+U8, S16, U16, F32 = "RAWDATA_U8_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC", "RAWDATA_F32_NHWC"
 INPUT_FORMATS: dict[str, InputFormat] = {
     "RGB": InputFormat(COLOUR, (0, 1, 2)),
     "BGR": InputFormat(COLOUR, (2, 1, 0)),
@@ -34,31 +35,38 @@ INPUT_FORMATS: dict[str, InputFormat] = {
     "BGRA": InputFormat(COLOUR, (2, 1, 0), aligned=(True, False), layouts=("NHWC",)),
     NV12: InputFormat(PICTURE, alignment=(2, 2), aligned=(True, True)),
     "GRAY": InputFormat(("GRAY",), (0,), aligned=(True, True)),
-    "RAWDATA_U8_NHWC": InputFormat(("RAWDATA_U8_NHWC",)),
-    "RAWDATA_S16_NHWC": InputFormat(("RAWDATA_S16_NHWC",)),
-    "RAWDATA_U16_NHWC": InputFormat(("RAWDATA_U16_NHWC",)),
-    "RAWDATA_F32_NHWC": InputFormat(("RAWDATA_F32_NHWC",)),
+    U8: InputFormat((U8,)),
+    S16: InputFormat((S16,)),
+    U16: InputFormat((U16,)),
+    F32: InputFormat((F32,)),
 }
 # Training format → its channels in order, as indices into mean and std, which are always in the order R, G, B.
 CHANNELS: dict[str, tuple[int, ...]] = {name: INPUT_FORMATS[name].channels for name in PICTURE}
 TRAINING_FORMATS = (*CHANNELS, *(name for name in INPUT_FORMATS if name.startswith("RAWDATA")))
 RAW_TYPES: dict[str, DType] = {  # what a raw format carries
-    "RAWDATA_F32_NHWC": DType.FLOAT32,
-    "RAWDATA_S16_NHWC": DType.INT16,
-    "RAWDATA_U16_NHWC": DType.UINT16,
-    "RAWDATA_U8_NHWC": DType.UINT8,
+    F32: DType.FLOAT32,
+    S16: DType.INT16,
+    U16: DType.UINT16,
+    U8: DType.UINT8,
 }
 # Raw formats of integers → entries of the largest table that their numbers pick from.
-ENTRIES = {"RAWDATA_U8_NHWC": 1 << 8, "RAWDATA_S16_NHWC": 1 << 15, "RAWDATA_U16_NHWC": (1 << 16) - 1}
-OUTPUT_FORMATS = ("RAWDATA_F32_NHWC", "RAWDATA_S16_NHWC", "RAWDATA_U8_NHWC")
+ENTRIES = {U8: 1 << 8, S16: 1 << 15, U16: (1 << 16) - 1}
+OUTPUT_FORMATS = (F32, S16, U8)
 LAYOUTS = ("NHWC", "NCHW")
 CONV_FORMATS = ("ALL_UINT8", "ALL_INT16", "CONV2D_INT16", "DEPTHWISE_INT16")
+
+
+def colons(values: Sequence[float], *, merge: bool = False) -> str:
+    """A value for each channel as an ini has them, in the digits of binary32; with `merge` one for all where they are
+    equal."""
+    texts = [f"{value:.8g}" for value in values]
+    return texts[0] if merge and len(set(texts)) == 1 else ":".join(texts)
 
 
 def integer_format(entries: int, *, straight: bool) -> str | None:
     """The raw format for integers that pick from a table of so many `entries` (0: that do not pick), `straight` if they
     do nothing else; None where none reaches so far."""
-    names = ("RAWDATA_S16_NHWC", "RAWDATA_U16_NHWC") if straight else ("RAWDATA_S16_NHWC",)
+    names = (S16, U16) if straight else (S16,)
     return next((name for name in names if entries <= ENTRIES[name]), None)
 
 
@@ -135,4 +143,4 @@ class OutputSpec:
     name: str
     dequantize: bool = True
     layout: str = "NHWC"
-    format: str = "RAWDATA_F32_NHWC"
+    format: str = F32

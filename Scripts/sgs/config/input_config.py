@@ -16,14 +16,18 @@ from sgs.config import ini
 from sgs.config.formats import (
     CHANNELS,
     CONV_FORMATS,
+    F32,
     INPUT_FORMATS,
     LAYOUTS,
     OUTPUT_FORMATS,
+    S16,
     TRAINING_FORMATS,
+    U16,
     InputSpec,
     OutputSpec,
+    colons,
 )
-from sgs.config.nearest import did_you_mean, listing, nearest
+from sgs.config.nearest import counted, did_you_mean, listing, nearest
 from sgs.errors import UserError, raise_all
 
 STAGE = "input_config"
@@ -151,6 +155,9 @@ def parse_input_config(text: str, path: Path) -> InputConfig:
     inputs = _Inputs(parser).specs()
     outputs = _outputs(parser)
     conv = _conv(parser)
+    if both := sorted({spec.name for spec in inputs} & {spec.name for spec in outputs}):
+        remedy = "leave it out here: who feeds it has it"
+        parser.problem(OUTPUT, "outputs", f"names what is an input: {listing(both)}", remedy)
     raise_all(parser.in_file_order(), stage=STAGE, file=path)
     return InputConfig(inputs, outputs, conv, path, text)
 
@@ -282,11 +289,6 @@ class _Parser:
         return values
 
 
-def counted(count: int, what: str) -> str:
-    """ "1 input", "2 inputs"."""
-    return f"{count} {what}" + "s" * (count != 1)
-
-
 class _Inputs:
     """Builds the InputSpecs: the columns of [INPUT_CONFIG], checked against each other."""
 
@@ -362,10 +364,10 @@ class _Inputs:
         real = [self.names[index] for index in self.pictures if quantize and not quantize[index]]
         if real:
             reason = f"FALSE for a picture, which is always fed as UINT8: {listing(real)}"
-            remedy = "write TRUE, or set the input's formats to RAWDATA_F32_NHWC to feed real numbers"
+            remedy = f"write TRUE, or set the input's formats to {F32} to feed real numbers"
             self.parser.problem(INPUT, "quantizations", reason, remedy)
         fed = zip(self.names, self.formats, quantize or (True,) * len(self.names), strict=True)
-        if numbers := [name for name, form, made in fed if form == "RAWDATA_U16_NHWC" and not made]:
+        if numbers := [name for name, form, made in fed if form == U16 and not made]:
             reason = f"FALSE for numbers that pick from a table, of which no codes are made: {listing(numbers)}"
             self.parser.problem(INPUT, "quantizations", reason, "write TRUE")
 
@@ -419,7 +421,7 @@ class _Inputs:
         if len(values) == 1 and (key == "std_value" or values == (0.0,)):
             return values * channels
         if len(values) != channels:
-            told = ":".join(f"{value:g}" for value in values)
+            told = colons(values)
             has = f"{counted(len(values), 'value')} for {counted(channels, 'channel')} of {self.training[index]}"
             same = ":".join([told] * 3) if len(values) == 1 else "R:G:B"
             example = same if channels == 3 else "one value"
@@ -457,10 +459,10 @@ def _outputs(parser: _Parser) -> tuple[OutputSpec, ...]:
     specs = []
     for index, name in enumerate(names):
         real = dequantize is None or dequantize[index]
-        default = "RAWDATA_F32_NHWC" if real else "RAWDATA_S16_NHWC"
+        default = F32 if real else S16
         spec = OutputSpec(name, real, layouts[index] if layouts else "NHWC", formats[index] if formats else default)
-        if spec.format == "RAWDATA_F32_NHWC" and not real:
-            remedy = "set dequantizations to TRUE, or the format to RAWDATA_S16_NHWC"
+        if spec.format == F32 and not real:
+            remedy = f"set dequantizations to TRUE, or the format to {S16}"
             reason = f"'{name}': {spec.format} is float32, which needs dequantizations TRUE"
             parser.problem(OUTPUT, "output_formats", reason, remedy)
         specs.append(spec)

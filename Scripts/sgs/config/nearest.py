@@ -1,4 +1,4 @@
-"""The known word that a mistyped one most likely means."""
+"""Words for messages: the known word that a mistyped one most likely means, lists, numbers of things."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def listing(words: Iterable[str], limit: int = 20) -> str:
     every = list(words)
     more = f" and {len(every) - limit} more" if len(every) > limit else ""
     return ", ".join(every[:limit]) + more if every else "none"
+
+
+def counted(count: int, what: str) -> str:
+    """ "1 input", "2 inputs"."""
+    return f"{count} {what}" + "s" * (count != 1)

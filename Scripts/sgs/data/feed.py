@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.config.formats import CHANNELS, RAW_TYPES, InputSpec
+from sgs.config.formats import CHANNELS, F32, RAW_TYPES, S16, InputSpec
 from sgs.config.input_config import InputConfig
 from sgs.data.board import to_board
 from sgs.data.images import Sample
@@ -186,9 +186,9 @@ def number_mismatch(spec: InputSpec, fixed: Array, floats: Array) -> str | None:
 
     `fixed` and `floats` are as `fixed_inputs` and `float_inputs` give them.
     """
-    if spec.is_picture or spec.input_format == "RAWDATA_F32_NHWC":
+    if spec.is_picture or spec.input_format == F32:
         return None
-    if spec.input_format == "RAWDATA_S16_NHWC" and floats.dtype.kind == "f":  # codes
+    if spec.input_format == S16 and floats.dtype.kind == "f":  # codes
         return None
     if fixed.shape != floats.shape:
         return f"norm=False gives shape {list(fixed.shape)}, norm=True {list(floats.shape)}"

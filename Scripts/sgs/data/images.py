@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from sgs.config.nearest import listing
+from sgs.config.nearest import counted, listing
 from sgs.errors import UserError, raise_all
 
 STAGE = "images"
@@ -123,8 +123,7 @@ def _sample(file: Path, prefix: str, line: str, input_count: int) -> Sample:
     """The files of one line. Raises ValueError. One path may hold commas if the model has one input."""
     paths = [line] if input_count == 1 and _locate(file, prefix, line) else [part.strip() for part in line.split(",")]
     if len(paths) != input_count:
-        inputs = f"{input_count} input" + "s" * (input_count > 1)
-        raise ValueError(f"{len(paths)} paths for a model with {inputs}")
+        raise ValueError(f"{len(paths)} paths for a model with {counted(input_count, 'input')}")
     found = [(path, _locate(file, prefix, path)) for path in paths]
     missing = [f"'{path}'" for path, place in found if place is None]
     if missing:

@@ -126,12 +126,7 @@ def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequenc
     if wanted is None:
         return present
     told = f"{what}s of the model: {', '.join(present)}"
-    inner = {name for node in source.proto.graph.node for name in node.output}
-    problems = []
-    for name in wanted:
-        if name not in present:
-            cut = f"; --{what}s {','.join(wanted)} cuts the model at its inner tensors" if name in inner else ""
-            problems.append((f"'{name}' is not an {what} of the model", told + cut))
+    problems = [(f"'{name}' is not an {what} of the model", told) for name in wanted if name not in present]
     twice = [name for name in dict.fromkeys(wanted) if list(wanted).count(name) > 1]
     problems += [(f"{what} '{name}' is named twice", told) for name in twice]
     if what == "input":

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from sgs.cli.names import DEFAULT_FLOAT, fixed_path, float_path, image_path
 from sgs.config.formats import CHANNELS, InputSpec
 from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path
 from sgs.numeric.quantise import Array
-from sgs.python_api.checks import AnyPath, path_of, told, value_errors
+from sgs.products import DEFAULT_FLOAT, fixed_path, float_path, image_path
+from sgs.python_api.checks import AnyPath, entries_of, expected, function_of, one_of, path_of, several, value_errors
 from sgs.quant.parameters import parse_parameters
 
 
@@ -52,14 +53,14 @@ def image_generator(
         norm: as for the functions.
 
     Raises:
-        ValueError: no list of paths, no functions, or a sample with another number of paths.
+        ValueError: what is no list of paths or no function; a sample with another number of paths.
     """
-    every = [functions] if callable(functions) else functions
-    if not isinstance(every, (list, tuple)) or not every or not all(map(callable, every)):
-        expected = "a function of image_preprocess_func, or a list with one for each input"
-        raise ValueError(f"image_generator: expected {expected}, got {told(functions)}")
-    if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
-        raise ValueError(f"image_generator: expected a list of paths, got {told(images)}")
+    if isinstance(images, (str, bytes, os.PathLike)) or not isinstance(images, Iterable):
+        raise expected("images", "a list of paths", images)
+    given = [functions] if callable(functions) else several(functions, "functions", "a function or a list of them")
+    if not given:
+        raise expected("functions", "a function for each input", functions)
+    every = [function_of(function, f"functions[{number}]") for number, function in enumerate(given)]
 
     def generate() -> Iterator[list[Array]]:
         for number, sample in enumerate(images):
@@ -92,10 +93,12 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         A contiguous array: for a picture the bytes of `input_formats`, aligned.
 
     Raises:
-        ValueError: another shape or dtype than the detail asks for, with both; `detail` is no such entry.
+        ValueError: another shape or dtype than the detail asks for, with both; what is no such entry.
     """
-    if not isinstance(detail, dict) or not {"name", "dtype", "shape"} <= detail.keys():
-        raise ValueError(f"detail: expected an entry of get_input_details(), got {told(detail)}")
+    entries_of(detail, "detail", ("name", "dtype", "shape"))
+    is_picture = detail.get("training_input_formats") in CHANNELS
+    if is_picture:
+        entries_of(detail, "detail", ("input_formats", "input_width_alignment", "input_height_alignment", "layouts"))
     name, wanted = detail["name"], np.dtype(detail["dtype"])
     shape = tuple(int(extent) for extent in detail["picture_shape" if "picture_shape" in detail else "shape"])
     if not isinstance(img, np.ndarray) or img.dtype != wanted:
@@ -103,12 +106,10 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         raise ValueError(f"input '{name}': expected a numpy.ndarray of {wanted}, got {got}")
     if img.ndim + 1 == len(shape) and shape[0] == 1:
         img = img[np.newaxis]
-    trained, picture = detail.get("training_input_formats"), ""
-    if trained in CHANNELS:
-        picture = f"a {trained} picture [{detail['layouts']}] of "
     if img.shape != shape:
+        picture = f"a {detail['training_input_formats']} picture [{detail['layouts']}] of " if is_picture else ""
         raise ValueError(f"input '{name}': expected {picture}shape {list(shape)}, got {list(img.shape)}")
-    if not picture:
+    if not is_picture:
         return np.asarray(img, order="C")
     spec = InputSpec(
         name,
@@ -134,8 +135,7 @@ def get_out_model_name(model_path: AnyPath, output: AnyPath | None = None, phase
 
     Raises ValueError for an unknown phase and a name with another ending.
     """
-    if phase not in _NAMES:
-        raise ValueError(f"phase: expected {', '.join(_NAMES)}, got {phase!r}")
+    one_of(phase, "phase", list(_NAMES))
     target = None if output is None else str(path_of(output, "output"))
     with value_errors():
         return str(_NAMES[phase](path_of(model_path, "model_path"), target))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from operator import index as whole
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,10 @@ from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 from sgs.pipelines import calibratable, load_config
-from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.python_api.checks import AnyPath, expected, path_of, value_errors, whole
 from sgs.python_api.chip import selected_chip
 from sgs.quant.edit import build_fixed, mac_nodes
-from sgs.quant.levels import forced_bits
+from sgs.quant.forced import forced_bits
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.prepare import prepare
 from sgs.quant.unrounded import unrounded
@@ -78,7 +77,7 @@ class ModelRunner:
     def __init__(self, path: AnyPath, threads: int = 0) -> None:
         self.path = path_of(path, "path")
         with value_errors():
-            self._simulator = Simulator(self.path, threads=threads)
+            self._simulator = Simulator(self.path, threads=whole(threads, "threads"))
         if self._simulator.kind != self.kind:
             raise ValueError(f"{self.path}: expected {_ARTICLE[self.kind]}, got {_ARTICLE[self._simulator.kind]}")
         self._shared = _State()
@@ -236,12 +235,9 @@ _ARTICLE: dict[Kind, str] = {"Float": "a float .sim", "Fixed": "a fixed .sim", "
 
 
 def _at(ports: tuple[Port, ...], index: int, what: str) -> Port:
-    try:
-        position = whole(index)
-    except TypeError:
-        position = -1
-    if not 0 <= position < len(ports):
-        raise ValueError(f"expected {what} index 0 to {len(ports) - 1}, got {index!r}")
+    position = whole(index, f"{what} index")
+    if position >= len(ports):
+        raise expected(f"{what} index", f"0 to {len(ports) - 1}", index)
     return ports[position]
 
 

@@ -12,18 +12,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sgs.cli.names import check_outputs
-from sgs.cli.progress import progress
 from sgs.data.files import atomic_outputs
 from sgs.data.images import Sample
 from sgs.data.shards import map_threads, processors
 from sgs.numeric.quantise import Array
 from sgs.pipelines import CalibrationOptions, calibrate_on
-from sgs.python_api.checks import AnyPath, path_of, positive, value_errors
+from sgs.products import check_outputs
+from sgs.python_api.checks import AnyPath, one_of, path_of, positive, value_errors
 from sgs.python_api.models import Calibrator, private_states
 from sgs.quant.gather import RecordedFeeds
 from sgs.quant.levels import LEVELS
 from sgs.quant.parameters import QuantParameter, check_parameters, parse_parameters, read_parameters, shared_out
+from sgs.report.progress import progress
 from sgs.sim import write_sim
 
 Result = TypeVar("Result")
@@ -112,7 +112,8 @@ class SimCalibrator(Network):
         """
         models = self._models()
         targets = _targets(fix_model, models)
-        options = CalibrationOptions(_level(quant_level), processes=positive(num_process, "num_process"))
+        level, processes = one_of(quant_level, "quant_level", LEVELS), positive(num_process, "num_process")
+        options = CalibrationOptions(level, processes=processes)
         parameters = _parameters(quant_param, models)
         with tempfile.TemporaryDirectory(prefix="sgs_feeds_") as folder, value_errors():
             fed = self._fed(models, _samples(img_gen, "img_gen"), num_process, Path(folder))
@@ -185,12 +186,6 @@ class _Recorder:
 
 def _titled(name: str) -> Callable[[Iterable[Sample], str], Iterable[Sample]]:
     return lambda items, title: progress(items, f"{name} {title}".strip())
-
-
-def _level(name: object) -> str:
-    if name not in LEVELS:
-        raise ValueError(f"quant_level: expected one of {', '.join(LEVELS)}, got {name!r}")
-    return str(name)
 
 
 def _targets(fix_model: object, models: dict[str, Calibrator]) -> list[Path]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from sgs.cli.compiler_tool import compile_file
-from sgs.cli.convert_tool import write_float_files
-from sgs.cli.names import check_outputs, debug_path, float_path, image_path
-from sgs.cli.options import check_platform
+from sgs.compile.batches import MODES
+from sgs.frontends.platforms import PLATFORMS, check_platform
 from sgs.img import write_image
-from sgs.numeric.quantise import Array
+from sgs.img.image import CATEGORIES
 from sgs.pipelines import convert_onnx, import_parameters, load_config
-from sgs.python_api.checks import AnyPath, path_of, told, value_errors
+from sgs.products import check_outputs, compile_file, debug_path, float_path, image_path, write_float_files
+from sgs.python_api.checks import AnyPath, expected, flag, one_of, path_of, positive, several, shapes_of, value_errors
 from sgs.python_api.chip import selected_chip
 
 
@@ -30,7 +28,7 @@ class Converter:
         quant_file: quantisation parameters for calibration to find in the float .sim.
 
     Raises:
-        ValueError: a platform that is not available.
+        ValueError: a platform that is not available, and arguments of other kinds.
     """
 
     def __init__(
@@ -43,12 +41,15 @@ class Converter:
         skip_simplify: bool = False,
         quant_file: AnyPath | None = None,
     ) -> None:
+        if not isinstance(platform, str):
+            raise expected("platform", ", ".join(PLATFORMS), platform)
         with value_errors():
-            check_platform("converter", [platform])
+            check_platform(platform, stage="converter")
         self._model = path_of(model_file, "model_file")
         self._config = path_of(input_config, "input_config")
         self._quant_file = None if quant_file is None else path_of(quant_file, "quant_file")
-        self._shapes, self._skip = input_shapes, skip_simplify
+        self._shapes = None if input_shapes is None else shapes_of(input_shapes, "input_shapes")
+        self._skip = flag(skip_simplify, "skip_simplify")
 
     def convert(self, output_file: AnyPath) -> str:
         """Write the float .sim and Debug_<name>, the untouched import, beside it.
@@ -80,7 +81,7 @@ class Compiler:
         category: Classification, Detection or Unknown; that of the model where it is None.
 
     Raises:
-        ValueError: `batch` holds something other than whole numbers.
+        ValueError: arguments of other kinds.
     """
 
     def __init__(
@@ -93,8 +94,12 @@ class Compiler:
         category: str | None = None,
     ) -> None:
         self._model = path_of(model_path, "model_path")
-        self._batches = _whole_numbers(batch)
-        self._mode, self._inplace, self._category = batch_mode, inplace_input_buf, category
+        single = isinstance(batch, (int, np.integer))
+        given = [batch] if single else several(batch, "batch", "a whole number or a list of them")
+        self._batches = tuple(positive(frames, "batch") for frames in given)
+        self._mode = one_of(batch_mode, "batch_mode", list(MODES))
+        self._inplace = flag(inplace_input_buf, "inplace_input_buf")
+        self._category = None if category is None else one_of(category, "category", CATEGORIES)
 
     def compile(self, output: AnyPath | None = None) -> str:
         """Write the .img: `output`, or <fixed .sim>_sgsimg.img in the folder `output` or beside the model.
@@ -111,10 +116,3 @@ class Compiler:
             image = compile_file(self._model, chip, self._category, self._mode, self._batches, self._inplace)
             write_image(image, target)
         return str(target)
-
-
-def _whole_numbers(batch: object) -> tuple[int, ...]:
-    several: Sequence[Any] | Array = batch if isinstance(batch, (list, tuple, range, np.ndarray)) else [batch]
-    if not all(isinstance(number, (int, np.integer)) for number in several):
-        raise ValueError(f"batch: expected a whole number or a list of them, got {told(batch)}")
-    return tuple(int(number) for number in several)

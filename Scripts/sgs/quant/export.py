@@ -34,7 +34,9 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
             names[node.inputs[0] or ""] = name
     marked = range_sources(fixed)
     for node in fixed.nodes:
-        source = fixed[node.inputs[0] or ""]
+        if not node.inputs or node.inputs[0] is None:
+            continue
+        source = fixed[node.inputs[0]]
         if node.op == "QUANTIZE" or (source.dtype is DType.UINT8 and source.quant is None):  # pixels on their way in
             names.update(dict.fromkeys(node.outputs, names.get(source.name, source.name)))
     codes = [t for t in fixed.activations() if t.quant is not None and t.dtype in (DType.UINT8, DType.INT16)]

@@ -23,10 +23,8 @@ from functools import cached_property
 import numpy as np
 
 from sgs.config.input_config import ConvSpec
-from sgs.config.nearest import listing, nearest
 from sgs.data.stored import stored
 from sgs.engine import FixedEngine, FloatEngine
-from sgs.errors import UserError, raise_all
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.quant import ranges
@@ -34,6 +32,7 @@ from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
 from sgs.quant.fidelity import decibels, energies, is_silent, judged, output_parts
+from sgs.quant.forced import forced_bits
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.ports import NO_PORTS, Ports
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
@@ -474,54 +473,3 @@ def known_ranges(prepared: Graph) -> dict[str, TensorRange]:
             low, high = RANGE[node.op]
             known[node.outputs[0]] = TensorRange(low, high, ranges.KNOWN)
     return known
-
-
-_FORCED: dict[str, Callable[[Node], int]] = {
-    "ALL_UINT8": lambda node: 8,
-    "ALL_INT16": lambda node: 16,
-    "CONV2D_INT16": lambda node: 8 if node.op == "DEPTHWISE_CONV_2D" else 16,
-    "DEPTHWISE_INT16": lambda node: 16 if node.op == "DEPTHWISE_CONV_2D" else 8,
-}
-
-
-def _operand_meant(name: str, nodes: Sequence[Node]) -> str:
-    """What to write in place of a name that is no first input of a convolution."""
-    made = {text: node.inputs[0] for node in nodes for text in (node.name, node.outputs[0])}
-    if name in made:
-        return f"the first input of the convolution of that name is {made[name]}"
-    operands = list(dict.fromkeys(node.inputs[0] for node in nodes if node.inputs[0]))
-    closest = nearest(name, operands)
-    return f"did you mean {closest}?" if closest else f"first inputs of convolutions are {listing(operands, 4)}"
-
-
-def forced_bits(prepared: Graph, conv: ConvSpec) -> dict[str, int]:
-    """Result name → bits, as [CONV_CONFIG] asks. The first sum of products keeps 8 bit (manual §1.3.3).
-
-    Raises UserError for a `tensor_arrays` name that is no operand 0 of a sum of products.
-    """
-    nodes = list(mac_nodes(prepared))
-    bits: dict[str, int] = {}
-    if conv.input_format is not None:
-        bits = {node.outputs[0]: _FORCED[conv.input_format](node) for node in nodes}
-    operands = {node.inputs[0] for node in nodes}
-    raise_all(
-        [
-            UserError(
-                "no convolution has this first input",
-                stage="calibrate",
-                node=f"[CONV_CONFIG] tensor_arrays, '{name}'",
-                remedy=_operand_meant(name, nodes),
-            )
-            for name in conv.tensor_arrays
-            if name not in operands
-        ],
-        stage="calibrate",
-    )
-    for node in nodes:
-        if node.inputs[0] in conv.tensor_arrays:
-            bits[node.outputs[0]] = 16
-    first = nodes[0] if nodes else None
-    exempt = first is not None and first.inputs[0] in prepared.inputs and conv.input_format is None
-    if first is not None and exempt and bits.pop(first.outputs[0], None) is not None:
-        _log.warning("tensor_arrays: '%s' feeds the first convolution, which stays in 8 bit", first.inputs[0])
-    return bits

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from sgs.config.formats import InputSpec
+from sgs.config.formats import F32, InputSpec
 from sgs.config.input_config import InputConfig
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.quant.edit import byte_params, mac_nodes, moved_operands
 from sgs.quant.plan import QuantPlan
-from sgs.quant.ports import F32, Ports, ports_of
+from sgs.quant.ports import Ports, ports_of
 from sgs.quant.prepare import kind_of
 from sgs.quant.statistics import Statistics
 from sgs.registry import QUANTISE, REAL

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping, Sequence
 from itertools import compress
 
-from sgs.config.formats import NV12, RAW_TYPES, InputSpec, OutputSpec
+from sgs.config.formats import NV12, RAW_TYPES, InputSpec, OutputSpec, colons
 from sgs.config.input_config import InputConfig
 from sgs.numeric.types import DType
 from sgs.report.columns import aligned
@@ -23,7 +23,11 @@ def config_text(
     of the network's own."""
     lines = ["inputs, as fixed and offline models are fed"]
     lines += _indented([_input_row(spec, inputs.get(spec.name)) for spec in config.inputs])
-    normalised = [(spec.name, *_normalisation(spec)) for spec in config.inputs if spec.is_picture]
+    normalised = [
+        (spec.name, f"mean {colons(spec.mean)}", f"std_value {colons(spec.std)}")
+        for spec in config.inputs
+        if spec.is_picture
+    ]
     if normalised:
         lines += ["", "normalised inside: (pixel - mean) / std_value, in the order R:G:B", *_indented(normalised)]
     lines += [
@@ -61,11 +65,6 @@ def _place(shape: Shape | None, layout: str) -> tuple[str, str]:
     """(shape, layout) in words; the layout of rank 4, and where the rank is not known, only."""
     told = "" if shape is None else f"[{','.join(map(str, shape))}]"
     return told, layout if shape is None or len(shape) == 4 else ""
-
-
-def _normalisation(spec: InputSpec) -> tuple[str, str]:
-    mean, std = (":".join(f"{value:g}" for value in values) for values in (spec.mean, spec.std))
-    return f"mean {mean}", f"std_value {std}"
 
 
 def _indented(rows: Sequence[Sequence[str]]) -> list[str]:

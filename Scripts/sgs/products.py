@@ -1,13 +1,20 @@
-"""What output files are called when `-o` names a folder or nothing, and what may not be overwritten."""
+"""The files that tools make: what they are called when `-o` names a folder or nothing, what may not be overwritten, and
+what is written into them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from sgs.data.files import STAGE, check_output
+from sgs.config.chips import Chip
+from sgs.data.files import STAGE, atomic_outputs, check_output
 from sgs.errors import UserError
+from sgs.img import Image
+from sgs.ir import Graph
+from sgs.pipelines import compile_fixed
+from sgs.sim import expect_stage, read_sim, write_sim
 
 REPORT_FILES = (".json", ".csv", ".html", ".trace.json")
 DEFAULT_FLOAT = "Converted_Net_float.sim"
@@ -111,3 +118,42 @@ def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None
         if check_output(output) in read:
             reason = "is both an input and an output"
             raise UserError(reason, stage=STAGE, file=output, remedy="choose another output name")
+
+
+# -- contents ----------------------------------------------------------------------------------------------------------
+def write_float_files(imported: Graph, graph: Graph, target: Path) -> None:
+    """Write the float .sim, and the untouched import beside it."""
+    with atomic_outputs(debug_path(target), target) as (debug_file, target_file), ThreadPoolExecutor(2) as pool:
+        files = [
+            pool.submit(write_sim, imported, debug_file, stage="debug"),
+            pool.submit(write_sim, graph, target_file, stage="float"),
+        ]
+        for file in files:
+            file.result()
+
+
+def compile_file(
+    model: Path, chip: Chip, category: str | None, batch_mode: str, batches: Sequence[int], inplace_inputs: bool
+) -> Image:
+    """The offline image of a fixed .sim, which says the category itself where none is given."""
+    graph = expect_stage(read_sim(model), "fixed", "compiler.py")
+    category = category or str(graph.metadata.get("category", "Unknown"))
+    check_category(category, graph.outputs, file=model)
+    return compile_fixed(
+        graph,
+        chip,
+        batch_mode=batch_mode,
+        batches=batches,
+        category=category,
+        inplace_inputs=inplace_inputs,
+    )
+
+
+def check_category(category: str, outputs: Sequence[str], *, file: object) -> str:
+    """The category. Raises UserError where the model's outputs cannot be of it."""
+    needed = {"Classification": (1,), "Detection": (4, 5)}.get(category)
+    if needed and len(outputs) not in needed:
+        kind = "one output" if needed == (1,) else "4 or 5 outputs, those of a detection operator"
+        reason = f"-c {category} needs a model with {kind}, this one has {len(outputs)}"
+        raise UserError(reason, stage="category", file=file, remedy="use -c Unknown")
+    return category
