@@ -10,8 +10,10 @@ import os
 import pickle
 import shutil
 import sys
+import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -31,7 +33,9 @@ from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.numeric.types import DType
-from sgs.report.coco import GroundTruth, RunningAP50
+from sgs.report.accuracy import MeanPrecision
+from sgs.report.average_precision import AveragePrecision
+from sgs.report.coco import GroundTruth
 from sgs.report.detections import Decoder, Detections, check_contract, detection_text, image_id, operator_detections
 from sgs.report.draw import colour_of, draw_boxes, draw_classes
 from sgs.report.labels import ClassFolders, Labels, class_names, right_classes
@@ -399,8 +403,8 @@ def test_four_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert capsys.readouterr().out.count("box") >= 3
 
 
-def coco_ap(path: Path, results: list[dict[str, object]], images: list[int]) -> float:
-    """AP of pycocotools on its own files."""
+def coco_figures(path: Path, results: list[dict[str, object]], images: list[int]) -> list[float]:
+    """The figures of pycocotools on its own files, in one go."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -411,7 +415,7 @@ def coco_ap(path: Path, results: list[dict[str, object]], images: list[int]) -> 
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    return float(judge.stats[0])
+    return [float(value) for value in judge.stats]
 
 
 def test_mean_average_precision_of_the_shapes_detector(
@@ -438,12 +442,13 @@ def test_mean_average_precision_of_the_shapes_detector(
     results = [json.loads(line) for path in sorted(out.iterdir()) for line in path.read_text().splitlines()]
     images = sorted({int(str(line["image_id"])) for line in results})
     assert len(images) == 32
-    assert abs(coco_ap(SHAPES_TEST / "instances.json", results, images) - float(figures["AP"])) < 1e-3
+    assert abs(coco_figures(SHAPES_TEST / "instances.json", results, images)[0] - float(figures["AP"])) < 1e-3
     assert abs(expected - float(figures["AP"])) < 2e-4
 
 
-def random_case(seed: int, path: Path) -> tuple[GroundTruth, dict[int, Detections]]:
-    """Labelled boxes, crowds among them, and found ones: some near them, some not, some of a wrong class."""
+def random_case(seed: int, path: Path) -> dict[int, Detections]:
+    """Labelled boxes, crowds and boxes without height among them, and found ones: some near them, some not, some of a
+    wrong class, many of equal scores, in one picture more than count."""
     random = np.random.default_rng(seed)
     annotations, found = [], {}
     size = (200, 300)
@@ -453,44 +458,94 @@ def random_case(seed: int, path: Path) -> tuple[GroundTruth, dict[int, Detection
             x, y, w, h = random.uniform([0, 0, 10, 10], [200, 120, 100, 80]).tolist()
             category = int(random.choice([2, 5, 9]))
             crowd = int(random.random() < 0.2)
-            annotations.append({"image_id": image, "category_id": category, "bbox": [x, y, w, h], "iscrowd": crowd})
+            label = {"image_id": image, "category_id": category, "bbox": [x, y, w, h], "iscrowd": crowd, "area": w * h}
+            annotations.append({**label, "id": len(annotations) + 1})
             for _ in range(random.integers(0, 4)):
                 moved = np.array([x, y, w, h]) + random.normal(0, 6, 4)
-                boxes.append((moved, [2, 5, 9].index(category) if random.random() < 0.9 else 0, random.random()))
-        for _ in range(random.integers(0, 4)):
-            boxes.append(
-                (random.uniform([0, 0, 5, 5], [200, 120, 100, 80]), int(random.integers(0, 3)), random.random())
-            )
+                boxes.append((moved, [2, 5, 7, 9].index(category) if random.random() < 0.9 else 0, random.random()))
+        for _ in range(120 if image == 3 else random.integers(0, 4)):
+            where = random.uniform([0, 0, 5, 5], [200, 120, 100, 80])
+            boxes.append((where, 1 if image == 3 else int(random.integers(0, 4)), random.random()))
         values = np.array([box for box, _, _ in boxes]).reshape(-1, 4)
         corners = np.stack([values[:, 1], values[:, 0], values[:, 1] + values[:, 3], values[:, 0] + values[:, 2]], 1)
         classes, scores = (np.array([box[i] for box in boxes]) for i in (1, 2))
-        found[image] = Detections.of(corners / [200, 300, 200, 300], classes, scores, size)
+        found[image] = Detections.of(corners / [200, 300, 200, 300], classes, np.round(scores, 1), size)
+    flat = {"image_id": 4, "category_id": 5, "bbox": [5, 6, 20, 0], "iscrowd": 0, "area": 0, "id": 1000}
     content = {
-        "images": [{"id": image, "file_name": f"{image}.png"} for image in range(1, 9)],
-        "categories": [{"id": number, "name": f"kind {number}"} for number in (9, 2, 5)],
-        "annotations": annotations,
+        "images": [{"id": image, "file_name": f"{image}.png"} for image in range(1, 11)],
+        "categories": [{"id": number, "name": f"kind {number}"} for number in (9, 2, 5, 7)],
+        "annotations": [*annotations, flat, {**flat, "image_id": 10, "id": 1001}],
     }
     path.write_text(json.dumps(content))
-    return GroundTruth(path), found
+    return found
+
+
+def counted(truth: GroundTruth, found: dict[int, Detections]) -> AveragePrecision:
+    precision = AveragePrecision(truth, found)
+    for image, boxes in found.items():
+        precision.add(image, boxes)
+    return precision
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_the_running_figure_ends_at_the_final_one(seed: int, tmp_path: Path) -> None:
-    truth, found = random_case(seed, tmp_path / "i.json")
-    running = RunningAP50(truth)
-    assert running.value() == 0.0
-    for image, boxes in found.items():
-        running.add(image, boxes)
-    final = truth.figures(found)[1]
-    assert abs(running.value() - final) < 1e-9, "COCOeval's"
-    assert 0.05 < final < 0.95
+def test_figures_are_those_of_pycocotools(seed: int, tmp_path: Path) -> None:
+    """All twelve to the last bit, whatever the order of the pictures; the running one ends at the final one."""
+    found = random_case(seed, tmp_path / "i.json")
+    truth = GroundTruth(tmp_path / "i.json")
+    results = [
+        {"image_id": image, "category_id": truth.category(index), "bbox": box, "score": score}
+        for image, boxes in found.items()
+        for box, index, score in zip(boxes.boxes.tolist(), boxes.classes.tolist(), boxes.scores.tolist(), strict=True)
+    ]
+    expected = coco_figures(tmp_path / "i.json", results, sorted(found))
+    backwards = {image: found[image] for image in sorted(found, reverse=True)}
+    for order in (found, backwards):
+        precision = counted(truth, order)
+        assert precision.figures() == expected
+        assert abs(precision.ap50() - expected[1]) < 1e-12
+    assert 0.02 < expected[1] < 0.95
+
+
+def test_the_running_figure(tmp_path: Path) -> None:
+    """AP50 of the pictures so far, for few of them after each."""
+    found = random_case(2, tmp_path / "i.json")
+    truth = GroundTruth(tmp_path / "i.json")
+    judge = MeanPrecision(truth, [(Path(f"{image}.png"),) for image in found], list(found))
+    for done, boxes in enumerate(found.values(), start=1):
+        judge.add(boxes)
+        assert judge.running() == f"AP50 {counted(truth, dict(islice(found.items(), done))).figures()[1]:.4f}"
+    assert judge.running() != "AP50 0.0000"
 
 
 def test_nothing_found_scores_nothing(tmp_path: Path) -> None:
-    truth, found = random_case(1, tmp_path / "i.json")
+    found = random_case(1, tmp_path / "i.json")
+    truth = GroundTruth(tmp_path / "i.json")
+    assert AveragePrecision(truth, found).ap50() == 0.0
     nothing = Detections.of(np.zeros((0, 4)), np.zeros(0), np.zeros(0), (4, 4))
-    assert truth.figures(dict.fromkeys(found, nothing))[:3] == [0.0, 0.0, 0.0]
-    assert truth.names == ["kind 2", "kind 5", "kind 9"] and truth.category(1) == 5
+    precision = counted(truth, dict.fromkeys(found, nothing))
+    assert precision.figures()[:3] == [0.0, 0.0, 0.0] and precision.ap50() == 0.0
+    assert truth.names == ["kind 2", "kind 5", "kind 7", "kind 9"] and truth.category(1) == 5
+
+
+def test_boxes_are_not_kept(tmp_path: Path) -> None:
+    """Of 100 of a class and picture a few bytes each, of those past them nothing."""
+    found = random_case(1, tmp_path / "i.json")
+    truth = GroundTruth(tmp_path / "i.json")
+    random = np.random.default_rng(0)
+    corners = np.tile([0.1, 0.1, 0.9, 0.9], (900, 1))
+
+    def picture(classes: Sequence[int], many: int) -> Detections:
+        return Detections.of(corners[:many], random.choice(classes, many), random.random(many), (40, 30))
+
+    precision = AveragePrecision(truth, [*found, *range(1000, 1060)])
+    grown = []
+    tracemalloc.start()
+    for image in range(1000, 1060):
+        precision.add(image, picture([0, 1, 3], 240) if image < 1030 else picture([1], 900))
+        grown.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    assert 20 * 240 * 20 < grown[29] - grown[9] < 20 * 240 * 40
+    assert 20 * 100 * 20 < grown[59] - grown[39] < 20 * 100 * 40
 
 
 def coco(path: Path, **changes: object) -> Path:
@@ -501,6 +556,21 @@ def coco(path: Path, **changes: object) -> Path:
     }
     path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
     return path
+
+
+def wrong_annotations() -> list[dict[str, object]]:
+    changes: list[dict[str, object]] = [
+        {"bbox": [1, 2, float("nan"), 4]},
+        {"bbox": [1, float("inf"), 3, 4]},
+        {"bbox": [1, "2", 3, 4]},
+        {"bbox": [1, 2, 3, True]},
+        {"bbox": [1, 2, -3, 4]},
+        {"bbox": [1, 2, 3, -4], "area": None},
+        {"area": "5", "iscrowd": None},
+        {"iscrowd": 2},
+        {"bbox": [-1, -2, 3, 0], "area": 0, "iscrowd": True},  # as it may be
+    ]
+    return [{"image_id": 7, "category_id": 3, "bbox": [1, 2, 3, 4], **change} for change in changes]
 
 
 @pytest.mark.parametrize(
@@ -515,6 +585,18 @@ def coco(path: Path, **changes: object) -> Path:
         ),
         ({"categories": [{"id": 3, "name": "a"}, {"id": 3, "name": "b"}]}, ["categories: id 3", "more than once"]),
         ({"images": [{"id": 7, "file_name": 5}]}, ["images[0]", "has no file_name"]),
+        ({"categories": [{"id": True, "name": "a"}]}, ["categories[0]", "has no id"]),
+        (
+            {"annotations": wrong_annotations()},
+            [
+                "10 problems",
+                *(f"annotations[{index}]: has a bbox that is not [x, y" for index in range(4)),
+                *(f"annotations[{index}]: has a bbox whose width or height is below 0" for index in (4, 5)),
+                *(f"annotations[{index}]: has an area that is not a number from 0 on" for index in (5, 6)),
+                *(f"annotations[{index}]: has an iscrowd that is neither 0 nor 1" for index in (6, 7)),
+            ],
+        ),
+        ({"images": [{"id": 7, "file_name": "图 0.png", "height": "12", "width": 20}]}, ["has a height that is not"]),
         (
             {"images": [{"id": 7, "file_name": "x.png"}]},
             ["图 0.png", "图 1.png", "not among the labelled images"],

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from sgs.cli.options import add_category, add_common, add_samples, check_category, one_of, start_log
 from sgs.cli.program import Parser, run
-from sgs.cli.progress import counting, shown
+from sgs.cli.progress import counting
 from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
@@ -190,7 +190,7 @@ def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.N
         if truth is None:
             return _Labels(images, names)
         ids = truth.image_ids(samples)
-        return _Labels(ids, names, MeanPrecision(truth, samples, ids, watched=shown()))
+        return _Labels(ids, names, MeanPrecision(truth, samples, ids))
     classes = math.prod(simulator.outputs[0].shape)
     names = _names(options, classes, [])
     if path is None:

@@ -1,44 +1,23 @@
-"""Accuracy of a detector against a COCO instances.json: the figures of pycocotools, and a running AP50 beside the run.
+"""Labels of a detector: a COCO instances.json.
 
 A class of the model means the category of the same place in the file's categories, sorted by id.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sgs.data.images import Sample
 from sgs.data.pictures import picture_size
 from sgs.errors import UserError, raise_all
-from sgs.numeric.quantise import Array
 from sgs.report.detections import Detections
 from sgs.report.labels import STAGE
 
-FIGURES = (  # what pycocotools' COCOeval.stats holds, in order
-    ("AP", "IoU 0.50 to 0.95"),
-    ("AP50", "IoU 0.50"),
-    ("AP75", "IoU 0.75"),
-    ("AP small", "area below 32x32"),
-    ("AP medium", "area from 32x32 to 96x96"),
-    ("AP large", "area above 96x96"),
-    ("AR 1", "recall with 1 box a picture"),
-    ("AR 10", "with 10"),
-    ("AR 100", "with 100"),
-    ("AR small", "with 100, area below 32x32"),
-    ("AR medium", "with 100, area from 32x32 to 96x96"),
-    ("AR large", "with 100, area above 96x96"),
-)
-MOST = 100  # boxes of a class in a picture that count, as in COCO
-RECALLS = np.linspace(0.0, 1.0, 101)
 _NEEDED = {
     "images": {"id": int, "file_name": str},
     "categories": {"id": int, "name": str},
@@ -59,8 +38,15 @@ class GroundTruth:
         content = _content(path)
         self._images: list[Record] = content["images"]
         self._categories: list[Record] = sorted(content["categories"], key=lambda category: int(category["id"]))
-        self.annotations: list[Record] = [
-            {"area": item["bbox"][2] * item["bbox"][3], "iscrowd": 0, **item, "id": number}
+        self.annotations: list[Record] = [  # without outlines and the like, which are most of such a file
+            {
+                "id": number,
+                "image_id": item["image_id"],
+                "category_id": item["category_id"],
+                "bbox": item["bbox"],
+                "area": item.get("area", item["bbox"][2] * item["bbox"][3]),
+                "iscrowd": int(item.get("iscrowd", 0)),
+            }
             for number, item in enumerate(content["annotations"], start=1)
         ]
         self._by_name: dict[str, list[Record]] = {}
@@ -111,40 +97,6 @@ class GroundTruth:
         """The category id of a class."""
         return int(self._categories[index]["id"])
 
-    def figures(self, found: Mapping[int, Detections]) -> list[float]:
-        """The `FIGURES` over the pictures that `found` has, by image id; -1 where nothing labelled is of such a size.
-
-        Source: COCOeval of pycocotools, kind "bbox".
-        """
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
-        results = [
-            {"image_id": image, "category_id": self.category(int(index)), "bbox": box.tolist(), "score": float(score)}
-            for image, boxes in found.items()
-            for box, index, score in zip(boxes.boxes, boxes.classes, boxes.scores, strict=True)
-        ]
-        for number, result in enumerate(results, start=1):
-            _, _, width, height = result["bbox"]
-            result.update(id=number, area=width * height, iscrowd=0)
-        both = []
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-            for annotations in (self.annotations, results):
-                coco = COCO()
-                coco.dataset = {
-                    "images": self._images,
-                    "categories": self._categories,
-                    "annotations": [dict(item) for item in annotations],
-                }
-                coco.createIndex()
-                both.append(coco)
-            judge = COCOeval(*both, "bbox")
-            judge.params.imgIds = sorted(found)
-            judge.evaluate()
-            judge.accumulate()
-            judge.summarize()
-        return [float(value) for value in judge.stats]
-
 
 def _parts(image: Record) -> tuple[str, ...]:
     return Path(image["file_name"]).parts
@@ -186,7 +138,7 @@ def _faults(lists: Mapping[str, list[Any]], path: Path) -> Iterator[UserError]:
     for name, fields in _NEEDED.items():
         for index, item in enumerate(lists[name]):
             for key, kind in fields.items():
-                if not isinstance(item, dict) or not isinstance(item.get(key), kind):
+                if not isinstance(item, dict) or not _is(item.get(key), kind):
                     whole = False
                     yield fault(f"{name}[{index}]", f"has no {key}, or one that is not {_KINDS[kind]}")
     if not whole:
@@ -200,84 +152,39 @@ def _faults(lists: Mapping[str, list[Any]], path: Path) -> Iterator[UserError]:
         for index, item in enumerate(lists["annotations"]):
             if item[f"{side}_id"] not in known:
                 yield fault(f"annotations[{index}]", f"is of {side}_id {item[f'{side}_id']}, which {owner} lacks")
-    for index, item in enumerate(lists["annotations"]):
-        if len(item["bbox"]) != 4 or not all(isinstance(value, (int, float)) for value in item["bbox"]):
-            yield fault(f"annotations[{index}]", "has a bbox that is not [x, y, width, height]")
+    for name, check in (("images", _image_faults), ("annotations", _annotation_faults)):
+        for index, item in enumerate(lists[name]):
+            yield from (fault(f"{name}[{index}]", reason) for reason in check(item))
+
+
+def _image_faults(item: Record) -> Iterator[str]:
+    for side in ("height", "width"):
+        if not (item.get(side) is None or _is(item[side], int)):
+            yield f"has a {side} that is not a whole number"
+
+
+def _annotation_faults(item: Record) -> Iterator[str]:
+    """Boxes of no width or height are let pass: COCO's own files have such, which count as objects never found."""
+    if len(item["bbox"]) != 4 or not all(map(_is_length, item["bbox"])):
+        yield "has a bbox that is not [x, y, width, height]"
+    elif min(item["bbox"][2:]) < 0:
+        yield "has a bbox whose width or height is below 0"
+    if "area" in item and not (_is_length(item["area"]) and item["area"] >= 0):
+        yield "has an area that is not a number from 0 on"
+    if item.get("iscrowd", 0) not in (0, 1):
+        yield "has an iscrowd that is neither 0 nor 1"
 
 
 _KINDS = {int: "a whole number", str: "text", list: "a list"}
 
 
-# -- the running figure ------------------------------------------------------------------------------------------------
-class RunningAP50:
-    """COCO's AP50 over the pictures so far. A picture costs one small matching; `value` sorts what there is."""
-
-    def __init__(self, truth: GroundTruth) -> None:
-        self._truth = truth
-        self._labelled: dict[int, list[Record]] = {}
-        for item in truth.annotations:
-            self._labelled.setdefault(item["image_id"], []).append(item)
-        self._count: Counter[int] = Counter()  # labelled boxes of each category
-        self._scores: dict[int, list[Array]] = {}
-        self._hits: dict[int, list[Array]] = {}
-
-    def add(self, image: int, found: Detections) -> None:
-        """Count a picture."""
-        labelled: dict[int, list[Record]] = {}
-        for item in self._labelled.get(image, ()):
-            labelled.setdefault(item["category_id"], []).append(item)
-            self._count[item["category_id"]] += not item["iscrowd"]
-        for index in np.unique(found.classes).tolist():
-            category = self._truth.category(index)
-            chosen = np.flatnonzero(found.classes == index)[:MOST]
-            hits, counts = _matched(found.boxes[chosen], labelled.get(category, []))
-            self._hits.setdefault(category, []).append(hits[counts])
-            self._scores.setdefault(category, []).append(found.scores[chosen][counts])
-
-    def value(self) -> float:
-        """Mean over the categories that have been labelled; 0 before there is one."""
-        present = [category for category, count in self._count.items() if count]
-        return float(np.mean([self._precision(category) for category in present])) if present else 0.0
-
-    def _precision(self, category: int) -> float:
-        """Average over 101 recalls of the highest precision at that recall or more."""
-        if category not in self._hits:
-            return 0.0
-        scores, hits = np.concatenate(self._scores[category]), np.concatenate(self._hits[category])
-        right = np.cumsum(hits[np.argsort(-scores, kind="stable")])
-        if not right.size:
-            return 0.0
-        precision = right / np.arange(1, right.size + 1)
-        best = np.maximum.accumulate(precision[::-1])[::-1]
-        places = np.searchsorted(right / self._count[category], RECALLS, side="left")
-        return float(np.append(best, 0.0)[places].mean())
+def _is(value: object, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _matched(boxes: Array, labelled: Sequence[Record]) -> tuple[Array, Array]:
-    """(whether each box, best score first, hits a labelled one that none before hit; whether it counts at all).
-
-    Boxes that lie in a crowd and hit nothing else do not count. Both bool [N].
-    """
-    hits, counts = np.zeros(len(boxes), bool), np.ones(len(boxes), bool)
-    if not labelled or not len(boxes):
-        return hits, counts
-    crowd = np.array([bool(item["iscrowd"]) for item in labelled])
-    overlap = _overlaps(boxes, np.array([item["bbox"] for item in labelled], np.float64), crowd)
-    free = ~crowd
-    for index, row in enumerate(overlap):
-        best = int(np.argmax(np.where(free, row, -1.0)))
-        if free[best] and row[best] >= 0.5:
-            hits[index], free[best] = True, False
-        elif (row[crowd] >= 0.5).any():
-            counts[index] = False
-    return hits, counts
+def _is_length(value: object) -> bool:
+    """Not NaN, nor past what any picture has."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _FAR
 
 
-def _overlaps(found: Array, labelled: Array, crowd: Array) -> Array:
-    """Intersection over union [N, M] of x, y, width, height; over the found box's own area for a crowd."""
-    low = np.maximum(found[:, None, :2], labelled[None, :, :2])
-    high = np.minimum((found[:, :2] + found[:, 2:])[:, None], (labelled[:, :2] + labelled[:, 2:])[None])
-    inside = np.clip(high - low, 0.0, None).prod(axis=2)
-    areas, others = found[:, 2:].prod(axis=1)[:, None], labelled[:, 2:].prod(axis=1)[None]
-    overlap: Array = inside / np.where(crowd[None], areas, areas + others - inside)
-    return overlap
+_FAR = 1e12  # pixels
