@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import io
 import json
@@ -22,7 +23,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
+from PIL import Image, features
 
 import shipped
 from conventions import ROOT
@@ -329,17 +330,27 @@ def test_decode_scripts_that_cannot_be_called(tmp_path: Path) -> None:
         Decoder(tmp_path / "other.py")
 
 
-def test_sizes_of_pictures_are_as_opencv_reads_them(tmp_path: Path) -> None:
-    """Upright, whatever EXIF says; kinds that only OpenCV knows; names of any letters."""
-    picture = np.arange(12 * 20 * 3, dtype=np.uint8).reshape(12, 20, 3)
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff", "avif"])
+def test_turned_pictures_have_the_size_that_scripts_see(ending: str, tmp_path: Path) -> None:
+    """Every orientation that EXIF knows. OpenCV's imread fails for some TIFF that its imdecode reads."""
+    if ending == "avif" and not (features.check("avif") and cv2.haveImageWriter("a.avif")):
+        pytest.skip("Pillow or OpenCV was built without AVIF")
+    picture = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
     exif = Image.Exif()
-    for orientation in (1, 3, 6, 8):
+    turned = []
+    for orientation in range(1, 9):
         exif[0x0112] = orientation
-        path = tmp_path / f"图 {orientation}.jpg"
+        path = tmp_path / f"图 {orientation}.{ending}"
         Image.fromarray(picture).save(path, exif=exif)
-        expected = cv2.imread(str(path), cv2.IMREAD_COLOR).shape[:2]
-        assert picture_size(path) == expected == read_picture(path).shape[:2]
-        assert (expected == (20, 12)) == (orientation in (6, 8))
+        read = cv2.imread(str(path), cv2.IMREAD_COLOR) if ending != "tiff" or orientation < 5 else read_picture(path)
+        assert picture_size(path) == read.shape[:2] and np.array_equal(read_picture(path), read)
+        turned += [orientation] * (read.shape[:2] == (20, 12))
+    assert turned == ([] if ending == "avif" else [5, 6, 7, 8])
+
+
+def test_sizes_of_pictures(tmp_path: Path) -> None:
+    """Kinds that only OpenCV knows, and files that are none."""
+    picture = np.zeros((12, 20, 3), np.uint8)
     for ending in ("png", "bmp", "hdr", "ras"):
         path = tmp_path / f"a.{ending}"
         assert cv2.imwrite(str(path), picture.astype(np.float32) if ending == "hdr" else picture)
@@ -795,8 +806,8 @@ def test_scripts_run_one_at_a_time(tmp_path: Path) -> None:
     assert len(found) == 12
 
 
-def test_results_are_written_over_in_one_go(tmp_path: Path) -> None:
-    """What a link points at is written, as elsewhere; a failure leaves no half file."""
+def test_results_are_written_over_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a link points at is written, as elsewhere; a failure at any moment leaves the old file or the new one."""
     plain, link = tmp_path / "a.txt", tmp_path / "b.txt"
     plain.write_text("old and longer")
     link.symlink_to(tmp_path / "target.txt")
@@ -804,10 +815,20 @@ def test_results_are_written_over_in_one_go(tmp_path: Path) -> None:
     write_result(link, b"other")
     assert contents(tmp_path) == {"a.txt": b"new", "b.txt": b"other", "target.txt": b"other"} and link.is_symlink()
     (tmp_path / "folder.txt").mkdir()
-    for path in (tmp_path / "folder.txt", tmp_path / "no" / "c.txt"):
-        with pytest.raises(UserError, match="cannot be written"):
+    folders = (tmp_path / "folder.txt", "is a folder"), (tmp_path / "no" / "c.txt", "does not exist")
+    for path, words in (*folders, (tmp_path / f"{'long' * 64}.txt", "File name too long")):
+        with pytest.raises(UserError, match=words):
             write_result(path, b"")
-    assert len(list(tmp_path.iterdir())) == 4
+
+    def unplugged(*_: object) -> None:
+        assert plain.read_bytes() == b"new"
+        raise OSError(errno.EIO, "Input/output error")
+
+    for call in ("rename", "replace"):
+        monkeypatch.setattr(os, call, unplugged)
+    with pytest.raises(UserError, match="Input/output error"):
+        write_result(plain, b"newer")
+    assert plain.read_bytes() == b"new" and len(list(tmp_path.iterdir())) == 4
 
 
 def test_the_job_is_a_value(tmp_path: Path) -> None:

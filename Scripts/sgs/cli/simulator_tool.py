@@ -249,11 +249,13 @@ def _check(simulator: Simulator, options: argparse.Namespace) -> None:
 
 def _contradictions(options: argparse.Namespace) -> Iterator[UserError]:
     """Options that have no say beside the others."""
-    both = "-c Classification or -c Detection"
-    needed = {"-l": (options.label, both), "--draw_result": (options.draw_result, both)}
-    needed |= {"--class_names": (options.class_names, both), "--decode": (options.decode, "-c Detection")}
-    for name, (value, category) in needed.items():
-        if value is not None and options.category not in category:
-            yield UserError(
-                f"{name} is for {category}", stage="simulator.py", remedy=f"leave it out, or add {category}"
-            )
+    both = ("Classification", "Detection")
+    for name, value, categories in (
+        ("-l", options.label, both),
+        ("--draw_result", options.draw_result, both),
+        ("--class_names", options.class_names, both),
+        ("--decode", options.decode, both[1:]),
+    ):
+        if value is not None and options.category not in categories:
+            wanted = " or ".join(f"-c {category}" for category in categories)
+            yield UserError(f"{name} is for {wanted}", stage="simulator.py", remedy=f"leave it out, or add {wanted}")
