@@ -11,6 +11,7 @@ import os
 import pickle
 import shutil
 import sys
+import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -29,6 +30,7 @@ import shipped
 from conventions import ROOT
 from sgs.cli import sgs_converter, simulator_tool
 from sgs.cli.sample_job import SampleJob, Task
+from sgs.data import shards
 from sgs.data.files import write_result
 from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import load_preprocessors
@@ -755,6 +757,63 @@ def test_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
+def slow(folder: Path, script: Path, signature: str, seconds: float) -> Path:
+    """A script that does what another does, and takes its time."""
+    shutil.copy(script, folder)
+    path = folder / f"slow_{script.name}"
+    body = f"    time.sleep({seconds})\n    return quick.{signature}\n"
+    path.write_text(f"import time\nimport {script.stem} as quick\n\ndef {signature}:\n{body}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("load", "run", "decode", "samples", "asked", "expected"),
+    [
+        (0.05, 0.5, 0, 70, 10, 1),  # 3.5 seconds
+        (0.05, 0, 0, 90, 10, 2),
+        (0, 0, 0.013, 400, 10, 2),
+        (0.01, 0, 0.013, 400, 10, 3),
+        (0, 0, 1, 400, 10, 4),
+        (0, 0, 1, 400, 2, 2),
+        (1, 1, 1, 400, 1, 1),
+        (9, 9, 9, 1, 10, 1),
+    ],
+)
+def test_processes_are_for_slow_scripts(
+    load: float,
+    run: float,
+    decode: float,
+    samples: int,
+    asked: int,
+    expected: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By a clock that only what takes long moves on; the model itself has threads."""
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    monkeypatch.setattr(shards, "processors", lambda: 4)
+    script = slow(tmp_path, SHAPES / "onnx_yolo_shapes.py", "image_preprocess(path, norm)", load)
+    decoder = Decoder(slow(tmp_path, SHAPES / "decode.py", "decode(outputs)", decode))
+    simulator = Simulator(shapes() / "shapes_float.sim")
+    model = simulator.run
+    monkeypatch.setattr(simulator, "run", lambda feeds: [time.sleep(run), model(feeds)][1])
+    job = SampleJob(simulator, tuple(load_preprocessors(str(script), 1)), "Detection", tmp_path, decoder=decoder)
+    tasks = [Task((SHAPES_TEST / "shapes_000.png",), f"{index}", index) for index in range(samples)]
+    assert simulator_tool._processes(job, tasks, asked) == expected
+    assert ("_engine" in vars(simulator)) == (expected == 1 < min(samples, asked)), "closed where others run it"
+
+
+def test_processes_of_offline_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the number of samples, which have one thread."""
+    monkeypatch.setattr(shards, "processors", lambda: 4)
+    job = SampleJob(Simulator(converted() / "digits.img"), (), "Classification", tmp_path)
+    tasks = [Task((path,), path.name, path.name) for path in digits(1)] * 200
+    assert [simulator_tool._processes(job, tasks[:count], 10) for count in (1, 64, 65, 200)] == [1, 1, 2, 4]
+    assert simulator_tool._processes(job, tasks, 3) == 3
+
+
 @pytest.mark.parametrize("model", ["digits_float.sim", "digits_fixed.sim", "digits.img"])
 def test_processes_change_nothing(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

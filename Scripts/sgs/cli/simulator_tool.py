@@ -21,7 +21,7 @@ from sgs.data.files import STAGE, check_output
 from sgs.data.images import Sample, absolute, resolve_samples
 from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
-from sgs.data.shards import Pool, Workers, loading_processes, map_shares, process_count
+from sgs.data.shards import Pool, Workers, map_shares, process_count, processes_worth
 from sgs.errors import UserError, raise_all
 from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
 from sgs.report.coco import GroundTruth
@@ -158,12 +158,15 @@ def _pool(job: SampleJob, tasks: Sequence[Task], options: argparse.Namespace) ->
 
 
 def _processes(job: SampleJob, tasks: Sequence[Task], asked: int) -> int:
-    """Threads of one process share the pictures of float and fixed models, but load one at a time."""
+    """Threads of one process share the pictures of float and fixed models, but run scripts one at a time."""
     if asked == 1 or len(tasks) == 1:
         return 1
     if job.simulator.kind == "Offline":
         return process_count(asked, len(tasks))
-    return loading_processes(asked, lambda: job.simulator.feeds(job.preprocessors, tasks[0].sample), len(tasks))
+    processes = processes_worth(asked, job.seconds_beside_model(tasks[0]) * len(tasks))
+    if processes > 1:
+        job.simulator.close()  # others will run it
+    return processes
 
 
 def _counted(samples: int) -> str:
