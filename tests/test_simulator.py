@@ -208,6 +208,49 @@ def test_labels_are_found_by_path_then_by_name(tmp_path: Path) -> None:
         labels.of(tmp_path / "new.png")
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "",
+        "filename,label\n",
+        "image_id,label,split\n",
+        "img,class\n",
+        "# made by x\n\nfile,class\n",
+        "the picture class\n",
+    ],
+)
+def test_headings_of_labels(head: str, tmp_path: Path) -> None:
+    separator = " " if head.startswith("the") else ","
+    path = _written(tmp_path / "l.csv", f"{head}a.png{separator}3\nb.png{separator}4\n")
+    assert [Labels(path).of(Path(name)) for name in ("a.png", "b.png")] == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a.png,1\nfile,class\n", "line 2: is not a path and a class index"),
+        ("file,class\nname,label\na.png,1\n", "line 2: is not"),
+        ("a.png,-1\nb.png,2\n", "line 1: is not"),
+        ("a.png,1.0\nb.png,2\n", "line 1: is not"),
+        ("a.png\nb.png,2\n", "line 1: is not"),
+        ("file,class\n", "holds no labels"),
+    ],
+)
+def test_what_is_no_heading(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        Labels(_written(tmp_path / "l.csv", text))
+    assert words in caught.value.render()
+
+
+def test_labels_that_contradict_each_other(tmp_path: Path) -> None:
+    """However the path is written; the same class twice is none."""
+    (tmp_path / "a").mkdir()
+    labels = _written(tmp_path / "l.csv", f"a/x.png,3\n./a/x.png,4\n{tmp_path / 'a/y.png'},5\na/y.png,5\nx.png,9\n")
+    with pytest.raises(UserError, match=r"x\.png': has several labels for the picture \(3, 4\)"):
+        right_classes(labels, [(tmp_path / "a/x.png",), (tmp_path / "a/y.png",)], 10)
+    assert right_classes(labels, [(tmp_path / "a/y.png",), (tmp_path / "x.png",)], 10) == [5, 9]
+
+
 def test_all_wrong_labels_are_told_before_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out").mkdir()
     labels = tmp_path / "l.txt"
@@ -957,7 +1000,7 @@ def wrong_script(folder: Path, result: str) -> Path:
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.zeros((1, 3, 64, 64), np.uint8)")], ["NCHW where NHWC"]),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "'a'")], ["returned str"]),
         (
-            lambda f: [*SIM(f), "-c", "Classification", "-l", _written(f / "l.txt", "a.png seven\nb.png\n")],
+            lambda f: [*SIM(f), "-c", "Classification", "-l", _written(f / "l.txt", "a.png 7.5\nb.png\n")],
             ["2 problems", "line 1", "line 2", "is not a path and a class index"],
         ),
         (lambda f: [*SIM(f), "-c", "Classification", "-l", _written(f / "l.txt", b"\xff")], ["not text in UTF-8"]),
