@@ -28,7 +28,7 @@ from PIL import Image, features
 
 import shipped
 from conventions import ROOT
-from sgs.cli import sgs_converter, simulator_tool
+from sgs.cli import calibrator_tool, compiler_tool, sgs_converter, simulator_tool
 from sgs.cli.sample_job import SampleJob, Task
 from sgs.data import shards
 from sgs.data.files import write_result
@@ -38,8 +38,9 @@ from sgs.errors import UserError
 from sgs.numeric.types import DType
 from sgs.report.accuracy import MeanPrecision
 from sgs.report.average_precision import AveragePrecision
+from sgs.report.categories import check_category
 from sgs.report.coco import GroundTruth
-from sgs.report.detections import Decoder, Detections, check_contract, detection_text, image_id, operator_detections
+from sgs.report.detections import Decoder, Detections, detection_text, image_id, operator_detections
 from sgs.report.draw import colour_of, draw_boxes, draw_classes
 from sgs.report.labels import ClassFolders, Labels, class_names, right_classes
 from sgs.simulation import Port, Simulator
@@ -301,15 +302,61 @@ def ports(*shapes: Sequence[int]) -> list[Port]:
         ([(), (1, 7), (1, 7), (1,)], False),
     ],
 )
-def test_contract(shapes: list[tuple[int, ...]], fits: bool) -> None:
+def test_outputs_of_detection(shapes: list[tuple[int, ...]], fits: bool) -> None:
     if fits:
-        check_contract(ports(*shapes), file="m.sim")
+        assert check_category("Detection", ports(*shapes), file="m.sim") == "Detection"
         return
     with pytest.raises(UserError) as caught:
-        check_contract(ports(*shapes), file="m.sim")
+        check_category("Detection", ports(*shapes), file="m.sim")
     told = caught.value.render()
     assert "expects the outputs detectionBoxes [1,N,4]" in told and "--decode" in told
     assert all(f"out{i} {str(list(s)).replace(' ', '')}" in told for i, s in enumerate(shapes))
+
+
+def test_outputs_of_other_categories() -> None:
+    one, two = ports((1, 10)), ports((1, 10), (1, 3))
+    assert [check_category("Unknown", outputs, file="m.sim") for outputs in (one, two)] == ["Unknown"] * 2
+    assert check_category("Classification", one, file="m.sim") == "Classification"
+    with pytest.raises(
+        UserError, match=r"m.sim: -c Classification expects one output; got out0 \[1,10\], out1 \[1,3\]"
+    ):
+        check_category("Classification", two, file="m.sim")
+
+
+def test_every_tool_has_the_same_detectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Four outputs of other shapes make none, whichever tool is asked."""
+    onnx.save(four_outputs(), tmp_path / "n.onnx")
+    (tmp_path / "n.ini").write_text(
+        "[INPUT_CONFIG]\ninputs=x;\ninput_formats=RAWDATA_F32_NHWC;\nquantizations=TRUE;\n"
+        "[OUTPUT_CONFIG]\noutputs=y0,y1,y2,y3;\ndequantizations=TRUE,TRUE,TRUE,TRUE;\n"
+    )
+    np.save(tmp_path / "a.npy", np.linspace(-1, 1, 5, dtype=np.float32)[None])
+    script = _written(
+        tmp_path / "s.py", "import numpy as np\n\ndef image_preprocess(path, norm=True):\n    return np.load(path)\n"
+    )
+    source = ["--model_file", tmp_path / "n.onnx", "--input_config", tmp_path / "n.ini", "--soc_version", CHIP]
+    samples = ["-i", tmp_path / "a.npy", "-n", script]
+    one_shot = ["onnx", *source, *samples, "--quant_level", "L1", "--output_file", tmp_path / "n.img"]
+    assert sgs_converter.main([*map(str, one_shot), "--export_models"]) == 0
+    floating, fixed = (tmp_path / f"n_{stage}.sim" for stage in ("float", "fixed"))
+    chip = ["--soc_version", CHIP, "-c", "Detection"]
+    capsys.readouterr()
+    for main, arguments in (
+        (sgs_converter.main, [*one_shot, "-c", "Detection"]),
+        (calibrator_tool.main, ["-m", floating, "--input_config", tmp_path / "n.ini", *samples, *chip]),
+        (compiler_tool.main, ["-m", fixed, *chip]),
+        (simulator_tool.main, ["-m", tmp_path / "n.img", *samples, "-c", "Detection"]),
+    ):
+        assert main([str(argument) for argument in arguments]) == 2
+        assert "expects the outputs detectionBoxes [1,N,4]" in capsys.readouterr().err
+
+
+def four_outputs() -> onnx.ModelProto:
+    """As many outputs as a detection operator has, and of other shapes."""
+    nodes = [helper.make_node("Mul", ["x", "two"], [f"y{index}"]) for index in range(4)]
+    x, *ys = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 5]) for name in ("x", "y0", "y1", "y2", "y3"))
+    graph = helper.make_graph(nodes, "net", [x], ys, [numpy_helper.from_array(np.float32([2]), "two")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def test_numbers_that_no_detection_operator_gives() -> None:
@@ -423,6 +470,7 @@ def test_four_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     folder = detector()
     pictures = picture_files(tmp_path / "my pictures", [(12, 20), (60, 31), (7, 200)])
     session = onnxruntime.InferenceSession(str(folder / "detector.onnx"))
+    compared = []
     for model, error in (("detector_float.sim", 1e-3), ("detector_fixed.sim", 0.03), ("detector.img", 0.03)):
         out = tmp_path / model
         out.mkdir()
@@ -450,13 +498,28 @@ def test_four_outputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
             whole = [i for i in np.argsort(-scores[:2]) if (high[i] - low[i] > error).all()]
             if len(whole) != ((high - low) > -error).all(axis=1).sum():
                 continue  # an edge that rounding decides
+            assert len(told) == 2
+            compared.append((model, picture.name))
             assert [line["category_id"] for line in told] == [int(classes[i]) + 1 for i in whole]
             for line, i in zip(told, whole, strict=True):
                 (y, x), (y1, x1) = low[i], high[i]
                 expected = np.array([x * width, y * height, (x1 - x) * width, (y1 - y) * height])
                 assert np.abs(expected - line["bbox"]).max() <= error * max(height, width) + 1e-3
                 assert abs(line["score"] - scores[i]) <= error
-    assert capsys.readouterr().out.count("box") >= 3
+    assert capsys.readouterr().out.count("2 boxes") >= 7
+    assert len(compared) >= 7 and len({model for model, _ in compared}) == 3, "no more than two are left to rounding"
+
+
+@pytest.mark.parametrize("model", ["detector.img", "digits.img"])
+def test_decode_scripts_serve_files_of_any_category(model: str, tmp_path: Path) -> None:
+    """Also for a network that ends in a detection operator."""
+    decode = decode_script(tmp_path, "return [[0, 0, 0.5, 1]], [len(outputs)], [0.5]")
+    folder, script = (detector(), detector() / "script.py") if "detector" in model else (converted(), SCRIPT)
+    options = ["-m", folder / model, "-i", picture_files(tmp_path / "p", [(40, 30)])[0], "-n", script]
+    (tmp_path / "out").mkdir()
+    simulate(*options, "-c", "Detection", "--decode", decode, "--output", tmp_path / "out")
+    (told,) = (json.loads(text) for text in contents(tmp_path / "out").values())
+    assert (told["category_id"], told["bbox"]) == (2 if "digits" in model else 5, [0, 0, 30, 20])
 
 
 def coco_figures(path: Path, results: list[dict[str, object]], images: list[int]) -> list[float]:

@@ -14,7 +14,6 @@ from sgs.cli.options import (
     add_common,
     add_quant_file,
     add_samples,
-    check_category,
     start_log,
 )
 from sgs.cli.program import Parser, run
@@ -42,6 +41,7 @@ from sgs.pipelines import (
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
+from sgs.report.categories import check_category
 from sgs.sim import expect_stage, read_sim, write_sim
 
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _body(argv: list[str]) -> int:
     config = load_config(Path(options.input_config))
     graph = expect_stage(read_sim(options.model), "float", "calibrator.py")
     if options.category is not None:
-        check_category(options.category, graph.outputs, file=options.model)
+        check_category(options.category, [graph[name] for name in graph.outputs], file=options.model)
     if options.plan is not None:
         plan, history = read_plan(Path(options.plan))
         fixed, records = apply_plan(graph, config, plan, history, file=options.plan), []

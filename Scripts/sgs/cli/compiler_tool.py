@@ -7,13 +7,14 @@ from pathlib import Path
 
 from sgs.cli.image_files import told_of_report, write_image_files
 from sgs.cli.names import check_outputs, compile_report_paths, image_path
-from sgs.cli.options import add_batches, add_category, add_common, add_report, check_category, start_log
+from sgs.cli.options import add_batches, add_category, add_common, add_report, start_log
 from sgs.cli.program import Parser, run
 from sgs.compile import summarise
 from sgs.config.chips import Chip, load_chip
 from sgs.data.files import atomic_outputs
 from sgs.img import Image
 from sgs.pipelines import compile_fixed
+from sgs.report.categories import check_category
 from sgs.sim import expect_stage, read_sim
 
 
@@ -60,7 +61,7 @@ def compile_file(
     """The offline image of a fixed .sim, which says the category itself where none is given."""
     graph = expect_stage(read_sim(model), "fixed", "compiler.py")
     category = category or str(graph.metadata.get("category", "Unknown"))
-    check_category(category, graph.outputs, file=model)
+    check_category(category, [graph[name] for name in graph.outputs], file=model)
     return compile_fixed(
         graph,
         chip,

@@ -271,16 +271,6 @@ def add_category(parser: Parser, *, default: str | None, purpose: str) -> None:
     parser.add_argument("-c", "--category", metavar="KIND", type=one_of(CATEGORIES), default=default, help=text)
 
 
-def check_category(category: str, outputs: Sequence[str], *, file: object) -> str:
-    """The category. Raises UserError where the model's outputs cannot be of it."""
-    needed = {"Classification": (1,), "Detection": (4, 5)}.get(category)
-    if needed and len(outputs) not in needed:
-        kind = "one output" if needed == (1,) else "4 or 5 outputs, those of a detection operator"
-        reason = f"-c {category} needs a model with {kind}, this one has {len(outputs)}"
-        raise UserError(reason, stage="category", file=file, remedy="use -c Unknown")
-    return category
-
-
 # -- behaviour that goes with them -------------------------------------------------------------------------------------
 def start_log(options: argparse.Namespace) -> None:
     """Log to stderr: warnings, with --show_log or -v what is being done, with both or -vv every detail of that."""

@@ -17,7 +17,6 @@ from sgs.cli.options import (
     add_report,
     add_samples,
     add_source,
-    check_category,
     check_platform,
     start_log,
 )
@@ -30,6 +29,7 @@ from sgs.data.files import atomic_outputs
 from sgs.img import BatchMode
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
+from sgs.report.categories import check_category
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 
@@ -72,7 +72,7 @@ def _body(argv: list[str]) -> int:
     if options.inplace_input_buf and mode is not BatchMode.ONE_BUF:
         raise not_in_place("is for batch mode one_buf")
     config, imported, graph = convert(options)
-    check_category(options.category, graph.outputs, file=options.model_file)
+    check_category(options.category, [graph[name] for name in graph.outputs], file=options.model_file)
     calibrated = calibrate_files(graph, config, options, statistics)
     image = compile_fixed(
         calibrated.graph,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from sgs.cli.options import add_category, add_common, add_samples, check_category, one_of, start_log
+from sgs.cli.options import add_category, add_common, add_samples, one_of, start_log
 from sgs.cli.program import Parser, run
 from sgs.cli.progress import counting
 from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
@@ -24,8 +24,9 @@ from sgs.data.preprocess import load_preprocessors
 from sgs.data.shards import Pool, Workers, map_shares, process_count, processes_worth
 from sgs.errors import UserError, raise_all
 from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
+from sgs.report.categories import check_category
 from sgs.report.coco import GroundTruth
-from sgs.report.detections import Decoder, check_contract, image_id
+from sgs.report.detections import Decoder, image_id
 from sgs.report.labels import NAMES_FILE, check_names, class_names, right_classes
 from sgs.report.results import picture_names
 from sgs.simulation import KINDS, Simulator
@@ -241,10 +242,8 @@ def _check(simulator: Simulator, options: argparse.Namespace) -> None:
             reason = f"was compiled for {simulator.image.chip}, not for {chip.name}"
             raise UserError(reason, stage="simulator.py", file=options.model, remedy="compile it again")
     raise_all(list(_contradictions(options)), stage="simulator.py")
-    if options.category != "Detection":
-        check_category(options.category, [port.name for port in simulator.outputs], file=options.model)
-    elif options.decode is None:
-        check_contract(simulator.outputs, file=options.model)
+    if options.decode is None:
+        check_category(options.category, simulator.outputs, file=options.model)
     if not Path(options.output).is_dir():
         raise UserError("is not a folder", stage=STAGE, file=options.output, remedy="create it first")
     check_output(Path(options.output) / "result.txt")
