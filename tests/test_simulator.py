@@ -29,20 +29,20 @@ from PIL import Image, features
 import shipped
 from conventions import ROOT
 from sgs.cli import calibrator_tool, compiler_tool, sgs_converter, simulator_tool
-from sgs.cli.sample_job import SampleJob, Task
 from sgs.data import shards
 from sgs.data.files import write_result
 from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
+from sgs.evaluate.accuracy import MeanPrecision
+from sgs.evaluate.average_precision import AveragePrecision
+from sgs.evaluate.categories import check_category
+from sgs.evaluate.coco import GroundTruth
+from sgs.evaluate.detections import Decoder, Detections, detection_text, image_id, operator_detections
+from sgs.evaluate.draw import colour_of, draw_boxes, draw_classes
+from sgs.evaluate.labels import ClassFolders, Labels, class_names, right_classes
+from sgs.evaluate.sample_job import SampleJob, Task
 from sgs.numeric.types import DType
-from sgs.report.accuracy import MeanPrecision
-from sgs.report.average_precision import AveragePrecision
-from sgs.report.categories import check_category
-from sgs.report.coco import GroundTruth
-from sgs.report.detections import Decoder, Detections, detection_text, image_id, operator_detections
-from sgs.report.draw import colour_of, draw_boxes, draw_classes
-from sgs.report.labels import ClassFolders, Labels, class_names, right_classes
 from sgs.simulation import Port, Simulator
 from shipped import CHIP, LABELS, SCRIPT, TEST, converted, launch
 

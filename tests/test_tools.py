@@ -17,11 +17,11 @@ from sgs.cli import calibrator_tool, compiler_tool, convert_tool, image_files, n
 from sgs.data.images import Sample
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
+from sgs.evaluate.labels import Labels
+from sgs.evaluate.results import classification_text, picture_names, ranked, unknown_text
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.report.labels import Labels
-from sgs.report.results import classification_text, picture_names, ranked, unknown_text
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 from sgs.simulation import Port, Simulator

@@ -26,6 +26,7 @@ from sgs.data.files import atomic_outputs
 from sgs.data.images import absolute, resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
+from sgs.evaluate.categories import check_category
 from sgs.ir import Graph
 from sgs.pipelines import (
     Calibrated,
@@ -41,7 +42,6 @@ from sgs.pipelines import (
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
-from sgs.report.categories import check_category
 from sgs.sim import expect_stage, read_sim, write_sim
 
 _log = logging.getLogger(__name__)

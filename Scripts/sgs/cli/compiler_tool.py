@@ -12,9 +12,9 @@ from sgs.cli.program import Parser, run
 from sgs.compile import summarise
 from sgs.config.chips import Chip, load_chip
 from sgs.data.files import atomic_outputs
+from sgs.evaluate.categories import check_category
 from sgs.img import Image
 from sgs.pipelines import compile_fixed
-from sgs.report.categories import check_category
 from sgs.sim import expect_stage, read_sim
 
 

@@ -26,10 +26,10 @@ from sgs.compile import summarise
 from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
+from sgs.evaluate.categories import check_category
 from sgs.img import BatchMode
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
-from sgs.report.categories import check_category
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 

@@ -14,7 +14,6 @@ from tqdm import tqdm
 from sgs.cli.options import add_category, add_common, add_samples, one_of, start_log
 from sgs.cli.program import Parser, run
 from sgs.cli.progress import counting
-from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
 from sgs.data.files import STAGE, check_output
@@ -23,12 +22,13 @@ from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
 from sgs.data.shards import Pool, Workers, map_shares, process_count, processes_worth
 from sgs.errors import UserError, raise_all
-from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
-from sgs.report.categories import check_category
-from sgs.report.coco import GroundTruth
-from sgs.report.detections import Decoder, image_id
-from sgs.report.labels import NAMES_FILE, check_names, class_names, right_classes
-from sgs.report.results import picture_names
+from sgs.evaluate.accuracy import Judge, MeanPrecision, TopFive, told
+from sgs.evaluate.categories import check_category
+from sgs.evaluate.coco import GroundTruth
+from sgs.evaluate.detections import Decoder, image_id
+from sgs.evaluate.labels import NAMES_FILE, check_names, class_names, right_classes
+from sgs.evaluate.results import picture_names
+from sgs.evaluate.sample_job import Drawing, Found, SampleJob, Task
 from sgs.simulation import KINDS, Simulator
 
 TOLD = 20  # samples at most that get a line each

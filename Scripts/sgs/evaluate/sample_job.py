@@ -19,9 +19,9 @@ from sgs.data.images import Sample
 from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
-from sgs.report.detections import Decoder, Detections, detection_text, operator_detections
-from sgs.report.draw import draw_boxes, draw_classes
-from sgs.report.results import Ranked, classification_text, ranked, result_name, unknown_text
+from sgs.evaluate.detections import Decoder, Detections, detection_text, operator_detections
+from sgs.evaluate.draw import draw_boxes, draw_classes
+from sgs.evaluate.results import Ranked, classification_text, ranked, result_name, unknown_text
 from sgs.simulation import Arrays, Simulator
 
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]

@@ -16,8 +16,8 @@ import numpy as np
 
 from sgs.data.user_script import UserScript, kind_of
 from sgs.errors import UserError
+from sgs.evaluate.categories import NO_OPERATOR
 from sgs.numeric.quantise import Array
-from sgs.report.categories import NO_OPERATOR
 
 STAGE = "detection"
 

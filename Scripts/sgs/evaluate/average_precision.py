@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from sgs.evaluate.coco import GroundTruth, Record
+from sgs.evaluate.detections import Detections
 from sgs.numeric.quantise import Array
-from sgs.report.coco import GroundTruth, Record
-from sgs.report.detections import Detections
 
 FIGURES = (  # what pycocotools' COCOeval.stats holds, in order
     ("AP", "IoU 0.50 to 0.95"),

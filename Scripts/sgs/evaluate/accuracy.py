@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sgs.data.images import Sample
-from sgs.report.average_precision import FIGURES, AveragePrecision
-from sgs.report.coco import GroundTruth
-from sgs.report.detections import Detections
-from sgs.report.labels import name_of
-from sgs.report.results import BEST, Ranked
+from sgs.evaluate.average_precision import FIGURES, AveragePrecision
+from sgs.evaluate.coco import GroundTruth
+from sgs.evaluate.detections import Detections
+from sgs.evaluate.labels import name_of
+from sgs.evaluate.results import BEST, Ranked
 
 _GROWN = 1.05  # after how many times as many pictures as before a figure that takes long is counted again
 

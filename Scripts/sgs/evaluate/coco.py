@@ -15,8 +15,8 @@ from typing import Any
 from sgs.data.images import Sample
 from sgs.data.pictures import picture_size
 from sgs.errors import UserError, raise_all
-from sgs.report.detections import Detections
-from sgs.report.labels import STAGE
+from sgs.evaluate.detections import Detections
+from sgs.evaluate.labels import STAGE
 
 _NEEDED = {
     "images": {"id": int, "file_name": str},
