@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -16,11 +16,13 @@ from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig, read_input_config
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import run_reference
+from sgs.frontends.onnx_walk import Layouts
 from sgs.img import write_image
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, compile_fixed, convert_onnx
 from sgs.python_api.models import ModelRunner
+from sgs.quant.parameters import QuantParameter
 from sgs.quant.plan import QuantPlan
 from sgs.sim import read_sim, write_sim
 
@@ -47,6 +49,7 @@ class Chain:
     folder: Path
     model: onnx.ModelProto
     text: str
+    source_layouts: Layouts = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
@@ -64,23 +67,37 @@ class Chain:
 
     @cached_property
     def float_graph(self) -> Graph:
-        graph = convert_onnx(self.folder / "model.onnx", self.config)[1]
+        graph = convert_onnx(self.folder / "model.onnx", self.config, source_layouts=self.source_layouts)[1]
         write_sim(graph, self.folder / "float.sim", stage="float")
         return graph
 
-    def calibrated(self, samples: Sequence[Feeds], level: str = "L2") -> QuantPlan:
-        """Writes the fixed .sim; `samples` are what a script returns with norm=True and norm=False alike."""
+    def calibrated(
+        self,
+        samples: Sequence[Feeds],
+        level: str = "L2",
+        scripts: Sequence[str] = (),
+        parameters: tuple[QuantParameter, ...] = (),
+    ) -> QuantPlan:
+        """Writes the fixed .sim; `samples` are what `scripts`, one for each input, find in files. Without scripts they
+        are returned with norm=True and norm=False alike."""
         rows = []
         for number, feeds in enumerate(samples):
             row = tuple(self.folder / f"{number}_{k}.npy" for k in range(len(self.config.inputs)))
             for path, spec in zip(row, self.config.inputs, strict=True):
                 np.save(path, feeds[spec.name])
             rows.append(row)
-        scripts = [self.script] * len(self.config.inputs)
-        made = calibrate(self.float_graph, self.config, scripts, rows, CalibrationOptions(level, processes=1))
+        loaded = self._written(scripts) or [self.script] * len(self.config.inputs)
+        options = CalibrationOptions(level, processes=1, quant_parameters=parameters)
+        made = calibrate(self.float_graph, self.config, loaded, rows, options)
         write_sim(made.graph, self.folder / "fixed.sim", stage="fixed")
         self.steps = made.steps
         return made.plan
+
+    def _written(self, scripts: Sequence[str]) -> list[Preprocessor]:
+        files = [self.folder / f"script_{index}.py" for index in range(len(scripts))]
+        for file, text in zip(files, scripts, strict=True):
+            file.write_text(text, encoding="utf-8")
+        return [Preprocessor(file) for file in files]
 
     def applied(self, plan: QuantPlan) -> None:
         """Writes the fixed .sim of a plan."""

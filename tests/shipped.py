@@ -6,11 +6,15 @@ import csv
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 from conventions import ROOT
 from sgs.cli import sgs_converter
+from sgs.data.images import Sample
+from sgs.data.preprocess import Preprocessor
+from sgs.simulation import Simulated, Simulator
 
 CHIP = "pcupid"
 NAME = "onnx_mobilenet_v2_digits"
@@ -53,6 +57,13 @@ def sample_list(folder: Path, pictures: Path, count: int) -> Path:
     file = folder / f"{pictures.name}_{count}.txt"
     file.write_text("".join(f"{path}\n" for path in sorted(pictures.glob("*.png"))[:count]), encoding="utf-8")
     return file
+
+
+def simulated(
+    simulator: Simulator, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]
+) -> Iterator[Simulated]:
+    """(sample, feeds, outputs) of every sample, in order, as `simulator.py` goes through them."""
+    return simulator.map(preprocessors, samples, lambda *found: found)
 
 
 @lru_cache

@@ -291,6 +291,7 @@ def test_a_model_that_is_not_invoked_is_named(stages: Stages) -> None:
         ({"fix_model": ["a.sim", "./a.sim"]}, "expected a path of its own for every model"),
         ({"fix_model": ["a.sim", "none/b.sim"]}, "none does not exist"),
         ({"fix_model": ["a.sim", None]}, "expected a path, got None"),
+        ({"fix_model": ["a.sim", "b.img"]}, "fix_model: expected a file that ends in .sim, got 'b.img'"),
         ({"fix_model": ["a.sim", "first_float.sim"]}, "both an input and an output"),
         ({"quant_level": "L6"}, "expected one of L1, L2, L3, L4, L5, got 'L6'"),
         ({"num_process": 0}, "expected a whole number above 0, got 0"),
@@ -319,6 +320,8 @@ def test_networks_without_models_or_forward(stages: Stages) -> None:
         SIM_Simulator()(next(samples()))
     with pytest.raises(ValueError, match="got str"):
         Simulated(stages)("picture.png")
+    with pytest.raises(ValueError, match="num_process: expected a whole number above 0, got ndarray"):
+        Simulated(stages)(next(samples()), np.zeros((3, 3)))
 
 
 def test_errors_of_forward_come_through(stages: Stages) -> None:
@@ -394,7 +397,19 @@ def test_what_converter_and_compiler_refuse(tmp_path: Path) -> None:
         calibrator_custom.compiler(converted() / "digits_float.sim").compile(tmp_path)
     with pytest.raises(ValueError, match="batch"):
         calibrator_custom.compiler(converted() / "digits_fixed.sim", batch=0).compile(tmp_path)
+    for batch in ("3", [1, "2"], None):
+        with pytest.raises(ValueError, match="batch: expected a whole number or a list of them"):
+            calibrator_custom.compiler(converted() / "digits_fixed.sim", batch=batch)
     assert not list(tmp_path.iterdir())
+
+
+def test_frames_that_an_image_takes_only_stacked(tmp_path: Path) -> None:
+    calibrator_custom.set_soc_version(CHIP)
+    batches = np.array([2, 3])
+    several = calibrator_custom.compiler(converted() / "digits_fixed.sim", batch=batches, batch_mode="one_buf")
+    model = calibrator_custom.offline_simulator(several.compile(tmp_path / "several.img"))
+    with pytest.raises(ValueError, match=r"2 or 3 frames of shape \[1, 64, 64, 3\] stacked, got \[1, 64, 64, 3\]"):
+        model.set_input(0, np.zeros((1, 64, 64, 3), np.uint8))
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -428,6 +443,9 @@ def test_image_generator() -> None:
         next(utils.image_generator([pictures], [function]))
     with pytest.raises(ValueError, match="expected a list of paths, got 'a.png'"):
         utils.image_generator("a.png", [function])
+    for functions in ([], ["script.py"], "script.py"):
+        with pytest.raises(ValueError, match="expected a function of image_preprocess_func"):
+            utils.image_generator(pictures, functions)
     with pytest.raises(ValueError, match="no such preprocess script"):
         utils.image_preprocess_func("onnx_nothing")
     with pytest.raises(ValueError, match="no such file"):
@@ -627,3 +645,18 @@ def test_multi_batch_example(tmp_path: Path, mode: str, batch: Any, runs: int) -
     assert (done.returncode, done.stdout) == (0, told), done.stderr
     done = launch("Scripts/examples/multi_batch_simulator.py", *options, "-b", "4", cwd=tmp_path)
     assert done.returncode == 2 and "got 4" in done.stderr
+
+
+def test_multi_batch_example_feeds_the_bytes_of_input_formats(tmp_path: Path) -> None:
+    """Of a list file, to a model that reads NV12."""
+    ini = tmp_path / "nv12.ini"
+    ini.write_text(INI.read_text(encoding="utf-8").replace("\ninput_formats=RGB", "\ninput_formats=YUV_NV12"))
+    pictures = sample_list(tmp_path, CALIBRATION, 3)
+    options = ["-m", converted() / "digits_float.sim", "--input_config", ini, "-i", pictures, "-n", SCRIPT]
+    options += ["--quant_level", "L1", "--soc_version", CHIP, "-o", tmp_path / "nv12.sim"]
+    assert calibrator_tool.main(list(map(str, options))) == 0
+    calibrator_custom.set_soc_version(CHIP)
+    model = calibrator_custom.compiler(tmp_path / "nv12.sim", batch=2).compile(tmp_path / "nv12.img")
+    done = launch("Scripts/examples/multi_batch_simulator.py", "-i", pictures, "-m", model, "-n", SCRIPT, cwd=tmp_path)
+    told = "3 pictures, n_buf, 2 frames a run: 2 runs\nlogits: equal to one frame at a time\n"
+    assert (done.returncode, done.stdout) == (0, told), done.stderr

@@ -255,6 +255,15 @@ def colourful(folder: Path) -> Path:
     return path
 
 
+def test_what_scripts_print_is_no_part_of_the_ini(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = script(tmp_path)
+    own.write_text(own.read_text().replace("    image =", "    print('reading', path)\n    image ="))
+    out, err = told(capsys, "--init", "-m", MODEL, "-n", own, "-i", colourful(tmp_path))
+    assert out.startswith("# input_config.ini of") and "reading" not in out and "reading" in err
+    (tmp_path / "x.ini").write_text(out, encoding="utf-8")
+    told(capsys, "--input_config", tmp_path / "x.ini", "-m", MODEL, "-n", own, "-i", colourful(tmp_path))
+
+
 def test_mean_and_std_that_the_script_does_not_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     own = script(tmp_path, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375))
     error = refused(capsys, "--input_config", INI, "-m", MODEL, "-n", own, "-i", colourful(tmp_path))
@@ -333,6 +342,18 @@ def test_the_order_of_colours(tmp_path: Path) -> None:
     assert channel_order(picture, np.moveaxis(cropped[..., ::-1], -1, 1), 1) == "RGB"
     grey = np.repeat(picture[..., :1], 3, axis=-1)
     assert channel_order(grey, grey, -1) is None
+    assert channel_order(picture, grey, -1) is None
+
+
+@pytest.mark.parametrize("border", [0, 114, 255])
+def test_the_order_of_colours_of_a_picture_with_borders(tmp_path: Path, border: int) -> None:
+    picture = cv2.imread(str(colourful(tmp_path)))
+    assert picture is not None
+    height, width, _ = picture.shape
+    boxed = np.full((1, 2 * height, width + 5, 3), border, np.uint8)
+    boxed[0, :height, :width] = picture
+    assert channel_order(picture, boxed, -1) == "BGR"
+    assert channel_order(picture, boxed[..., ::-1], -1) == "RGB"
 
 
 # ---- drafting --------------------------------------------------------------------------------------------------------
@@ -455,7 +476,10 @@ def test_drafts_of_what_is_converted_already(tmp_path: Path, capsys: pytest.Capt
     assert parse_input_config(out, INI).inputs == read_input_config(INI).inputs
     for file, kind in (("digits_fixed.sim", "fixed .sim"), ("digits.img", "offline .img")):
         error = refused(capsys, *arguments, converted() / file)
-        assert f"{file}: is a {kind}, which holds what it was made with (--init takes the network as it was" in error
+        assert (
+            f"{file}: holds already what it was made with, as every {kind} does (--init takes the network as it was"
+            in error
+        )
 
 
 def test_a_draft_of_a_float_sim_in_nchw(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

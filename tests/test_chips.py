@@ -248,6 +248,7 @@ def test_good_arguments() -> None:
     [
         (["onnx", "--modle", "x"], ["unknown option --modle", "did you mean --model?", "tool onnx --help"]),
         (["onnx", "--mod", "x"], ["unknown option --mod "]),
+        (["onnx", "--model", "", "--input_config="], ["an empty value for --model, --input_config"]),
         (["onnx", "--sensitivity-threshold=1", "-z"], ["did you mean --sensitivity_threshold?", "-z"]),
         (["onnx"], ["required", "--model"]),
         (["onnx", "-m", "x", "-sth", "high"], ["invalid float value: 'high'"]),

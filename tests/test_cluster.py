@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import pickle
 import socket
@@ -9,13 +11,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import shipped
 from conventions import ROOT
 from sgs import __version__
-from sgs.cli import calibrator_tool, sgs_converter, simulator_tool
+from sgs.cli import calibrator_tool, scheduler, sgs_converter, simulator_tool
+from sgs.cli.options import start_log
 from sgs.data import cluster as clusters
 from sgs.data.cluster import Cluster
 from sgs.errors import UserError
@@ -183,7 +187,7 @@ def test_workers_are_checked(address: str, tmp_path: Path, monkeypatch: pytest.M
     assert told.count("has numpy") == told.count(", here it is 1.0") == 2
     assert told.count(f"has sgs {__version__} (sources ") == 2 and "PYTHONPATH=" in told
     assert told.count(f"cannot read {gone}, {gone}") == told.count(f"has another {SCRIPT}") == 2
-    assert list(folder.iterdir()) == []
+    assert list(folder.iterdir()) == [], "the marks are gone"
 
 
 clusters_versions = clusters.versions()
@@ -193,17 +197,27 @@ def test_folders_of_other_machines_are_told_apart(tmp_path: Path) -> None:
     """A folder of the same name where the mark of the program is not."""
     found = clusters.facts([], [], [str(tmp_path / ".sgs_x")])
     assert found.closed == [str(tmp_path)]
-    (problem,) = clusters._unfit("tcp://w:1", found, {})
+    (problem,) = clusters._unfit("tcp://w:1", found, clusters.Needs(clusters_versions))
     assert problem.render().startswith(f"cluster: tcp://w:1: cannot write into {tmp_path} (")
 
 
-def test_a_worker_that_comes_late_is_checked_too() -> None:
-    other = clusters._Work(pickle.dumps(len), {**clusters_versions, "onnxruntime": "9"})
-    with pytest.raises(UserError, match=r"the program: has onnxruntime 9, here it is .* \(start the workers in"):
-        clusters.opened(other.answer(pickle.dumps(([1],))))
-    work = clusters._Work(pickle.dumps(len), clusters_versions)
+def test_a_worker_that_comes_late_is_checked_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all that the others were checked for, with the same words."""
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(address="tcp://late:1"))
+    script, gone = tmp_path / "a.py", tmp_path / "gone.png"
+    script.write_text("pass")
+    needs = clusters.Needs(
+        {**clusters_versions, "onnxruntime": "9"}, {str(script): "0"}, [str(gone)], [str(tmp_path / ".sgs_x")]
+    )
+    with pytest.raises(UserError) as caught:
+        clusters.opened(clusters._Work(pickle.dumps(len), needs).answer(pickle.dumps(([1],))))
+    told = caught.value.render()
+    assert told.count("- tcp://late:1: ") == 4
+    assert ", here it is 9 (start the workers in" in told and f"cannot read {gone} (" in told
+    assert f"has another {script} (" in told and f"cannot write into {tmp_path} (" in told
+    work = clusters._Work(pickle.dumps(len), clusters.Needs(clusters_versions))
     assert clusters.opened(pickle.loads(pickle.dumps(work)).answer(pickle.dumps(([1, 2],)))) == 2
-    assert sys.getsizeof(clusters._Work(bytes(10000), {})) > 10000, "what Dask counts"
+    assert sys.getsizeof(clusters._Work(bytes(10000), needs)) > 10000, "what Dask counts"
 
 
 @pytest.fixture
@@ -245,6 +259,51 @@ def test_a_worker_comes(lone: tuple[distributed.LocalCluster, Cluster], monkeypa
     whole.wait_for_workers(2)
     assert sorted(results) == [(k, k) for k in range(1, 8)]
     assert len(cluster) == 2
+
+
+@pytest.mark.parametrize("changed", ["letterbox.py", "parts/resize.py", "scripts/preprocess.py"])
+def test_a_worker_comes_to_other_files(
+    changed: str, lone: tuple[distributed.LocalCluster, Cluster], tmp_path: Path
+) -> None:
+    """Modules beside the script, and in packages there, count as the script does; what lies elsewhere does not."""
+    whole, cluster = lone
+    script = tmp_path / "scripts/preprocess.py"
+    for name in ("parts/__init__.py", "parts/resize.py", "letterbox.py", "preprocess.py", "other/text.py", "notes.txt"):
+        file = script.parent / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("0")
+    script = script.rename(tmp_path / "scripts/plain.py") if changed != "scripts/preprocess.py" else script
+    cluster.check([script], [(script,)], [tmp_path])
+    digests = {Path(file).name for file in cluster._needs.digests}
+    assert digests - {"preprocess.py", "plain.py"} == {"__init__.py", "resize.py", "letterbox.py"}
+    assert [path.name[:5] for path in tmp_path.glob(".*")] == [".sgs_"], "while the program runs"
+    results = cluster.map(len, [([1] * k,) for k in range(40)])
+    assert next(results) == (0, 0)
+    target = script.parent / changed if "scripts" not in changed else script
+    target.write_text("1")
+    whole.scale(2)
+    whole.wait_for_workers(2)
+    with pytest.raises(UserError, match=rf"cluster: tcp://\S+: has another {target} \(workers use the same files"):
+        list(results)
+
+
+@pytest.mark.parametrize(("options", "during"), [([], logging.CRITICAL), (["--show_log"], logging.INFO)])
+def test_what_dask_says_is_shown_with_show_log(
+    options: list[str], during: int, lone: tuple[distributed.LocalCluster, Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, _ = lone
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    for logger, level in zip(loggers, (logging.INFO, logging.WARNING), strict=True):
+        monkeypatch.setattr(logger, "level", level)
+        logger.manager._clear_cache()
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [*root.handlers])
+    monkeypatch.setattr(root, "level", root.level)
+    start_log(argparse.Namespace(show_log="--show_log" in options, verbose=0))
+    with scheduler.cluster_at(str(whole.scheduler_address), [], [(SCRIPT,)]):
+        assert loggers[0].getEffectiveLevel() == during and logging.getLogger("distributed.core").isEnabledFor(during)
+        assert loggers[1].isEnabledFor(logging.ERROR) == bool(options)
+    assert [logger.level for logger in loggers] == [logging.INFO, logging.WARNING]
 
 
 STRANGER = """import os, sys

@@ -2,6 +2,7 @@
 ends of their range, and masks."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from fixed_examples import float_feeds, quantised
 from onnx_compare import assert_same, save
 from onnx_snippets import Net
 from sgs.builder import GraphBuilder
+from sgs.compile import compile_graph
+from sgs.config.chips import load_chip
 from sgs.engine import FixedEngine, FloatEngine, run_reference
 from sgs.frontends.onnx_import import import_onnx
+from sgs.img import OfflineEngine, image_bytes, parse_image
 from sgs.ir import Graph, Tensor
-from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise
+from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise
 from sgs.numeric.table import build_table, expand
 from sgs.numeric.types import DType
 from sgs.ops import _elementwise
@@ -143,6 +147,38 @@ def test_real_numbers_saturate_when_cast() -> None:
     feeds = {"x": np.array([-3e9, -1.9, 1.9, 2.5, 3e9], np.float32)}
     for run in (FloatEngine(graph).run, lambda values: run_reference(graph, values)):
         assert run(feeds)["y"].tolist() == [-(2**31), -1, 1, 2, 2**31 - 128]
+
+
+def cast_of_codes(real: Array, params: QuantParams, dtype: DType) -> list[Array]:
+    """INT32 of the codes of real numbers [N]: by reference, engine and image."""
+    build = GraphBuilder()
+    x = build.input("x", real.shape, dtype)
+    x.quant = params
+    graph = build.output(build("CAST", x, output="y", to="INT32"))
+    image = parse_image(image_bytes(compile_graph(graph, load_chip("pcupid"))))
+    feeds = {"x": quantise(real, params, dtype)}
+    runs = (partial(run_reference, graph), FixedEngine(graph).run, OfflineEngine(image).run)
+    return [run(feeds)["y"] for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"), [(DType.INT16, -16000, 16000), (DType.INT16, -3, 13), (DType.UINT8, -5, 100)]
+)
+def test_whole_numbers_survive_the_cast_of_their_codes(dtype: DType, low: int, high: int) -> None:
+    """Though some codes lie below them; steps are 0.49, 0.0004 and 0.41."""
+    params, whole = activation_params(low, high, dtype), np.arange(low, high + 1, dtype=np.float32)
+    held = dequantise(quantise(whole, params, dtype), params)
+    assert not np.array_equal(np.trunc(held), whole)
+    for found in cast_of_codes(whole, params, dtype):
+        assert np.array_equal(found, whole)
+
+
+def test_codes_beside_no_whole_number_are_truncated() -> None:
+    params = activation_params(-7, 7, DType.INT16)
+    step = float(params.scale[0])
+    real = np.array([0.5, -0.5, 1.25, -1.9, 2.99, 3 - 2 * step, 3 - step, -4 + step, -4 + 2 * step], np.float32)
+    for found in cast_of_codes(real, params, DType.INT16):
+        assert found.tolist() == [0, 0, 1, -1, 2, 2, 3, -4, -3]
 
 
 def test_operands_of_different_types_are_refused() -> None:

@@ -61,6 +61,7 @@ def example() -> Image:
         TensorRef("w", DType.INT4, (3, 3), params(0.25, 0.5, 0.75, axis=1)),
         TensorRef("inner", DType.INT16, (1, 2, 3), params(0.1)),
         TensorRef("y", DType.FLOAT32, (6,)),
+        TensorRef("i", DType.UINT16, (5,)),
     )
     kernels = (
         Kernel("DOUBLE", (0, -1, 1), (2,), (2,), {"pads": (1, 2), "alpha": 0.1, "mode": "x"}),
@@ -79,6 +80,7 @@ def example() -> Image:
         IoTensor(
             0, "x é", (1, 2, 3), DType.UINT8, params(0.5), "RGB", "BGR", "NHWC", 2, 4, (1.5, 2.0, 3.0), (0.5, 1.0, 2.0)
         ),
+        IoTensor(4, "i", (5,), DType.UINT16, format="RAWDATA_U16_NHWC", layout="NHWC", entries=65535),
     )
     return Image(
         chip="pcupid",
@@ -180,8 +182,14 @@ BAD_FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "other file": (lambda: b"PK\x03\x04" + bytes(100), "not an offline image"),
     "a .sim": (lambda: b"\x1c\0\0\0TFL3" + bytes(100), "this is a .sim file"),
     "half a header": (lambda: image_bytes(example())[:20], "ends inside its header, after 20 bytes"),
-    "newer": (lambda: sealed(payload(), version=7), "format version 7"),
-    "weights not coded": (lambda: sealed(payload(), version=1), "format version 1; this tool reads version 2"),
+    "newer": (
+        lambda: sealed(payload(), version=7),
+        "version 7; this tool reads version 3 (use the tool",
+    ),
+    "older": (
+        lambda: sealed(payload(), version=2),
+        "version 2; this tool reads version 3 (compile the",
+    ),
     "reserved": (lambda: sealed(payload(), reserved=1), "reserved field"),
     "longer": (lambda: image_bytes(example()) + b"\0", "its header announces"),
     "other flatbuffer": (lambda: sealed(payload()[:4] + b"ABCD" + payload()[8:]), "payload is not an offline image"),
@@ -239,6 +247,11 @@ def as_input(tensor: int) -> Image:
     return replace(image, inputs=(port,))
 
 
+def picking(tensor: int, entries: int) -> Image:
+    image = as_input(tensor)
+    return replace(image, inputs=(replace(image.inputs[0], entries=entries),))
+
+
 def moved(source: int, target: int, space: Space = Space.SRAM) -> Image:
     """Six bytes moved inside a memory."""
     return with_command(0, source=Place(space, source, (1,)), target=Place(space, target, (1,)))
@@ -259,14 +272,17 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
     "stray weights": (lambda: with_constants((0, 1), (65, 5)), "bytes 1 to 65 belong to no constant"),
     "constants too short": (lambda: with_constants((0, 69)), "end at byte 69 of 70"),
     "no output": (lambda: replace(example(), outputs=()), "there is no output"),
-    "input index": (lambda: replace(example(), inputs=(replace(example().inputs[0], tensor=9),)), "tensor 9 of 4"),
+    "input index": (lambda: replace(example(), inputs=(replace(example().inputs[0], tensor=9),)), "tensor 9 of 5"),
     "input type": (lambda: replace(example(), inputs=(replace(example().inputs[0], dtype=DType.INT8),)), "outside"),
     "std": (lambda: replace(example(), inputs=(replace(example().inputs[0], std=(0.0,)),)), "std [0.0]"),
+    "codes that pick": (lambda: picking(0, 3), "UINT8 that picks from 3 entries"),
+    "reals that pick": (lambda: picking(3, 3), "FLOAT32 that picks from 3 entries"),
+    "entries": (lambda: picking(4, 1 << 31), "picks from 2147483648 entries"),
     "arena bound": (lambda: with_program(arena_lower_bound=129), "arena of 128 bytes"),
     "huge arena": (lambda: with_program(arena_size=1 << 60), "arena of"),
     "more SRAM than the chip has": (lambda: with_program(sram_size=301), "SRAM of 301 bytes"),
-    "kernel's tensor": (lambda: with_kernel(inputs=(0, -1, 7)), "tensor 7 of 4"),
-    "absent result": (lambda: with_kernel(outputs=(-1,)), "tensor -1 of 4"),
+    "kernel's tensor": (lambda: with_kernel(inputs=(0, -1, 7)), "tensor 7 of 5"),
+    "absent result": (lambda: with_kernel(outputs=(-1,)), "tensor -1 of 5"),
     "no result": (lambda: with_kernel(outputs=()), "has no result"),
     "no operator": (lambda: with_kernel(opcode=""), "has no operator"),
     "constant that is left out": (lambda: with_kernel(constants=(1,)), "constant operand 1"),
@@ -286,7 +302,7 @@ BAD_IMAGES: dict[str, tuple[Callable[[], Image], str]] = {
     "half an element": (lambda: with_side(3, "target", offset=11), "not of whole elements"),
     "half an element a step": (lambda: with_side(3, "source", strides=(6, 1)), "not of whole elements"),
     "strides": (lambda: with_side(3, "source", strides=(6,)), "1 strides for 2 extents"),
-    "no such buffer": (lambda: with_side(0, "source", buffer=1), "buffer 1 of INPUT does not exist"),
+    "no such buffer": (lambda: with_side(0, "source", buffer=2), "buffer 2 of INPUT does not exist"),
     "no such SRAM": (lambda: with_side(0, "target", buffer=1), "buffer 1 of SRAM does not exist"),
     "element size": (lambda: with_command(0, itemsize=3), "elements of 3 bytes"),
     "no extent": (lambda: with_command(0, extents=(0,)), "extents [0]"),

@@ -127,6 +127,23 @@ def test_outputs_that_are_inputs_constants_or_each_other_get_tensors_of_their_ow
     assert_same(graph, model)
 
 
+@pytest.mark.parametrize("order", ["yz", "zy"])
+def test_one_tensor_is_two_outputs_of_different_layouts(order: str, tmp_path: Path) -> None:
+    net = Net()
+    y = net("Relu", net.input("x", 1, 3, 5, 7), result="y")
+    net("Identity", y, result="z")
+    path = save(net.model("y", "z"), tmp_path)
+    graph = import_onnx(path, output_names=list(order), output_layouts={"y": "NHWC", "z": "NCHW"})
+    for _ in range(2):
+        assert graph.outputs == list(order)
+        assert (graph["y"].shape, graph["z"].shape) == ((1, 5, 7, 3), (1, 3, 5, 7))
+        x = np.random.default_rng(0).normal(0, 1, (1, 5, 7, 3)).astype(np.float32)
+        found = FloatEngine(graph, threads=1).run({"x": x})
+        assert np.array_equal(found["y"], np.maximum(x, 0))
+        assert np.array_equal(found["z"], np.maximum(x, 0).transpose(0, 3, 1, 2))
+        optimise(graph)
+
+
 # ---- forms of a model ------------------------------------------------------------------------------------------------
 
 

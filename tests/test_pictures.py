@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -43,9 +44,10 @@ from sgs.quant.plan import QuantPlan
 from sgs.quant.ranges import pixel_range
 from sgs.sim import read_sim
 from sgs.simulation import Simulator
-from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, sample_list
+from shipped import CALIBRATION, CHIP, INI, MODEL, SCRIPT, TEST, sample_list, simulated
 
 SHAPES = sorted((ROOT / "SGS_Models/resource/shapes").rglob("*.png"))
+PICTURES = SHAPES[40:43]  # that results are compared on
 HEIGHT, WIDTH = 27, 21
 MEANS = {"whole": ("112", "64.0"), "half": ("127.5", "127.5"), "apart": ("123.7:116.3:103.5", "58.4:57.1:57.4")}
 ALIGNMENTS = ((0, 0), (24, 0), (16, 6), (0, 8), (32, 3), (3, 0))  # width, height; 0: the line is left out
@@ -207,11 +209,13 @@ class Trained:
         samples = [(path,) for path in SHAPES[:24]]
         return calibrate(self.float_graph, self.config, [self.script], samples, options).plan
 
-    def truth(self, pictures: Sequence[Path]) -> dict[str, Array]:
-        """Outputs of onnxruntime on the source network, NHWC."""
-        floats = np.concatenate([self.script(path, True) for path in pictures])
-        planar = floats if self.layout == "NCHW" else floats.transpose(0, 3, 1, 2)
-        runs = [run_onnx(self.model, {"images": planar[k : k + 1]}) for k in range(len(planar))]
+    @cached_property
+    def truth(self) -> dict[str, Array]:
+        """Outputs of onnxruntime on the source network for PICTURES, NHWC."""
+        floats = [self.script(path, True) for path in PICTURES]
+        runs = [
+            run_onnx(self.model, {"images": f if self.layout == "NCHW" else f.transpose(0, 3, 1, 2)}) for f in floats
+        ]
         found = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
         return {name: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for name, v in found.items()}
 
@@ -239,21 +243,21 @@ def compiled(graph: Graph, mode: str, batches: tuple[int, ...]) -> Image:
 
 
 def cases() -> Iterator[Any]:
-    """Every legal combination, its kinds of normalisation by turns."""
+    """Every legal combination; the kinds of normalisation, and of images, by turns."""
     for number, (training, fed, layout, alignment) in enumerate(LEGAL):
-        mean = list(MEANS)[number % len(MEANS)]
-        name = f"{training}-{fed}-{layout}-{alignment[0]}-{alignment[1]}-{mean}"
-        yield pytest.param(training, fed, layout, alignment, mean, id=name)
+        mean, mode = list(MEANS)[number % len(MEANS)], ("n_buf", "one_buf")[number % 2]
+        name = f"{training}-{fed}-{layout}-{alignment[0]}-{alignment[1]}-{mean}-{mode}"
+        yield pytest.param(training, fed, layout, alignment, mean, mode, id=name)
 
 
-@pytest.mark.parametrize(("training", "fed", "layout", "alignment", "mean"), list(cases()))
+@pytest.mark.parametrize(("training", "fed", "layout", "alignment", "mean", "mode"), list(cases()))
 def test_a_legal_combination_runs_everywhere(
-    training: str, fed: str, layout: str, alignment: tuple[int, int], mean: str
+    training: str, fed: str, layout: str, alignment: tuple[int, int], mean: str, mode: str
 ) -> None:
     network = trained(training, layout, mean)
     config = network.fed(fed, alignment)
     (spec,), graph = config.inputs, network.fixed(config)
-    pixels = [network.script(path, False) for path in SHAPES[40:43]]
+    pixels = [network.script(path, False) for path in PICTURES]
     board = np.concatenate([to_board(spec, picture) for picture in pixels])
     assert board[:1].shape == graph["images"].shape == spec.fed_shape(pixels[0].shape)
     engine = FixedEngine(graph, threads=1)
@@ -262,18 +266,17 @@ def test_a_legal_combination_runs_everywhere(
 
     slow = run_reference(graph, {"images": board[:1]})
     assert all(np.array_equal(slow[name], fixed[name][:1]) for name in graph.outputs)
-    for mode, batches, threads in (("n_buf", (3,), 2), ("one_buf", (3, 1), 1)):
-        offline = run_image(compiled(graph, mode, batches), {"images": board}, threads)
-        assert all(np.array_equal(offline[name], fixed[name]) for name in graph.outputs), mode
+    batches, threads = {"n_buf": ((3,), 2), "one_buf": ((3, 1), 1)}[mode]
+    offline = run_image(compiled(graph, mode, batches), {"images": board}, threads)
+    assert all(np.array_equal(offline[name], fixed[name]) for name in graph.outputs)
 
     least = 0.98 if fed == "YUV_NV12" and training != "GRAY" else 0.999
-    planar = [
-        p if layout == "NCHW" else p.transpose(0, 3, 1, 2) for p in (network.script(s, True) for s in SHAPES[40:43])
-    ]
     for name, value in fixed.items():
-        truth = [run_onnx(onnx.load(network.model), {"images": p})[name] for p in planar]
-        truth = [t.transpose(0, 2, 3, 1) if t.ndim == 4 else t for t in truth]
-        assert cosine(np.concatenate(truth), value) >= least, name
+        assert cosine(network.truth[name], value) >= least, name
+
+
+def test_every_format_is_tried_in_both_kinds_of_images() -> None:
+    assert len({(case.values[1], case.values[5]) for case in cases()}) == 2 * len({case[1] for case in LEGAL})
 
 
 # -- the bytes ---------------------------------------------------------------------------------------------------------
@@ -457,6 +460,7 @@ def test_models_tell_and_take_board_bytes(files: dict[str, Path], capsys: pytest
             10,
         )
         assert "quantization" not in told
+        assert list(told)[-1] == "picture_shape" and told["picture_shape"].tolist() == [1, 64, 64, 3]
         turned = np.asfortranarray(picture)  # not contiguous
         board = utils.convert_to_input_formats(turned, told)
         assert board.shape == (1, 105, 96, 1) and board.flags.c_contiguous
@@ -466,8 +470,10 @@ def test_models_tell_and_take_board_bytes(files: dict[str, Path], capsys: pytest
         results.append(model.get_output(0))
         with pytest.raises(ValueError, match=r"'images': expected .*uint8, got float32"):
             utils.convert_to_input_formats(picture.astype(np.float32), told)
-        for wrong in (picture[:, :, :40], picture.transpose(0, 3, 1, 2), picture[..., :1], picture[0, 0]):
-            with pytest.raises(ValueError, match=r"expected a RGB picture .* of \[1, 105, 96, 1\], got shape"):
+        larger = np.pad(picture, ((0, 0), (0, 1), (0, 26), (0, 0)))  # would be aligned to the same shape
+        for wrong in (larger, picture[:, :, :40], picture.transpose(0, 3, 1, 2), picture[..., :1], picture[0, 0]):
+            reason = f"expected a RGB picture [NHWC] of shape [1, 64, 64, 3], got {list(wrong.shape)}"
+            with pytest.raises(ValueError, match=re.escape(reason)):
                 utils.convert_to_input_formats(wrong, told)
     assert np.array_equal(*results) and results[0].argmax() == 7
     (floats,) = float_simulator(files["float"]).get_input_details()
@@ -475,6 +481,9 @@ def test_models_tell_and_take_board_bytes(files: dict[str, Path], capsys: pytest
     assert np.array_equal(utils.convert_to_input_formats(normalised, floats), normalised)
     with pytest.raises(ValueError, match=r"expected shape \[1, 64, 64, 3\], got \[1, 64, 60, 3\]"):
         utils.convert_to_input_formats(normalised[:, :, :60], floats)
+    for wrong in ([floats], {}, None):
+        with pytest.raises(ValueError, match=r"detail: expected an entry of get_input_details\(\), got"):
+            utils.convert_to_input_formats(normalised, wrong)
     assert show_img_info.main(["-m", str(files["img"])]) == 0
     text = capsys.readouterr().out
     assert "UINT8[1, 105, 96, 1] NHWC, 10,080 bytes" in text
@@ -503,7 +512,7 @@ def test_frames_in_any_number_and_threads_give_the_same(files: dict[str, Path], 
     write_image(compile_fixed(graph, load_chip(CHIP), batch_mode="one_buf", batches=(2,)), both)
     found = []
     for file, threads in ((files["fixed"], 1), (files["fixed"], 3), (files["img"], 1), (both, 2)):
-        runs = Simulator(file, threads=threads).simulate(scripts, samples)
+        runs = simulated(Simulator(file, threads=threads), scripts, samples)
         found.append(np.concatenate([outputs["logits"] for _, _, outputs in runs]))
     assert all(np.array_equal(found[0], other) for other in found[1:])
 
@@ -516,4 +525,4 @@ def test_a_picture_of_another_size_is_refused_even_where_it_would_fit_the_alignm
     script.write_text(text, encoding="utf-8")
     for kind in ("fixed", "img"):
         with pytest.raises(UserError, match=r"returned shape \[1, 65, 90, 3\], the model needs \[1, 64, 64, 3\]"):
-            list(Simulator(files[kind]).simulate([Preprocessor(script)], [(TEST / "digit_000.png",)]))
+            list(simulated(Simulator(files[kind]), [Preprocessor(script)], [(TEST / "digit_000.png",)]))

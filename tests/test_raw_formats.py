@@ -3,6 +3,7 @@ bit the same from the reference, the engine and the image."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,12 +14,20 @@ from onnx import ModelProto, TensorProto
 
 from onnx_snippets import Net
 from raw_chain import Chain, cosine, ini, run, same
+from sgs.cli import show_img_info
 from sgs.data.preprocess import Preprocessor
+from sgs.engine import FixedEngine
 from sgs.errors import UserError
-from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
+from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array, QuantParams, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
+from sgs.pipelines import CalibrationOptions, calibrate
+from sgs.quant.export import activations_of, exported
+from sgs.quant.parameters import parse_parameters
 from sgs.quant.plan import QuantPlan
-from shipped import CALIBRATION, MODEL, SCRIPT, TEST
+from sgs.sim import sim_bytes
+from sgs.simulation import Simulator
+from shipped import CALIBRATION, MODEL, SCRIPT, TEST, simulated
 
 F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
 Combination = tuple[str, str]  # format, quantizations or dequantizations
@@ -103,12 +112,22 @@ def test_every_combination(small: Small, fed: Combination, layout: str, tmp_path
     assert ("quantization" in told) == (wanted is not np.float32)
     if fed[0] == U8:
         assert told["quantization"] == (1.0, 0)
-    for frame in pictures(layout, 2, seed=40):
+    for frame, planar in zip(*(pictures(order, 2, seed=40) for order in (layout, "NCHW")), strict=True):
         feeds = {"x": as_fed(frame["x"], told)}
         found, truth = chain.exact(feeds), run(floats, {"x": frame["x"].astype(np.float32)})
-        source = chain.source({"x": pictures("NCHW", 2, seed=40)[0]["x"].astype(np.float32)})
+        judge(truth, chain.source({"x": planar["x"].astype(np.float32)}), outputs)
         check(found, truth, outputs)
-    assert source.keys() == truth.keys()
+
+
+def judge(truth: Mapping[str, Array], source: Mapping[str, Array], told: Mapping[str, Mapping[str, object]]) -> None:
+    """The float model returns what onnxruntime says of the source, planar, in the layouts of its outputs."""
+    assert truth.keys() == source.keys()
+    for name, details in told.items():
+        value = source[name].transpose(0, 2, 3, 1) if details["layouts"] == "NHWC" else source[name]
+        if name.startswith("real"):
+            np.testing.assert_allclose(truth[name], value, rtol=0, atol=2e-6 * np.abs(value).max(), err_msg=name)
+        else:
+            np.testing.assert_array_equal(truth[name], value, err_msg=name)
 
 
 def check(found: Mapping[str, Array], truth: Mapping[str, Array], told: Mapping[str, dict[str, object]]) -> None:
@@ -180,6 +199,58 @@ def test_bytes_that_are_joined_keep_the_others_codes(tmp_path: Path) -> None:
     assert cosine(chain.exact(frames[3])["y"], truth.transpose(0, 2, 3, 1)) > 0.999
 
 
+@pytest.mark.parametrize("wide", [False, True])
+def test_an_imported_range_of_bytes_is_told_to_have_no_say(
+    wide: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first reader is 8-bit, or reads INT16. What the fixed model exports is followed, and gives it again."""
+    net = Net(2)
+    x = net.input("x", 1, 3, 6, 10)
+    net("Relu", net("Tanh", x) if wide else net.conv(x, 3, 4), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"x": {"input_formats": U8}}, {"y": {"output_formats": F32}}))
+    chain.calibrated(pictures("NHWC", 3), "L1")
+
+    def imported(*entries: dict[str, object]) -> Graph:
+        caplog.clear()
+        options = CalibrationOptions("L1", processes=1, quant_parameters=parse_parameters(entries))
+        rows = [(tmp_path / f"{number}_0.npy",) for number in range(3)]
+        return calibrate(chain.float_graph, chain.config, [chain.script], rows, options).graph
+
+    again = imported(*exported(chain.fixed_graph))
+    assert "not used as they stand" not in caplog.text
+    again.metadata["calibration"] = chain.fixed_graph.metadata["calibration"]
+    assert sim_bytes(again, "fixed") == (tmp_path / "fixed.sim").read_bytes()
+    imported({"name": "x", "min": [0], "max": [200], "bit": 8})
+    assert "as they stand: 'x' (fed as bytes, which stand for themselves: 0 to 255)" in caplog.text
+
+
+def test_exported_outputs_go_by_their_names(tmp_path: Path) -> None:
+    """Those that leave as UINT8 have INT16 codes in front of them, where others read these, and convolutions 8-bit
+    ones; bytes that are fed may have others behind them. All ranges come back."""
+    net = Net(6)
+    x = net.input("x", 1, 3, 6, 10)
+    shared = net.conv(x, 3, 4, result="a")
+    outputs = [shared, net.conv(shared, 4, 3, result="b"), net("Tanh", shared, result="c")]
+    outputs.append(net.conv(net("Concat", x, net("Mul", shared, np.float32(5)), axis=1), 7, 5, result="d"))
+    rows = dict(zip(outputs, [(U8, "TRUE"), (U8, "FALSE"), (U8, "TRUE"), (S16, "FALSE")], strict=True))
+    keys = ("output_formats", "dequantizations")
+    text = ini({"x": {"input_formats": U8}}, {n: dict(zip(keys, row, strict=True)) for n, row in rows.items()})
+    first, again = (Chain(tmp_path / name, net.model(*outputs), text) for name in ("first", "again"))
+    first.calibrated(pictures("NHWC", 4), "L2")
+    entries = exported(first.fixed_graph)
+    found = [(e["name"], e["bit"]) for e in entries]
+    assert set(found) >= {("x", 8), ("a", 8), ("a", 16), ("c", 8), ("d", 16)} and len(set(found)) == len(found)
+    codes = [tensor.name for name, tensor in activations_of(first.fixed_graph) if (name, tensor.dtype.bits) == ("x", 8)]
+    assert len(codes) == 2, "bytes, and what is joined"
+    again.calibrated(pictures("NHWC", 1, 9), parameters=parse_parameters(entries))
+    files = []
+    for chain in (first, again):
+        graph = chain.fixed_graph.copy()
+        graph.metadata = {}
+        files.append(sim_bytes(graph, "fixed"))
+    assert files[0] == files[1]
+
+
 # -- the network's own integers ----------------------------------------------------------------------------------------
 ROWS = (1 << 16) - 1
 
@@ -228,13 +299,25 @@ def test_indices(form: str, dtype: type, rows: int, picked: list[int], tmp_path:
     same(chain.run("one_buf.img", stacked(frames[:3])), stacked(found[:3]))
 
 
-@pytest.mark.parametrize("name", ["fixed.sim", "n_buf.img"])
-def test_an_index_beyond_the_table_is_refused(name: str, tmp_path: Path) -> None:
+def test_an_index_beyond_the_table_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """In the same words by every model, and before onnxruntime says something of its own."""
     chain = embedding(tmp_path, 7, U16)
     chain.calibrated([{"i": np.zeros((2, 3), np.uint16)}])
     chain.compiled()
-    with pytest.raises(ValueError, match="picks from 7 entries|idx=7"):
-        chain.run(name, {"i": np.full((2, 3), 7, np.uint16)})
+    beyond = np.array([[0, 1, 2], [3, 4, 7]], np.uint16)
+    np.save(tmp_path / "beyond.npy", beyond)
+    reason = "input 'i': holds 0 to 7, and the network picks from 7 entries with it"
+    for name in ("float.sim", "fixed.sim", "n_buf.img"):
+        runner = chain.opened(name)
+        with pytest.raises(ValueError) as caught:
+            runner.set_input(0, beyond.astype(runner.get_input_details()[0]["dtype"]))
+        assert str(caught.value) == reason
+        with pytest.raises(UserError) as told:
+            list(simulated(Simulator(tmp_path / name), [chain.script], [(tmp_path / "beyond.npy",)]))
+        assert str(told.value) == f"simulate: {tmp_path / name}: {reason} (mend the preprocess script)"
+    assert show_img_info.main(["-m", str(tmp_path / "n_buf.img")]) == 0
+    written, errors = capfd.readouterr()
+    assert re.search(r"picks from +7 entries", written) and not errors
 
 
 @pytest.mark.parametrize(("form", "dtype"), [(S16, np.int16), (U8, np.uint8)])
@@ -272,8 +355,71 @@ def test_truth_values_and_rank_0(form: str, dtype: type, tmp_path: Path) -> None
     same(chain.run("one_buf.img", stacked(frames[:2])), stacked(found[:2]))
     grouped = chain.opened("one_buf.img")._simulator
     rows = [tuple(tmp_path / f"{number}_{k}.npy" for k in range(3)) for number in range(3)]
-    for wanted, (_, _, values) in zip(found, grouped.simulate([chain.script] * 3, rows), strict=False):
+    for wanted, (_, _, values) in zip(found, simulated(grouped, [chain.script] * 3, rows), strict=False):
         same(values, wanted)
+
+
+def test_a_network_of_nothing_but_integers(tmp_path: Path) -> None:
+    """No range is measured of it."""
+    net = Net()
+    i = net.input("i", 2, 5, dtype=TensorProto.INT64)
+    net("Add", net("Gather", net.constant(np.arange(300)[::-1].copy()), i, axis=0), np.array(7), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"i": {"input_formats": S16}}, {"y": {"output_formats": S16}}))
+    frame = {"i": np.random.default_rng(0).integers(0, 300, (2, 5)).astype(np.int16)}
+    chain.calibrated([frame], "L3")
+    chain.compiled()
+    assert np.array_equal(chain.exact(frame)["y"], 306 - frame["i"])
+
+
+SCRIPT_OF_CODES = """import numpy as np
+def image_preprocess(path, norm=True):
+    return np.load(path) if norm else np.asarray(np.load(path), np.int16)
+"""
+
+
+def test_codes_without_a_dimension(tmp_path: Path) -> None:
+    """A real number alone, fed as its code, at a level that looks at layers one by one."""
+    net = Net()
+    net("Mul", net("Abs", net.input("x")), np.float32(3), result="y")
+    chain = Chain(tmp_path, net.model("y"), ini({"x": {"input_formats": S16}}, {"y": {"output_formats": F32}}))
+    chain.calibrated([{"x": np.array(k, np.float32)} for k in (-2, 0.5, 1.75)], "L3", [SCRIPT_OF_CODES])
+    chain.compiled()
+    quant = chain.fixed_graph["x"].quant
+    assert quant is not None
+    code = quantise(np.array(-1.25, np.float32), quant, DType.INT16)
+    assert isinstance(code, np.ndarray) and code.shape == ()
+    np.testing.assert_allclose(chain.exact({"x": code})["y"], 3.75, atol=1e-3)
+
+
+def test_inputs_that_no_output_needs(tmp_path: Path) -> None:
+    """Nothing is computed of them; they are fed all the same."""
+    net = Net(3)
+    p, u, v = (net.input(name, 1, 3, 6, 10) for name in "puv")
+    i = net.input("i", 2, 3, dtype=TensorProto.INT64)
+    for name in (u, v):
+        net.conv(name, 3, 4)
+    net("Gather", net.constant(np.zeros((9, 2), np.float32)), i, axis=0)
+    net.conv(p, 3, 4, result="y")
+    forms = {"p": "BGR", "u": F32, "v": U8, "i": U16}
+    text = ini({n: {"input_formats": f} for n, f in forms.items()}, {"y": {"output_formats": F32}})
+    text = text.replace("[OUTPUT_CONFIG]", "mean=0:0:0;\nstd_value=1;\n[OUTPUT_CONFIG]")
+    chain = Chain(tmp_path, net.model("y"), text)
+    picture = pictures("NHWC", 1)[0]["x"]
+    frame = {"p": picture, "u": picture.astype(np.float32), "v": picture, "i": np.zeros((2, 3), np.uint16)}
+    chain.calibrated([frame])
+    chain.compiled()
+    assert set(chain.fixed_graph.inputs) == set(forms)
+    assert {node.inputs[0] for node in chain.fixed_graph.nodes}.isdisjoint("uvi")
+    kinds = {told["name"]: told["dtype"] for told in chain.opened("n_buf.img").get_input_details()}
+    assert kinds == {"p": np.uint8, "u": np.float32, "v": np.uint8, "i": np.uint16}
+    planar = {n: frame[n].astype(np.float32).transpose(0, 3, 1, 2) for n in "puv"}
+    truth = chain.source({**planar, "i": frame["i"].astype(np.int64)})["y"]
+    found = chain.exact(frame)
+    assert cosine(found["y"], truth.transpose(0, 2, 3, 1)) > 0.999
+    idle = chain.fixed_graph.copy()
+    codes = idle.add_tensor("codes", idle["u"].shape, DType.INT16, quant=activation_params(-1, 1, DType.INT16))
+    idle.nodes.insert(0, Node("QUANTIZE", ["u"], [codes.name]))
+    same(FixedEngine(idle, threads=1).run(frame), found)
 
 
 # -- the network's own integers as outputs -----------------------------------------------------------------------------

@@ -172,12 +172,14 @@ def test_regions_are_read_in_16_bits() -> None:
     assert kept.data is not None and np.array_equal(kept.data, still) and kept.dtype is DType.FLOAT32
 
 
-def aligned(pictures: int, mode: str) -> Graph:
-    """ROI_ALIGN of pictures whose numbers are a column of an input."""
+def aligned(pictures: int, mode: str, *, computed: bool = True) -> Graph:
+    """ROI_ALIGN of pictures whose numbers are a column of an input, `computed` with or not."""
     build = GraphBuilder()
     x, regions = build.input("x", (pictures, 8, 9, 3)), build.input("regions", (6, 5))
-    one = build("GATHER", build("RELU", regions), np.array(0, np.int32), axis=1)
-    numbers = build("CAST", build("MINIMUM", one, np.array([pictures - 1], np.float32), activation="NONE"), to="INT32")
+    numbers = build("GATHER", build("RELU", regions) if computed else regions, np.array(0, np.int32), axis=1)
+    if computed:
+        numbers = build("MINIMUM", numbers, np.array([pictures - 1], np.float32), activation="NONE")
+    numbers = build("CAST", numbers, to="INT32")
     corners = build("STRIDED_SLICE", regions, begin=(0, 1), end=(6, 5), strides=(1, 1))
     attrs = {"sampling_ratio": 2, "half_pixel": True, "spatial_scale": 1.0, "mode": mode}
     return build.output(build("ROI_ALIGN", x, corners, numbers, output="y", size=(2, 3), **attrs))
@@ -190,6 +192,31 @@ def test_forms_without_integers(pictures: int, mode: str, message: str) -> None:
     with pytest.raises(UserError, match=f"cannot be quantised: .*{message}"):
         quantised(aligned(pictures, mode), 16)
     quantised(aligned(1, "avg"), 16)
+
+
+def test_numbers_of_pictures_in_a_column_of_an_input_are_exact() -> None:
+    """Beside corners up to 900, whose step is 0.03: each region is of its own picture, all of which are apart."""
+    rng = np.random.default_rng(8)
+    graph, pictures = aligned(5, "avg", computed=False), 5
+    feeds = []
+    for _ in range(4):
+        x = rng.uniform(-0.3, 0.3, (pictures, 8, 9, 3)) + np.arange(pictures)[:, None, None, None]
+        regions = np.concatenate([rng.permutation(6)[:, None] % pictures, rng.uniform(0, 8, (6, 4))], 1)
+        regions[0, 4] = 900
+        feeds.append({"x": x.astype(np.float32), "regions": regions.astype(np.float32)})
+    work = Calibration(graph, measure_extrema(graph, feeds, threads=1), feeds, ConvSpec(), threads=1)
+    fixed = build_fixed(work.prepared, work.initial_plan())
+    (pool,) = [node for node in fixed.nodes if node.op == "ROI_ALIGN"]
+    read = fixed[pool.inputs[1] or ""].quant
+    assert read is not None and read.scale[0] > 0.02
+    real, engine = FloatEngine(graph, threads=1), FixedEngine(fixed, threads=1)
+    for feed in feeds:
+        codes = codes_of_inputs(fixed, feed)
+        found, slow = engine.run(codes), run_reference(fixed, codes)
+        assert slow[pool.inputs[2] or ""].tolist() == feed["regions"][:, 0].tolist()
+        assert np.array_equal(found["y"], slow["y"])
+        assert np.abs(real_outputs(fixed, found, ["y"])["y"] - real.run(feed)["y"]).max() < 0.02
+    check_frames(fixed, through_file(fixed, load_chip("pcupid")), 1)
 
 
 def test_weights_lose_bits_to_the_samples_of_a_bin() -> None:

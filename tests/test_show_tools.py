@@ -66,7 +66,7 @@ def test_facts_of_a_shipped_image(capsys: pytest.CaptureFixture[str]) -> None:
     facts = json.loads(told(show_img_info.main, capsys, "-m", path, "--json"))
     assert facts == json.loads(json.dumps(image_facts(image, chip, path.stat().st_size)))
     program = image.programs[0]
-    assert (facts["format_version"], facts["chip"], facts["category"]) == (2, CHIP, "Unknown")
+    assert (facts["format_version"], facts["chip"], facts["category"]) == (3, CHIP, "Unknown")
     assert facts["file_bytes"] == len(image_bytes(image))
     assert facts["variable_buffer_bytes"] == program.arena_size and facts["sram_bytes"] == program.sram_size
     assert 0 < facts["coded_weights_bytes"] < facts["weights_bytes"] == image.weights.size

@@ -44,7 +44,7 @@ from sgs.evaluate.labels import ClassFolders, Labels, class_names, right_classes
 from sgs.evaluate.sample_job import SampleJob, Task
 from sgs.numeric.types import DType
 from sgs.simulation import Port, Simulator
-from shipped import CHIP, LABELS, SCRIPT, TEST, converted, launch
+from shipped import CHIP, LABELS, SCRIPT, TEST, converted, launch, simulated
 
 PUBLIC = pytest.mark.skipif("SGS_TEST_DATA" not in os.environ, reason="SGS_TEST_DATA is not set")
 SHAPES = ROOT / "SGS_Models/onnx/onnx_yolo_shapes"
@@ -405,6 +405,7 @@ def test_decode_scripts(tmp_path: Path) -> None:
         ("return np.ones((1, 4)), [-1], [0]", "class -1, and classes count from 0"),
         ("return np.ones((1, 4)), [0.5], [0]", "classes that are not whole numbers"),
         ("return outputs['no']", "decode(outputs of a.png) raised KeyError"),
+        ("return [[10, 20, 90, 300], [0, 0, 1, 1], [-40, 0, 1, 1]], [0, 1, 2], [1, 1, 1]", "reach to 40 (the median)"),
     ],
 )
 def test_what_decode_scripts_may_do_wrong(body: str, words: str, tmp_path: Path) -> None:
@@ -860,6 +861,9 @@ def test_names_of_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     options = ["-m", converted() / "digits_fixed.sim", "-i", digits(1)[0], "-n", SCRIPT, "--output", tmp_path]
     simulate(*options, "-c", "Classification", "--class_names", tmp_path / "n.txt", code=2)
     assert "names 2 classes, and the model has 10" in capsys.readouterr().err
+    (tmp_path / "n.txt").write_text("\n".join(f"数 {index}" for index in range(10)), encoding="utf-8")
+    simulate(*options, "-c", "Classification", "--class_names", tmp_path / "n.txt")
+    assert capsys.readouterr().out.startswith("digit_000.png: 7 数 7 (")
 
 
 # -- processes ---------------------------------------------------------------------------------------------------------
@@ -908,7 +912,7 @@ def test_processes_are_for_slow_scripts(
     job = SampleJob(simulator, tuple(load_preprocessors(str(script), 1)), "Detection", tmp_path, decoder=decoder)
     tasks = [Task((SHAPES_TEST / "shapes_000.png",), f"{index}", index) for index in range(samples)]
     assert simulator_tool._processes(job, tasks, asked) == expected
-    assert ("_engine" in vars(simulator)) == (expected == 1 < min(samples, asked)), "closed where others run it"
+    assert (simulator._built is not None) == (expected == 1 < min(samples, asked)), "closed where others run it"
 
 
 def test_processes_of_offline_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -973,7 +977,7 @@ def test_scripts_run_one_at_a_time(tmp_path: Path) -> None:
         f"    return np.zeros((1, 64, 64, 3), np.uint8)\n"
     )
     simulator = Simulator(converted() / "digits_fixed.sim", threads=4)
-    found = list(simulator.simulate(load_preprocessors(str(script), 1), [(path,) for path in digits(12)]))
+    found = list(simulated(simulator, load_preprocessors(str(script), 1), [(path,) for path in digits(12)]))
     assert len(found) == 12
 
 
@@ -1064,6 +1068,11 @@ def wrong_script(folder: Path, result: str) -> Path:
         ),
         (lambda f: [*SIM(f), "-c", "Detection", "--decode", "none.py"], ["none.py"]),
         (lambda f: [*SIM(f), "-c", "Classification", "--draw_result", "d,nan"], ["not a threshold"]),
+        (
+            lambda f: [*SIM(f), "-c", "Classification", "--draw_result", _written(f / "d", "")],
+            ["is not a folder", "name a folder"],
+        ),
+        (lambda f: [*SIM(f), "-c", "Classification", "--draw_result", "/proc/drawn"], ["/proc", "cannot be"]),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.zeros((1, 64, 64, 3), np.float32)")], []),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.full((1, 64, 64, 3), 0.5)")], ["0.5", "whole numbers"]),
         (lambda f: [*SIM(f)[:-1], wrong_script(f, "np.zeros((1, 3, 64, 64), np.uint8)")], ["NCHW where NHWC"]),

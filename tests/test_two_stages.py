@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
+import calibrator_custom
+from calibrator_custom import utils
 from conventions import ROOT
 from sgs.cli import compiler_tool, convert_tool
 from shipped import CHIP, launch
@@ -88,6 +90,12 @@ def codes(tmp_path_factory: pytest.TempPathFactory) -> Models:
     return Models(tmp_path_factory.mktemp("编码"), "L2", changes)
 
 
+@pytest.fixture(scope="module")
+def manual_inis(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    """As in the manual: conv5_3 leaves as int16 codes and enters as float32."""
+    return Models(tmp_path_factory.mktemp("manual"), "L2", {"TRUE,TRUE,TRUE": "TRUE,TRUE,FALSE"})
+
+
 def found_by(example: ModuleType, models: Models, kind: str) -> list[list[Any]]:
     """Detections in every test picture."""
     net = example.Net(*models.of(kind), kind)
@@ -106,7 +114,7 @@ def agreement(example: ModuleType, first: list[list[Any]], second: list[list[Any
     return both, either
 
 
-@pytest.mark.parametrize("way", ["real_numbers", "codes"])
+@pytest.mark.parametrize("way", ["real_numbers", "codes", "manual_inis"])
 def test_integers_find_what_the_float_models_find(
     example: ModuleType, request: pytest.FixtureRequest, way: str
 ) -> None:
@@ -147,7 +155,6 @@ def test_codes_pass_as_they_are_where_both_stages_count_in_the_same_steps(exampl
 def test_the_simulator_as_a_program(example: ModuleType, real_numbers: Models, tmp_path: Path) -> None:
     picture = PICTURES / "test/shapes_005.png"
     drawn = tmp_path / "画 drawn"
-    drawn.mkdir()
     program, label = (
         "Scripts/examples/caffe_faster_rcnn/faster_rcnn_simulator.py",
         ["-l", LABELS, "--soc_version", CHIP],
@@ -164,6 +171,106 @@ def test_the_simulator_as_a_program(example: ModuleType, real_numbers: Models, t
     for change, message in (("Fixed", "expected a fixed .sim, got an offline .img"), ("no", "invalid choice")):
         done = launch(program, "-i", picture, *models, "-t", change, cwd=tmp_path)
         assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+
+
+# -- the classes of the manual -----------------------------------------------------------------------------------------
+RUN = """
+        self.main_model.set_input(0, input_data)
+        self.main_model.invoke()
+        result_list = []
+        for idx, _ in enumerate(out_details):
+            result = self.main_model.get_output(idx)
+            result_list.append(result)
+        im_info = np.array([x.shape[0], x.shape[1], im_scale]).reshape(1, 3)
+        bottom = [result_list[0], result_list[1], im_info]
+        roi = self.rpn.forward(bottom)
+        out2_details = self.second_model.get_output_details()
+        self.second_model.set_input(0, result_list[2])
+        self.second_model.set_input(1, roi)
+        self.second_model.invoke()
+        second_result = []
+        for idx, _ in enumerate(out2_details):
+            result = self.second_model.get_output(idx)
+            second_result.append(result)
+        return second_result
+"""
+CALIBRATOR = f"""
+class Net(calibrator_custom.SIM_Calibrator):
+    def __init__(self, main_model_path, main_input_config, second_model_path, second_input_config):
+        super().__init__()
+        self.main_model = calibrator_custom.calibrator(main_model_path, main_input_config)
+        self.second_model = calibrator_custom.calibrator(second_model_path, second_input_config)
+        self.rpn = rpn.ProposalLayer()
+    def forward(self, x):
+        out_details = self.main_model.get_output_details()
+        input_data, im_scale = fill_inputImg2main(x){RUN}"""
+# The manual says `norm=norm` where there is no norm, prints the first lines of forward twice, and two equal branches.
+SIMULATOR = f"""
+class Net(calibrator_custom.SIM_Simulator):
+    def __init__(self, main_model_path, second_model_path, phase):
+        super().__init__()
+        if phase == 'Float':
+            self.main_model = calibrator_custom.float_simulator(main_model_path)
+            self.second_model = calibrator_custom.float_simulator(second_model_path)
+            self.norm = True
+        elif phase == 'Fixed':
+            self.main_model = calibrator_custom.fixed_simulator(main_model_path)
+            self.second_model = calibrator_custom.fixed_simulator(second_model_path)
+            self.norm = False
+        else:
+            self.main_model = calibrator_custom.offline_simulator(main_model_path)
+            self.second_model = calibrator_custom.offline_simulator(second_model_path)
+            self.norm = False
+        self.rpn = rpn.ProposalLayer()
+    def forward(self, x):
+        # Run main model
+        out_details = self.main_model.get_output_details()
+        input_data, im_scale = fill_inputImg2main(x, norm=self.norm){RUN}"""
+
+
+def manual_net(example: ModuleType, text: str, *arguments: str) -> Any:
+    """An instance of a class of the manual, 4.2.2.1, with the layer and the filling of the example."""
+    scope: dict[str, Any] = {"calibrator_custom": calibrator_custom, "np": np, "rpn": example.rpn}
+    exec(text, scope)
+    net = scope["Net"](*arguments)
+    (details,) = net.main_model.get_input_details()
+    scope["fill_inputImg2main"] = lambda x, norm=True: example.stages.fill_inputImg2main(x, details, norm)
+    return net
+
+
+def test_the_calibrator_of_the_manual(example: ModuleType, codes: Models, tmp_path: Path) -> None:
+    """Writes what the example writes."""
+    (main, stage2), inis = codes.of("Float"), ("input_config.ini", "input_config_stage2.ini")
+    net = manual_net(example, CALIBRATOR, main, str(codes.folder / inis[0]), stage2, str(codes.folder / inis[1]))
+    targets = [str(tmp_path / "main.sim"), str(tmp_path / "stage2.sim")]
+    pictures = (example.stages.read_picture(path) for path in utils.all_path(str(PICTURES / "calibration")))
+    net.convert(pictures, num_process=2, fix_model=targets, quant_level="L2")
+    for target, file in zip(targets, codes.of("Fixed"), strict=True):
+        assert Path(target).read_bytes() == Path(file).read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_simulator_of_the_manual(example: ModuleType, codes: Models, kind: str) -> None:
+    """Finds what the example finds, number for number."""
+    pictures = [picture for picture, _, _ in example.quality.read_truth()][:6]
+    found = manual_net(example, SIMULATOR, *codes.of(kind), kind)(iter(pictures), num_process=2)
+    expected = example.Net(*codes.of(kind), kind)(pictures)
+    for values, (_, *others) in zip(found, expected, strict=True):
+        assert all(np.array_equal(value, other) for value, other in zip(values, others, strict=True))
+
+
+def test_the_inis_of_the_manual(example: ModuleType, manual_inis: Models) -> None:
+    """Codes of a fixed first stage are no float32: the manual's class has to dequantise them as the example does
+    (`test_integers_find_what_the_float_models_find`), or the second ini to say RAWDATA_S16_NHWC."""
+    pictures = [picture for picture, _, _ in example.quality.read_truth()][:2]
+    scores, _ = manual_net(example, SIMULATOR, *manual_inis.of("Float"), "Float")(pictures)[1]
+    assert scores.shape == (32, 5)
+    for kind in ("Fixed", "Offline"):
+        net = manual_net(example, SIMULATOR, *manual_inis.of(kind), kind)
+        source, target = net.main_model.get_output_details()[2], net.second_model.get_input_details()[0]
+        assert (source["dtype"], target["dtype"]) == (np.int16, np.float32) and "quantization" not in target
+        with pytest.raises(ValueError, match="'conv5_3': expected .*float32.* got .*int16"):
+            net(pictures)
 
 
 # -- the layer between -------------------------------------------------------------------------------------------------
@@ -203,6 +310,24 @@ def test_pictures_of_another_shape(example: ModuleType) -> None:
     np.testing.assert_array_equal(real, filled - example.stages.MEAN)
     swapped, _ = example.stages.fill_inputImg2main(picture, {**details, "input_formats": "RGB"}, norm=False)
     assert np.array_equal(swapped[..., ::-1], filled)
-    luma = {**details, "shape": [1, 192, 96, 1], "input_formats": "YUV_NV12"}
-    converted, scale = example.stages.fill_inputImg2main(picture, luma, norm=False)
-    assert converted.shape == (1, 192, 96, 1) and scale == 1.6 and (converted[0, :64] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "alignment", "shape"),
+    [
+        ("YUV_NV12", (2, 2), [1, 192, 96, 1]),
+        ("YUV_NV12", (64, 40), [1, 240, 128, 1]),
+        ("BGRA", (512, 1), [1, 128, 128, 4]),
+    ],
+)
+def test_the_picture_fills_its_pixels_not_the_bytes_around(
+    example: ModuleType, form: str, alignment: tuple[int, int], shape: list[int]
+) -> None:
+    details: dict[str, Any] = {"name": "data", "index": 0, "dtype": np.uint8, "layouts": "NHWC", "shape": shape}
+    details |= {"training_input_formats": "BGR", "input_formats": form, "input_width_alignment": alignment[0]}
+    details |= {"input_height_alignment": alignment[1], "picture_shape": [1, 128, 96, 3]}
+    picture = np.full((40, 60, 3), 200, np.uint8)
+    converted, scale = example.stages.fill_inputImg2main(picture, details, norm=False)
+    assert converted.shape == tuple(shape) and scale == 1.6
+    assert (converted[0, :64, :96, 0] == 200).all() and (converted[0, 64:128, :96, 0] < 120).all()
+    assert not converted[0, :64, 96:].any()

@@ -42,9 +42,19 @@ def groups(frames: Sequence[np.ndarray], size: int) -> list[list[np.ndarray]]:
     return [group + group[-1:] * (size - len(group)) for group in cut]
 
 
+def picture_paths(argument: str) -> list[str]:
+    """The pictures of a folder, or of a list file with one a line; or the one picture."""
+    if Path(argument).is_dir():
+        return utils.all_path(argument)
+    if Path(argument).suffix != ".txt":
+        return [argument]
+    lines = Path(argument).read_text(encoding="utf-8").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("-i", "--image", required=True, help="folder of pictures, or one picture")
+    parser.add_argument("-i", "--image", required=True, help="folder of pictures, one picture, or .txt list of them")
     parser.add_argument("-m", "--model", required=True, help="the .img, of a model with one input")
     parser.add_argument("-n", "--preprocess", required=True, help="the model's preprocess script")
     parser.add_argument("-b", "--batch", type=int, help="frames of a run (default: the most that the image takes)")
@@ -59,8 +69,8 @@ def main() -> None:
         if size not in net.sizes:
             raise ValueError(f"--batch: expected one of {', '.join(map(str, net.sizes))}, got {size}")
         preprocess = utils.image_preprocess_func(options.preprocess)
-        paths = utils.all_path(options.image) if Path(options.image).is_dir() else [options.image]
-        frames = [preprocess(path, norm=False) for path in paths]
+        pixels = [preprocess(path, norm=False) for path in picture_paths(options.image)]
+        frames = [utils.convert_to_input_formats(picture, net.details) for picture in pixels]
         together = net(groups(frames, size), num_process=options.num_process)
         alone = net([[frame] * net.sizes[0] for frame in frames], num_process=options.num_process)
     except (ValueError, OSError) as error:

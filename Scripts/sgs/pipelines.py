@@ -490,7 +490,7 @@ def follow_parameters(calibration: Calibration, plan: QuantPlan, parameters: Seq
     plan = calibration.initial_plan(scales) if scales else plan
     graph = calibration.network(plan).graph
     plan = with_parameters(plan, graph, parameters)
-    left = unused(parameters, graph, calibration.fixed(plan))
+    left = unused(parameters, graph, calibration.fixed(plan), calibration.ports.fed_bytes)
     if left:
         _log.warning("quantisation parameters that are not used as they stand: %s", listing(left))
     step = Step("imported parameters", calibration.output_sqnr(plan), True)

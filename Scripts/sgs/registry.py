@@ -223,10 +223,10 @@ FIXED: RuleTable[Lower] = RuleTable("integer lowering")
 class HostRow:
     """A fixed operator that runs between onnxruntime sessions (on large tensors only, where it has a lowering as well).
 
-    `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated output arrays. All have
-    the graph's shapes and are contiguous. `any_layout`: the operator is elementwise, so all of them may also be views
-    [N, H, W, C] of contiguous arrays [N, C, H, W]. `centred`: its function fills float32 outputs with codes minus zero
-    point, for readers that want those and nothing else.
+    `make(graph, node)` returns a function (inputs, outputs) → None that fills the preallocated output arrays. Inputs
+    are all operands in order, constant ones as well. All have the graph's shapes and are contiguous. `any_layout`: the
+    operator is elementwise, so activations may also be views [N, H, W, C] of contiguous arrays [N, C, H, W]. `centred`:
+    its function fills float32 outputs with codes minus zero point, for readers that want those and nothing else.
     """
 
     make: Callable[[Graph, Node], Callable[[list[Array], list[Array]], None]]

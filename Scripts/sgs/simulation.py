@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ _KIND_OF_STAGE: dict[str, Kind] = {"float": "Float", "fixed": "Fixed", "debug": 
 _IMAGE_MAGIC = b"SGSIMG"
 
 Arrays = dict[str, Array]
+Engine = FloatEngine | FixedEngine | OfflineEngine
 Simulated = tuple[Sample, Arrays, Arrays]  # with what its model was fed and gave, by name
 Result = TypeVar("Result")
 
@@ -44,7 +45,8 @@ class Port:
     """An input or output as the caller sees it: `shape` is that of one frame, in `layout`.
 
     `quant` is set where the caller hands over or receives codes; `spec` says what an input is fed, None for outputs.
-    `scripted` is the shape that preprocess scripts return for an input: of pictures that of the pixels.
+    `picture_shape` is that of the pixels in what fixed and offline models are fed, () where there are none: scripts
+    return pictures of this shape, else of `shape`.
     """
 
     name: str
@@ -54,7 +56,7 @@ class Port:
     quant: QuantParams | None = None
     spec: InputSpec | None = None
     entries: int = 0  # that its numbers pick from, of an input that does
-    scripted: tuple[int, ...] = ()
+    picture_shape: tuple[int, ...] = ()
 
     def real(self, values: Array) -> Array:
         """What an array of this port stands for: codes become float32, anything else stays."""
@@ -99,6 +101,8 @@ class Simulator:
         self.stage = ""  # that a .sim says
         self.image: Image | None = None  # of an .img
         self.batches = Batches()
+        self._building = Lock()
+        self._built: Engine | None = None
         if is_image(self.path):
             self._open_image(read_image(self.path))
         else:
@@ -139,16 +143,23 @@ class Simulator:
         ports = {
             name: _graph_port(graph, name, layouts[name], specs.get(name)) for name in layouts if name in graph.tensors
         }
-        entries, scripted = indexed_entries(graph), _picture_shapes(graph)
+        entries, pictures = indexed_entries(graph), _picture_shapes(graph)
         self.inputs = tuple(
-            replace(port, entries=entries.get(port.name, 0), scripted=scripted.get(port.name, port.shape))
+            replace(port, entries=entries.get(port.name, 0), picture_shape=pictures.get(port.name, ()))
             for port in (ports[name] for name in graph.inputs)
         )
         self.outputs = tuple(ports[name] for name in graph.outputs)
 
     # -- running -------------------------------------------------------------------------------------------------------
-    @cached_property
-    def _engine(self) -> FloatEngine | FixedEngine | OfflineEngine:
+    @property
+    def _engine(self) -> Engine:
+        """Built by the first who asks, whichever thread that is; the others wait for it."""
+        with self._building:
+            if self._built is None:
+                self._built = self._build()
+            return self._built
+
+    def _build(self) -> Engine:
         if self.image is not None:
             return OfflineEngine(self.image, threads=self.threads)
         assert self.graph is not None
@@ -157,7 +168,8 @@ class Simulator:
 
     def close(self) -> None:
         """Let go of what running takes; a later run takes it again."""
-        self.__dict__.pop("_engine", None)
+        with self._building:
+            self._built = None
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Arrays by input name → arrays by output name; frames may be stacked on the first axis as `batches` allows.
@@ -179,25 +191,25 @@ class Simulator:
             raise ValueError(f"input '{port.name}': expected dtype {wanted}, got {got}")
         frames = frames_of(port.shape, values.shape)
         if not frames or not self.batches.allows(frames):
-            several = f", or {self.batches} frames stacked" if str(self.batches) != "1" else ""
-            raise ValueError(
-                f"input '{port.name}': expected shape {list(port.shape)}{several}, got {list(values.shape)}"
-            )
+            raise ValueError(f"input '{port.name}': expected {self._stackable(port)}, got {list(values.shape)}")
         if port.entries and (reason := beyond_table(values, port.entries)):
             raise ValueError(f"input '{port.name}': {reason}")
         return np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
+
+    def _stackable(self, port: Port) -> str:
+        """What shapes an input takes, in words."""
+        shape = f"shape {list(port.shape)}"
+        if not self.batches.allows(1):
+            return f"{self.batches} frames of {shape} stacked"
+        return shape if str(self.batches) == "1" else f"{shape}, or {self.batches} frames stacked"
 
     # -- feeding from files --------------------------------------------------------------------------------------------
     def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
         """What this model reads for one sample: scripts are called with norm=True for float models only."""
         prepare = float_inputs if self.kind == "Float" else fixed_inputs
-        returned = {port.name: replace(port, shape=port.scripted) for port in self.inputs}
+        returned = {port.name: replace(port, shape=port.picture_shape or port.shape) for port in self.inputs}
         arrays = prepare(self.config, preprocessors, sample, returned)
         return {port.name: _as_fed(port, arrays[port.name], self.path) for port in self.inputs}
-
-    def simulate(self, preprocessors: Sequence[Preprocessor], samples: Iterable[Sample]) -> Iterator[Simulated]:
-        """(sample, feeds, outputs) of every sample, in order; see `map`."""
-        return self.map(preprocessors, samples, lambda *simulated: simulated)
 
     def map(
         self,
@@ -258,9 +270,8 @@ def _image_spec(tensor: IoTensor) -> InputSpec:
 
 def _image_port(tensor: IoTensor, spec: InputSpec | None) -> Port:
     codes = not tensor.dtype.is_float and not (spec is not None and spec.is_picture)
-    scripted = tensor.picture_shape or tensor.shape
-    layout = tensor.layout or "NHWC"
-    return Port(tensor.name, tensor.shape, tensor.dtype, layout, tensor.quant if codes else None, spec, 0, scripted)
+    quant, layout = tensor.quant if codes else None, tensor.layout or "NHWC"
+    return Port(tensor.name, tensor.shape, tensor.dtype, layout, quant, spec, tensor.entries, tensor.picture_shape)
 
 
 def _picture_shapes(graph: Graph) -> dict[str, tuple[int, ...]]:

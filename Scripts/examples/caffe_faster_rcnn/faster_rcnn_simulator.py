@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("-t", "--type", required=True, choices=("Float", "Fixed", "Offline"), help="kind of the models")
     parser.add_argument("-l", "--label", help="text file with the name of a class a line")
     parser.add_argument("--threshold", type=float, default=0.5, help="least score (default: 0.5)")
-    parser.add_argument("--draw_result", metavar="DIR", help="existing folder for pictures with boxes")
+    parser.add_argument("--draw_result", metavar="DIR", help="folder for pictures with boxes")
     parser.add_argument("--num_process", type=int, default=10, help="pictures at a time (default: 10)")
     parser.add_argument("--soc_version", help="chip that offline models are for")
     options = parser.parse_args()
@@ -78,6 +78,8 @@ def main() -> None:
             calibrator_custom.set_soc_version(options.soc_version)
         labels = Path(options.label).read_text(encoding="utf-8").split("\n") if options.label else []
         paths = utils.all_path(options.image) if Path(options.image).is_dir() else [options.image]
+        if options.draw_result:
+            Path(options.draw_result).mkdir(exist_ok=True)
         net = Net(options.model0, options.model1, options.type)
         results = net((stages.read_picture(path) for path in paths), num_process=options.num_process)
         for path, result in zip(paths, results, strict=True):

@@ -42,9 +42,7 @@ def fill_inputImg2main(picture: np.ndarray, details: Details, norm: bool) -> tup
     The picture keeps its proportions; what it leaves of the input, right or below, holds the mean. Float models read
     pixels less the mean (norm), fixed and offline models the pixels in their `input_formats`.
     """
-    _, height, width, channels = details["shape"]
-    if channels == 1:  # YUV_NV12: rows of Y, then half as many of U and V
-        height = height * 2 // 3
+    _, height, width, _ = details.get("picture_shape", details["shape"])  # of the pixels; shape is that of the bytes
     scale = min(height / picture.shape[0], width / picture.shape[1])
     if scale != 1:
         size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))

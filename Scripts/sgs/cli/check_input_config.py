@@ -6,6 +6,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,18 +147,20 @@ def _init(options: argparse.Namespace, stage: str) -> None:
         raise UserError("is there already", stage=stage, file=target, node="--output_file", remedy=remedy)
     network = open_network(Path(options.model), None, options, stage=stage)
     if network.record is not None and network.graph is None:
-        reason = f"is a {network.kind}, which holds what it was made with"
+        reason = f"holds already what it was made with, as every {network.kind} does"
         remedy = "--init takes the network as it was before: an .onnx or a float .sim"
         raise UserError(reason, stage=stage, file=network.path, remedy=remedy)
     draft = Draft(network.path.name, network.inputs, network.outputs)
     if options.preprocess is not None:
-        inputs, measured = measure(draft.in_order(), *_scripts(options, len(draft.inputs)))
+        with redirect_stdout(sys.stderr):  # what scripts print is no part of the ini
+            inputs, measured = measure(draft.in_order(), *_scripts(options, len(draft.inputs)))
         draft = replace(draft, inputs=inputs, measured=measured)
     text = draft.text()
     config = parse_input_config(text, target or Path("the drafted ini"))
     options.skip_simplify |= network.graph is None  # it was tried
     network = open_network(network.path, config, options, stage=stage)
-    seen, _ = _checked(network, config, options)
+    with redirect_stdout(sys.stderr):
+        seen, _ = _checked(network, config, options)
     if target is None:
         print(text, end="")
     else:

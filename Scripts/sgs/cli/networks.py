@@ -80,7 +80,7 @@ def _of_simulator(simulator: Simulator, path: Path) -> Network:
 
     def terminal(port: SimulatorPort) -> Terminal:
         straight = graph is not None and only_picks(graph, port.name)
-        shape = port.scripted or port.shape
+        shape = port.picture_shape or port.shape
         return Terminal(port.name, shape, port.dtype.name.lower(), port.layout, port.entries, straight)
 
     inputs, outputs = (tuple(map(terminal, side)) for side in (simulator.inputs, simulator.outputs))

@@ -39,9 +39,17 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         arguments = sys.argv[1:] if args is None else list(args)
+        self._refuse_empty(arguments)
         if self._subparsers is None:
             self._refuse_unknown(arguments)
         return super().parse_known_args(arguments, namespace)
+
+    def _refuse_empty(self, arguments: Sequence[str]) -> None:
+        """Name the options with an empty value, which as a path means the current folder."""
+        pairs = zip(["an argument", *arguments], arguments, strict=False)
+        empty = [word[:-1] or before for before, word in pairs if not word or (word[:2] == "--" and word[-1] == "=")]
+        if empty:
+            self.error(f"an empty value for {', '.join(empty)}")
 
     def _refuse_unknown(self, arguments: Sequence[str]) -> None:
         """Name every unknown option, before argparse complains about the required one that it was meant to be."""

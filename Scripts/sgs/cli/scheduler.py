@@ -22,14 +22,25 @@ def cluster_at(
     if address is None:
         yield None
         return
-    from sgs.data.cluster import Cluster
+    from sgs.data.cluster import Cluster, find_distributed
 
-    with Cluster(address) as cluster:
-        for name in (
-            "distributed",
-            "distributed.client",
-        ):  # a lost worker is replaced, or ends the run
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+    find_distributed()
+    with _quiet(), Cluster(address) as cluster:
         cluster.check(files, samples, folders)
         _log.info("cluster %s: %d workers, %d threads in each", address, len(cluster), cluster.threads)
         yield cluster
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Dask itself has to say is shown with --show_log only: a lost worker is replaced, or ends the run."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "distributed.client")]
+    levels = [logger.level for logger in loggers]
+    if not _log.isEnabledFor(logging.INFO):
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -16,7 +16,7 @@ from sgs.cli.program import Parser, run
 from sgs.cli.progress import counting
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
-from sgs.data.files import STAGE, check_output
+from sgs.data.files import STAGE, check_output, make_folder
 from sgs.data.images import Sample, absolute, resolve_samples
 from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
@@ -220,10 +220,7 @@ def _names(options: argparse.Namespace, classes: int, labelled: Sequence[str]) -
 def _drawing(options: argparse.Namespace, names: tuple[str, ...]) -> Drawing:
     """Where to draw; the folder is made if need be. Raises UserError."""
     folder, threshold = options.draw_result
-    if not folder.is_dir():
-        check_output(folder)
-        folder.mkdir()
-    folder = folder.absolute()
+    folder = make_folder(folder).absolute()
     check_output(folder / "result.jpg")
     lowest = BOX_SCORE if options.category == "Detection" else -math.inf
     return Drawing(folder, names, lowest if threshold is None else threshold)

@@ -31,6 +31,7 @@ from sgs.img.image import (
     TensorRef,
 )
 from sgs.ir.graph import Graph, Node, Tensor
+from sgs.ops.gather import indexed_entries
 from sgs.registry import COST
 
 RAW_FORMATS = {dtype: name for name, dtype in RAW_TYPES.items()}  # where the graph's metadata says nothing
@@ -54,8 +55,10 @@ def emit(graph: Graph, decision: Decision, target: Target, names: Sequence[str])
     frames of the buffer. All frames share the arena.
     """
     writer = _Writer(graph, decision, target.chip)
+    entries = indexed_entries(graph)
     inputs = tuple(
-        _io(graph[name], writer.tensor(graph[name]), name, _described(graph, "inputs", name)) for name in graph.inputs
+        _io(graph[name], writer.tensor(graph[name]), name, _described(graph, "inputs", name), entries.get(name, 0))
+        for name in graph.inputs
     )
     outputs = tuple(
         _io(graph[inner], writer.tensor(graph[inner]), name, _described(graph, "outputs", name))
@@ -233,7 +236,7 @@ def _described(graph: Graph, side: str, name: str) -> Mapping[str, Any]:
     return next((entry for entry in entries if entry.get("name") == name), {})
 
 
-def _io(tensor: Tensor, number: int, name: str, said: Mapping[str, Any]) -> IoTensor:
+def _io(tensor: Tensor, number: int, name: str, said: Mapping[str, Any], entries: int = 0) -> IoTensor:
     form = str(said.get("input_format") or said.get("format") or RAW_FORMATS.get(tensor.dtype, ""))
     return IoTensor(
         tensor=number,
@@ -249,6 +252,7 @@ def _io(tensor: Tensor, number: int, name: str, said: Mapping[str, Any]) -> IoTe
         mean=tuple(float(value) for value in said.get("mean") or ()),
         std=tuple(float(value) for value in said.get("std") or ()),
         picture_shape=tuple(int(extent) for extent in said.get("picture_shape") or ()),
+        entries=entries,
     )
 
 

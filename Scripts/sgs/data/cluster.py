@@ -23,7 +23,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from operator import methodcaller
 from pathlib import Path
@@ -65,7 +65,9 @@ class Cluster:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._distributed = _distributed()
+        self._distributed = find_distributed()
+        self._marks = ExitStack()
+        self._needs = Needs(versions())
         _check_address(address)
         try:
             with warnings.catch_warnings():
@@ -92,13 +94,15 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        with self._marks:
+            self._client.close()
 
     def _check_scheduler(self) -> None:
         """Raise UserError for a scheduler of another version of Dask."""
         packages = self._client.get_versions()["scheduler"]["packages"]
         theirs = {name: str(packages.get(name)) for name in ("dask", "distributed")}
-        raise_all(_differences(theirs, self.address, "install the same version here and there"), stage=STAGE)
+        remedy = "install the same version here and there"
+        raise_all(_differences(theirs, self.address, versions(), remedy), stage=STAGE)
 
     def _wait_for_workers(self) -> None:
         """Raise UserError where none comes in time."""
@@ -124,18 +128,21 @@ class Cluster:
     # -- before the run ------------------------------------------------------------------------------------------------
     def check(self, files: Iterable[Path], samples: Sequence[Sample], folders: Iterable[Path] = ()) -> None:
         """Raise UserError for workers that lack this library or have other versions of what computes, whose `files`
-        are not those of here, that do not find the samples (of many, some), or cannot write into the folders."""
+        (of scripts also the modules beside them) are not those of here, that do not find the samples (of many, some),
+        or cannot write into the folders. Workers that come later are checked before they begin."""
         read = {str(file.absolute()): _digest(file) for file in files}
+        beside = {str(module): _digest(module) for file in read for module in _modules(Path(file))}
         step = -(-len(samples) // LOOKED_FOR)
         looked_for = [str(file.absolute()) for sample in samples[::step] for file in sample]
         with ExitStack() as stack:  # a new file in a folder tells it from one of the same name on another machine
-            marks = [
-                stack.enter_context(NamedTemporaryFile(dir=folder.absolute(), prefix=".sgs_")) for folder in folders
-            ]
-            names = [mark.name for mark in marks]
-            with self._in_touch():
-                found = self._client.run(facts, list(read), looked_for, names, on_error="return")
-        problems = [problem for worker, theirs in found.items() for problem in _unfit(worker, theirs, read)]
+            places = [folder.absolute() for folder in folders]
+            marks = [stack.enter_context(NamedTemporaryFile(dir=place, prefix=".sgs_")).name for place in places]
+            self._marks = stack.pop_all()
+        known = {module: digest for module, digest in beside.items() if digest is not None}
+        self._needs = Needs(versions(), {**read, **known}, looked_for, marks)
+        with self._in_touch():
+            found = self._client.run(facts, list(self._needs.digests), looked_for, marks, on_error="return")
+        problems = [problem for worker, theirs in found.items() for problem in _unfit(worker, theirs, self._needs)]
         raise_all(problems, stage=STAGE)
 
     # -- the run -------------------------------------------------------------------------------------------------------
@@ -144,7 +151,7 @@ class Cluster:
         import dask
 
         name = f"sgs-{uuid.uuid4().hex}"
-        content = pickle.dumps(_Work(pickle.dumps(work), versions()))
+        content = pickle.dumps(_Work(pickle.dumps(work), self._needs))
         with self._in_touch(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             shared = self._client.submit(pickle.loads, content, key=f"{name}-work", pure=False)
         waiting = deque(enumerate(calls))
@@ -207,18 +214,22 @@ class _Work:
     """Work as it lies in a worker, made when it is first called. What it keeps in its attributes stays there: to other
     workers it goes as it came."""
 
-    def __init__(self, content: bytes, made_by: Mapping[str, str]) -> None:
-        self._content, self._made_by = content, made_by
+    def __init__(self, content: bytes, needs: Needs) -> None:
+        self._content, self._needs = content, needs
 
-    def __reduce__(self) -> tuple[type[_Work], tuple[bytes, Mapping[str, str]]]:
-        return _Work, (self._content, self._made_by)
+    def __reduce__(self) -> tuple[type[_Work], tuple[bytes, Needs]]:
+        return _Work, (self._content, self._needs)
 
     def __sizeof__(self) -> int:  # Dask asks for it
         return len(self._content)
 
     @cached_property
     def _work(self) -> Callable[..., Any]:
-        raise_all(_differences(self._made_by, "the program", INSTALL), stage=STAGE)  # this worker may have come late
+        from distributed import get_worker
+
+        needs = self._needs  # this worker may have come late
+        found = facts(list(needs.digests), needs.samples, needs.marks)
+        raise_all(_unfit(get_worker().address, found, needs), stage=STAGE)
         work: Callable[..., Any] = pickle.loads(self._content)
         return work
 
@@ -251,14 +262,24 @@ def versions() -> dict[str, str]:
     return {"sgs": own, "Python": ".".join(platform.python_version_tuple()[:2]), **packages}
 
 
-def _differences(theirs: Mapping[str, str], place: str, remedy: str) -> list[UserError]:
-    """Versions that are not those of this process."""
-    own = versions()
+def _differences(theirs: Mapping[str, str], place: str, own: Mapping[str, str], remedy: str) -> list[UserError]:
+    """Versions that are not those of the program."""
     return [
         UserError(f"has {name} {version}, here it is {own[name]}", stage=STAGE, node=place, remedy=remedy)
         for name, version in theirs.items()
         if version != own[name]
     ]
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a worker must have: versions, files of these digests (None: the program cannot read it either), samples that
+    it can read, and the folders in which the program keeps files, the marks, while it runs."""
+
+    versions: Mapping[str, str]
+    digests: Mapping[str, str | None] = field(default_factory=dict)
+    samples: Sequence[str] = ()
+    marks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -286,13 +307,22 @@ def _digest(file: Path) -> str | None:
         return None
 
 
-def _unfit(worker: str, found: Any, files: Mapping[str, str | None]) -> list[UserError]:
+def _modules(script: Path) -> list[Path]:
+    """What a script may import from its folder; nothing where it is no script."""
+    if script.suffix != ".py":
+        return []
+    folder = (script.resolve() if script.is_symlink() else script).parent  # as user_script.py has it, by shared paths
+    packages = [package.parent for package in folder.glob("*/__init__.py")]
+    return sorted([*folder.glob("*.py"), *(module for package in packages for module in package.rglob("*.py"))])
+
+
+def _unfit(worker: str, found: Any, needs: Needs) -> list[UserError]:
     """What is wrong with a worker that gave these `facts`, or an error."""
     if isinstance(found, Exception):
         return [_unfit_error(worker, found)]
     lacking = [*(file for file, digest in found.digests.items() if digest is None), *found.missing]
-    other = [file for file, digest in found.digests.items() if digest not in (None, files[file])]
-    problems = _differences(found.versions, worker, INSTALL)
+    other = [file for file, digest in found.digests.items() if digest not in (None, needs.digests[file])]
+    problems = _differences(found.versions, worker, needs.versions, INSTALL)
     for what, paths in (("cannot read", lacking), ("has another", other), ("cannot write into", found.closed)):
         if paths:
             problems.append(UserError(f"{what} {listing(paths, 5)}", stage=STAGE, node=worker, remedy=SHARE))
@@ -308,7 +338,8 @@ def _unfit_error(worker: str, error: Exception) -> UserError:
 
 
 # -- reaching the scheduler --------------------------------------------------------------------------------------------
-def _distributed() -> ModuleType:
+def find_distributed() -> ModuleType:
+    """The package. Raises UserError where it is not installed."""
     try:
         return importlib.import_module("distributed")
     except ModuleNotFoundError as error:

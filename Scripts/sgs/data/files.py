@@ -34,6 +34,25 @@ def check_output(path: str | Path) -> Path:
     return target
 
 
+def make_folder(path: str | Path) -> Path:
+    """A folder for results, made where there is none; its own folder must be there.
+
+    Raises:
+        UserError: it cannot be made, or `path` is there and no folder.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError("is not a folder", stage=STAGE, file=path, remedy="name a folder, or one that can be made")
+    check_output(path)
+    try:
+        path.mkdir()
+    except OSError as error:
+        raise UserError(f"the folder cannot be made: {error.strerror}", stage=STAGE, file=path) from error
+    return path
+
+
 @contextmanager
 def atomic_output(path: str | Path) -> Iterator[Path]:
     """Give a temporary file beside `path` to write to; it takes that name when the block ends without an exception.

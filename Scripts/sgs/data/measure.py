@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from sgs.numeric.quantise import Array
@@ -65,14 +63,22 @@ def channel_order(picture: Array, plain: Array, axis: int) -> str | None:
 
     Args:
         picture: the file as OpenCV decodes it, uint8 [H, W, 3] in the order B, G, R.
-        plain: what a script made of it, 3 channels on `axis`; perhaps resized or cropped, so that only means compare.
+        plain: what a script made of it, 3 channels on `axis`; perhaps resized, cropped, or with grey borders, so that
+            only tints compare: how far the mean of each channel is from that of all three.
     """
-    blue_first = picture.reshape(-1, 3).mean(axis=0)
-    means = _channels(plain, axis).mean(axis=1)
-    apart = {"BGR": _apart(means, blue_first), "RGB": _apart(means, blue_first[::-1])}
+    blue_first = _tint(picture.reshape(-1, 3).mean(axis=0))
+    found = _tint(_channels(plain, axis).mean(axis=1))
+    apart = {"BGR": _apart(found, blue_first), "RGB": _apart(found, blue_first[::-1])}
     closest, other = sorted(apart, key=lambda order: apart[order])
     return closest if apart[other] > max(4 * apart[closest], 4.0) else None
 
 
-def _apart(one: Sequence[float] | Array, other: Sequence[float] | Array) -> float:
-    return float(np.abs(np.asarray(one) - np.asarray(other)).max())
+def _tint(means: Array) -> Array:
+    return np.asarray(means - means.mean())
+
+
+def _apart(found: Array, tint: Array) -> float:
+    """How far `found` is from the tint, or from whatever share of it grey borders leave of it."""
+    square = float(tint @ tint)
+    share = min(1.0, max(0.0, float(found @ tint) / square)) if square else 0.0
+    return float(np.abs(found - share * tint).max())

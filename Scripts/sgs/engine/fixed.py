@@ -20,6 +20,7 @@ import numpy as np
 
 from sgs.data.shards import map_threads, processors
 from sgs.engine.lowering import TO_NATIVE, SessionBuilder, first_shape, session_options, sparing
+from sgs.engine.single import host_operands
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.registry import COST, FIXED, HOST, Layout
@@ -212,6 +213,8 @@ class FixedEngine:
                 wanted[name] = "native"
             elif name in needed:
                 wanted[name] = builder.layouts(name)[0]
+        if not wanted:  # nobody reads what these nodes make
+            return
         macs = sum(COST[n.op](n, self.graph.operands(n), self.graph.results(n)).macs for n in nodes)
         options = sparing(session_options(self.threads if macs > LARGE_SESSION else 1), self.graph)
         session = builder.finish(wanted, options)
@@ -233,7 +236,7 @@ class FixedEngine:
         row = HOST[node.op]
         layout: Layout = "native"
         names = [name for name in node.inputs if name is not None and not self.graph[name].is_constant]
-        if row.any_layout and len(self.graph[node.outputs[0]].shape) == 4:
+        if names and row.any_layout and len(self.graph[node.outputs[0]].shape) == 4:
             layout = self._held(names[0]) or "native"
         for name in names:
             if (name, layout) not in self._keys:
@@ -247,7 +250,8 @@ class FixedEngine:
                 buffer = lane.buffers[(name, layout)]
                 return buffer.transpose(TO_NATIVE) if layout == "first" else buffer
 
-            inputs, outputs = [seen(name) for name in names], [seen(name) for name in node.outputs]
+            inputs = host_operands(self.graph, node, [seen(name) for name in names])
+            outputs = [seen(name) for name in node.outputs]
             return lambda: kernel(inputs, outputs)
 
         self._makers.append(make)

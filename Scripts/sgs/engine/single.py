@@ -23,13 +23,20 @@ def node_session(graph: Graph, node: Node, threads: int) -> onnxruntime.Inferenc
     return builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
 
 
+def host_operands(graph: Graph, node: Node, activations: Sequence[Array]) -> list[Array]:
+    """What a host kernel is given: the node's activations in order, with its constants in their places."""
+    given = iter(activations)
+    tensors = [graph[name] for name in node.inputs if name is not None]
+    return [next(given) if tensor.data is None else tensor.data for tensor in tensors]
+
+
 class NodeKernel:
     """Runs one node. Operands are its activations in order, without constants and absent ones."""
 
     def __init__(self, graph: Graph, node: Node, *, threads: int = 0) -> None:
         self._reads = [n for n in node.inputs if n is not None and not graph[n].is_constant]
         self.operands = list(dict.fromkeys(self._reads))
-        self._results = graph.results(node)
+        self._graph, self._node, self._results = graph, node, graph.results(node)
         if node.op in HOST:
             self._host = HOST[node.op].make(graph, node)
             self._session = None
@@ -44,5 +51,5 @@ class NodeKernel:
             return list(self._session.run(self._names, feeds))
         by_name = dict(zip(self.operands, operands, strict=True))
         results = [np.empty(t.shape, t.dtype.numpy) for t in self._results]
-        self._host([by_name[name] for name in self._reads], results)
+        self._host(host_operands(self._graph, self._node, [by_name[name] for name in self._reads]), results)
         return results

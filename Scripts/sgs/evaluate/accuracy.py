@@ -9,7 +9,7 @@ from sgs.data.images import Sample
 from sgs.evaluate.average_precision import FIGURES, AveragePrecision
 from sgs.evaluate.coco import GroundTruth
 from sgs.evaluate.detections import Detections
-from sgs.evaluate.labels import name_of
+from sgs.evaluate.labels import name_of, numbered_name
 from sgs.evaluate.results import BEST, Ranked
 
 _GROWN = 1.05  # after how many times as many pictures as before a figure that takes long is counted again
@@ -90,7 +90,7 @@ class MeanPrecision:
 def told(found: Ranked | Detections, names: Sequence[str]) -> str:
     """What was found in a sample, in a line."""
     if isinstance(found, list):
-        return ", ".join(f"{index} ({score:.6f})" for index, score in found)
+        return ", ".join(f"{numbered_name(index, names)} ({score:.6f})" for index, score in found)
     count = len(found.scores)
     best = [
         f"{name_of(index, names)} ({score:.4f})"

@@ -20,6 +20,8 @@ from sgs.evaluate.categories import NO_OPERATOR
 from sgs.numeric.quantise import Array
 
 STAGE = "detection"
+BEYOND = 16.0
+"""Boxes of which half reach as many pictures far cannot be relative to the picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,10 +133,15 @@ class Decoder(UserScript):
         fault = _fault(corners, classes, scores)
         if fault or (classes != np.rint(classes)).any():
             raise self._wrong(said, fault or "classes that are not whole numbers")
+        reach = float(np.median(np.abs(corners).max(axis=1)))
+        if reach > BEYOND:
+            what = f"boxes that reach to {reach:g} (the median): pixels, it seems, and they are to be from 0 to 1"
+            remedy = "divide y by height and x by width: of the input, or of the picture where decode takes size"
+            raise self._wrong(said, what, remedy)
         return Detections.of(corners, classes, scores, size)
 
-    def _wrong(self, said: str, what: str) -> UserError:
-        return UserError(f"{said} returned {what}", stage=STAGE, file=self.path)
+    def _wrong(self, said: str, what: str, remedy: str | None = None) -> UserError:
+        return UserError(f"{said} returned {what}", stage=STAGE, file=self.path, remedy=remedy)
 
 
 def _three(result: Any) -> Sequence[Any]:

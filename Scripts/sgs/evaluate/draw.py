@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from sgs.evaluate.detections import Detections
-from sgs.evaluate.labels import name_of
+from sgs.evaluate.labels import name_of, numbered_name
 from sgs.evaluate.results import Ranked
 from sgs.numeric.quantise import Array
 
@@ -58,8 +58,7 @@ def draw_classes(picture: Array, best: Ranked, names: Sequence[str]) -> Array:
     line = pen.height * 3 // 2
     strip = np.full((line * len(best) + pen.height, canvas.shape[1], 3), _STRIP, np.uint8)
     for place, (index, score) in enumerate(best):
-        name = name_of(index, names)
-        text = f"{index}  {score:.4f}" if name == str(index) else f"{index}  {name}  {score:.4f}"
+        text = f"{numbered_name(index, names)}  {score:.4f}"
         pen.text(strip, (pen.height // 2, line * (place + 1)), text, _INK if place == 0 else (176, 176, 176))
     return np.concatenate([canvas, strip])
 

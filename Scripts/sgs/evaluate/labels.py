@@ -46,6 +46,11 @@ def name_of(index: int, names: Sequence[str]) -> str:
     return names[index] if index < len(names) else str(index)
 
 
+def numbered_name(index: int, names: Sequence[str]) -> str:
+    """A class's number, and its name where it has one."""
+    return f"{index} {names[index]}" if index < len(names) else str(index)
+
+
 # -- classes of pictures -----------------------------------------------------------------------------------------------
 def right_classes(path: Path, samples: Sequence[Sample], classes: int, names: Sequence[str] = ()) -> list[int]:
     """The class of every sample. Raises UserError with everything that is wrong with the labels.

@@ -184,7 +184,8 @@ class ImportWalk:
             if tensor.is_constant or tensor.name in self.graph.inputs or tensor.name in self.graph.outputs:
                 tensor = self.builder("RESHAPE", tensor, name=name, output=name, shape=tensor.shape)
             self.graph.outputs.append(tensor.name)
-        for name, present in zip(self.output_names, list(self.graph.outputs), strict=True):
+        for index, name in enumerate(self.output_names):
+            present = self.graph.outputs[index]  # an earlier output may have taken its name
             if name != present:
                 if name in self.graph.tensors:
                     self.graph.rename_tensor(name, self.graph.fresh(f"{name}/inner"))

@@ -139,6 +139,10 @@ def _io_tensor(image: Image, tensor: IoTensor) -> Iterator[str]:
         yield "packed elements"
     if not _same_quant(tensor.quant, inner.quant):
         yield "scale and zero point differ from the inner tensor's"
+    if tensor.entries and (tensor.dtype.is_float or tensor.quant is not None):
+        yield f"{tensor.dtype.name} that picks from {tensor.entries} entries"
+    if not 0 <= tensor.entries <= LARGEST_EXTENT:
+        yield f"picks from {tensor.entries} entries"
     if tensor.width_alignment < 1 or tensor.height_alignment < 1:
         yield f"alignments {tensor.width_alignment}, {tensor.height_alignment}"
     if not np.isfinite([*tensor.mean, *tensor.std]).all() or 0 in tensor.std:

@@ -13,7 +13,7 @@ from sgs.img.coding import Chunk, Constant, encode
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CATEGORIES = ("Classification", "Detection", "Unknown")
 
 
@@ -59,7 +59,8 @@ class TensorRef:
 @dataclass(frozen=True, eq=False)
 class IoTensor:
     """An input or output as the caller sees it; `tensor` is an index into `Image.tensors`, `shape` that of one frame,
-    `picture_shape` that of the picture in it, without alpha and alignment."""
+    `picture_shape` that of the picture in it, without alpha and alignment. The numbers of an input pick from `entries`;
+    0: they do not pick."""
 
     tensor: int
     name: str
@@ -74,6 +75,7 @@ class IoTensor:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     picture_shape: tuple[int, ...] = ()
+    entries: int = 0
 
 
 @dataclass(frozen=True)

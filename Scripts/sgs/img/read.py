@@ -97,7 +97,7 @@ def _checked_payload(data: bytes, refuse: Callable[..., UserError]) -> memoryvie
     if version != FORMAT_VERSION:
         raise refuse(
             f"format version {version}; this tool reads version {FORMAT_VERSION}",
-            "use the tool version that wrote the file",
+            _REMEDY if version < FORMAT_VERSION else "use the tool version that wrote the file",
         )
     if reserved:
         raise refuse(f"the reserved field of the header is {reserved}")
@@ -150,6 +150,7 @@ def _io(record: Any) -> IoTensor:
         mean=_reals(record.mean),
         std=_reals(record.std),
         picture_shape=_integers(record.pictureShape),
+        entries=record.entries,
     )
 
 

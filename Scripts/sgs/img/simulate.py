@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from sgs.engine.single import node_session
+from sgs.engine.single import host_operands, node_session
 from sgs.errors import UserError
 from sgs.img.frames import frames_of, split, stack
 from sgs.img.image import BatchMode, Command, Compute, Dma, Image, IoTensor, Kernel, Program, Space, TensorRef
@@ -188,9 +188,7 @@ def _decoded(held: Array, ref: TensorRef) -> Array:
 
 def _host_kernel(graph: Graph, node: Node) -> Bind:
     kernel = HOST[node.op].make(graph, node)
-    constant = graph[node.inputs[0] or ""].data  # of an operator that nothing but constants feed
-    first = [] if constant is None else [constant]
-    return lambda inputs, outputs: lambda: kernel([*first, *inputs], list(outputs))
+    return lambda inputs, outputs: partial(kernel, host_operands(graph, node, inputs), list(outputs))
 
 
 def _session_kernel(graph: Graph, node: Node, threads: int) -> Bind:

@@ -81,6 +81,7 @@ def _io(tensor: IoTensor) -> Any:
         mean=np.asarray(tensor.mean, np.float32),
         std=np.asarray(tensor.std, np.float32),
         pictureShape=_numbers(tensor.picture_shape) if tensor.picture_shape else None,
+        entries=tensor.entries,
         **_quant(tensor.quant),
     )
 

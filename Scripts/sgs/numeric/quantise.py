@@ -103,7 +103,7 @@ def quantise(real: Array, params: QuantParams, dtype: DType) -> Array:
     with np.errstate(over="ignore"):  # a value too large for the division saturates, as any other outside the range
         x = np.asarray(real, np.float32) / scale
     codes = np.rint(np.nan_to_num(x, nan=0.0, posinf=3e38, neginf=-3e38)).astype(np.float64) + zero
-    return np.clip(codes, dtype.qmin, dtype.qmax).astype(dtype.numpy)
+    return np.asarray(np.clip(codes, dtype.qmin, dtype.qmax), dtype.numpy)  # an array where there is no dimension too
 
 
 def quantise_weights(real: Array, params: QuantParams, dtype: DType) -> Array:

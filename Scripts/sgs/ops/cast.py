@@ -1,7 +1,8 @@
 """CAST: every element in another type, attr `to` (a type's name).
 
 Real numbers are truncated towards 0, saturated to INT32 and wrapped to narrower integers; integers wrap; to booleans
-everything but 0 is true. In fixed graphs codes are dequantised first (eq. 1), and a real result is quantised (eq. 4).
+everything but 0 is true. In fixed graphs codes are dequantised first (eq. 1), and a real result is quantised (eq. 4);
+what lies no more than a step of its scale beside a whole number is cast to that (eq. 17).
 """
 
 from __future__ import annotations
@@ -96,6 +97,10 @@ def lower(low: Lowering, node: Node) -> None:
     layout = low.prefer([x.name])
     value = low.real(x.name, layout)
     if _is_real(x) and to not in (DType.BOOL, DType.FLOAT32):
+        if x.quant is not None:
+            nearest, step = low.op("Round", [value]), low.const(np.asarray(x.quant.scale[0], np.float32))
+            near = low.op("LessOrEqual", [low.op("Abs", [low.op("Sub", [value, nearest])]), step])
+            value = low.op("Where", [near, nearest, value])
         inside = low.op("Clip", [value, low.const(np.asarray(_LEAST)), low.const(np.asarray(_LARGEST))])
         value = low.cast(inside, DType.INT32)
     low.put_real(node.outputs[0], low.cast(value, to), layout)
@@ -115,6 +120,9 @@ def reference(
     assert x is not None and value is not None
     number = numbers(x, value)
     if _is_real(x) and to not in (DType.BOOL, DType.FLOAT32):
+        if x.quant is not None:
+            nearest = np.rint(number)
+            number = np.where(np.abs(number - nearest) <= x.quant.scale[0], nearest, number)  # eq. 17
         number = truncated(number)
     return [in_type(results[0], number.astype(to.numpy))]
 

@@ -148,11 +148,11 @@ def indexed_entries(graph: Graph) -> dict[str, int]:
 
 def only_picks(graph: Graph, name: str) -> bool:
     """Whether an integer input goes straight into tables: nothing but GATHER reads it, as its indices, as it is or
-    cast."""
+    cast. So does one that nothing reads."""
     same = {tensor for tensor, source in _cast_inputs(graph).items() if source == name}
     reads = [(node, index) for node in graph.nodes for index, read in enumerate(node.inputs) if read in same]
     picks = [(node.op, index) == ("GATHER", 1) or node.outputs[0] in same for node, index in reads]
-    return bool(picks) and all(picks) and same.isdisjoint(graph.outputs)
+    return all(picks) and same.isdisjoint(graph.outputs)
 
 
 def _cast_inputs(graph: Graph) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """LOCAL_RESPONSE_NORMALIZATION: x / (bias + alpha · Σ x²)^beta, the sum over attr `radius` channels on either side.
 
-x [N, H, W, C], attrs radius, bias, alpha, beta. Fixed (NUMERICS eq. 13): the sum of squares is exact, the power is made
+x [N, H, W, C], attrs radius, bias, alpha, beta. Fixed (NUMERICS eq. 14): the sum of squares is exact, the power is made
 of square roots and products in binary64, which takes a beta that is a multiple of a quarter.
 """
 
@@ -123,7 +123,7 @@ def lower_fixed(low: Lowering, node: Node) -> None:
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """Eq. 13."""
+    """Eq. 14."""
     x, codes, y, radius = operands[0], values[0], results[0], node.attrs["radius"]
     assert x is not None and x.quant is not None and codes is not None and y.quant is not None
     centred, scale, beta = centred_codes(x, codes), np.float64(x.quant.scale[0]), float(node.attrs["beta"])

@@ -1,4 +1,4 @@
-"""NORMALISE: x over the spread of its values along attr `axes`, less their mean with attr `centre` (NUMERICS eq. 12).
+"""NORMALISE: x over the spread of its values along attr `axes`, less their mean with attr `centre` (NUMERICS eq. 13).
 
     (x - mean) / (max(sqrt(Σ (x - mean)² / count + epsilon), floor) + offset)
 
@@ -100,7 +100,7 @@ def lower(low: Lowering, node: Node) -> None:
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """Eq. 12."""
+    """Eq. 13."""
     x, codes, y, attrs = operands[0], values[0], results[0], node.attrs
     assert x is not None and x.quant is not None and codes is not None and y.quant is not None
     centred, axes, scale = centred_codes(x, codes), tuple(attrs["axes"]), np.float64(x.quant.scale[0])

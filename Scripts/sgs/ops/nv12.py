@@ -1,4 +1,4 @@
-"""NV12_TO_RGB: the planes of an NV12 picture → a picture of pixels (docs/NUMERICS.md §6, eq. 14).
+"""NV12_TO_RGB: the planes of an NV12 picture → a picture of pixels (docs/NUMERICS.md §6, eq. 12).
 
 Y [N,Hal,Wal,1] and U with V by turns [N,Hal/2,Wal,1], both UINT8 → [N,H,W,3] UINT8. Attr `size` (H, W): how much of
 the picture is wanted, from its first row and column; the rest is alignment. Attr `order`: what the result's channels
@@ -58,7 +58,7 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[Shape, DT
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
-    """Eq. 14."""
+    """Eq. 12."""
     (height, width), (luma, chroma) = node.attrs["size"], (v.astype(np.int64) for v in values if v is not None)
     seen = luma[:, :height, :width, 0]
     u, v = (

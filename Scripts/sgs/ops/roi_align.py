@@ -4,7 +4,7 @@ x [N, H, W, C], regions [R, 4] (left, top, right, bottom), pictures INT32 [R] â†
 "avg" or "max", size (OH, OW), sampling_ratio (samples of a bin along an axis, 0 for as many as it is entries long),
 spatial_scale, half_pixel. A sample that lies more than an entry outside x is 0.
 
-Fixed (NUMERICS eq. 14, 15), mode "avg": the weights of both axes are integers, so that sums are exact.
+Fixed (NUMERICS eq. 15, 16), mode "avg": the weights of both axes are integers, so that sums are exact.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def takes_means(node: Node, operands: Sequence[Tensor | None], results: Sequence
 
 
 def weight_bits(node: Node, x: Tensor) -> int:
-    """k of eq. 14. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
+    """k of eq. 15. As many samples as a bin is entries long are at least half an entry apart, and none lies more than
     one beside x."""
     ratio = node.attrs["sampling_ratio"]
     samples = math.prod(ratio or 2 * extent + 3 for extent in x.shape[1:3])
@@ -107,27 +107,47 @@ def weights_are_fine(node: Node, operands: Sequence[Tensor | None], results: Seq
     return x is not None and weight_bits(node, x) >= LEAST_BITS
 
 
+def _only_moved(graph: Graph, name: str) -> bool:
+    """Whether all numbers in a tensor are those of inputs and constants, which codes hold within a step (eq. 17)."""
+    producers, waiting = graph.producers(), [name]
+    while waiting:
+        node = producers.get(waiting.pop())
+        if node is None:
+            continue
+        rule = QUANTISE.get(node.op)
+        if node.op == "CAST":
+            waiting.append(node.inputs[0] or "")
+        elif rule is not None and rule.kind == "move" and rule.moved is not None:
+            waiting += [node.inputs[index] or "" for index in rule.moved(node)]
+        else:
+            return False
+    return True
+
+
 @FIXED_EXPAND.row(OP)
 def check_integer_form(graph: Graph, node: Node) -> None:
     """Raises ValueError for mode "max", computed numbers of several pictures, and bins of too many samples."""
-    x, pictures = graph[node.inputs[0] or ""], graph[node.inputs[2] or ""]
+    x = graph[node.inputs[0] or ""]
     if not takes_means(node, (), ()):
         raise ValueError('mode "max", the largest of weighted values, has no integer form; "avg" has one')
-    if x.shape[0] > 1 and not pictures.is_constant and pictures.name not in graph.inputs:
-        raise ValueError("numbers of several pictures have to be constant or an input, as computed ones may be rounded")
+    if x.shape[0] > 1 and not _only_moved(graph, node.inputs[2] or ""):
+        raise ValueError(
+            "numbers of several pictures have to be constant, or an input's that are only moved and cast, as computed "
+            "ones may be rounded"
+        )
     if not weights_are_fine(node, (x,), ()):
         raise ValueError(f"bins may have too many samples for exact sums: x is {x.shape[1]} by {x.shape[2]}")
 
 
 def _multiplier(x: Tensor, y: Tensor, bits: int, samples: Array) -> Array:
-    """M of eq. 15 for bins of so many samples."""
+    """M of eq. 16 for bins of so many samples."""
     assert x.quant is not None and y.quant is not None
     count = np.asarray(samples, np.float64) * (1 << 2 * bits)
     return np.asarray(np.float64(x.quant.scale[0]) / (np.float64(y.quant.scale[0]) * count))
 
 
 def _weights(node: Node, ends: Array, count: int, extent: int, bits: int) -> tuple[Array, Array]:
-    """Eq. 14 along one axis, for regions [R, 2]: integers in binary64 [R, count, extent], samples of a bin [R]."""
+    """Eq. 15 along one axis, for regions [R, 2]: integers in binary64 [R, count, extent], samples of a bin [R]."""
     half = bool(node.attrs["half_pixel"])
     first, last = (ends * np.float32(node.attrs["spatial_scale"]) - np.float32(0.5 if half else 0)).T
     size = (last - first if half else np.maximum(last - first, np.float32(1))) / np.float32(count)
@@ -169,14 +189,13 @@ def _weighed(picture: Array, rows: Array, columns: Array) -> Array:
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
     """Sums as products of matrices in binary64, which holds them exactly."""
-    x, regions, _ = tensors = [graph[name or ""] for name in node.inputs]
+    x, regions = (graph[name or ""] for name in node.inputs[:2])
     y, bits, (height, width) = graph[node.outputs[0]], weight_bits(node, x), node.attrs["size"]
     assert y.quant is not None
     zero = int(y.quant.zero_point[0])
 
     def run(inputs: list[Array], outputs: list[Array]) -> None:
-        given = iter(inputs)
-        codes, corners, numbered = (next(given) if t.data is None else t.data for t in tensors)
+        codes, corners, numbered = inputs
         corners, centred = numbers(regions, corners), centred_codes(x, codes).astype(np.float64)
         rows, tall = _weights(node, corners[:, 1::2], height, x.shape[1], bits)
         columns, wide = _weights(node, corners[:, 0::2], width, x.shape[2], bits)
@@ -191,7 +210,7 @@ HOST.add(OP, HostRow(_make))
 
 
 def _samples(node: Node, first: Any, last: Any, count: int, extent: int, bits: int) -> Iterator[list[dict[int, int]]]:
-    """Eq. 14 for one region along one axis: for each bin, for each of its samples, the weights of entries of x."""
+    """Eq. 15 for one region along one axis: for each bin, for each of its samples, the weights of entries of x."""
     offset = np.float32(0.5 if node.attrs["half_pixel"] else 0)
     first, last = (end * np.float32(node.attrs["spatial_scale"]) - offset for end in (first, last))
     length = last - first if node.attrs["half_pixel"] else max(last - first, np.float32(1))
@@ -271,6 +290,7 @@ def import_roi_align(ctx: ImportContext) -> list[Tensor]:
 _X: dict[str, Shape] = {"x": (2, 3, 9, 7)}
 _REGIONS = np.array([[1, 1, 5, 6], [0, 2, 3, 8], [2.5, 0.5, 6, 7]], np.float32)
 _OPERANDS = {"r": _REGIONS, "n": np.array([1, 0, 1])}
+_HELD = np.random.default_rng(2).normal(0, 2, (2, 9, 7, 3)).astype(np.float32)
 _SIZE = {"output_height": 3, "output_width": 2}
 ONNX_EXAMPLES.add(
     "RoiAlign",
@@ -283,10 +303,10 @@ ONNX_EXAMPLES.add(
 )
 
 
-def _example(regions: int | Array, pictures: list[int], **attrs: Any) -> Graph:
-    """Of so many regions from outside, or constant ones."""
+def _example(regions: int | Array, pictures: list[int], held: Array | None = None, **attrs: Any) -> Graph:
+    """Of so many regions from outside, or constant ones; of pictures from outside, or `held` ones."""
     build = GraphBuilder()
-    x = build.input("x", (2, 9, 7, 5))
+    x = build.input("x", (2, 9, 7, 5)) if held is None else held
     corners = build.input("regions", (regions, 4)) if isinstance(regions, int) else regions
     numbered = np.array(pictures, np.int32)
     return build.output(build(OP, x, corners, numbered, output="y", mode="avg", **attrs))
@@ -298,5 +318,6 @@ EXAMPLES.add(
         _example(6, [0, 1, 1, 0, 1, 1], size=(3, 4), sampling_ratio=2, spatial_scale=2.5, half_pixel=True),
         _example(6, [0, 0, 1, 1, 0, 1], size=(7, 1), sampling_ratio=0, spatial_scale=4.0, half_pixel=False),
         _example(_REGIONS, [1, 0, 1], size=(2, 3), sampling_ratio=0, spatial_scale=1.0, half_pixel=True),
+        _example(4, [1, 0, 1, 1], _HELD, size=(2, 3), sampling_ratio=2, spatial_scale=2.5, half_pixel=True),
     ],
 )

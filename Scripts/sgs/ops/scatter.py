@@ -82,13 +82,12 @@ FIXED.add(UPDATE, lower_float)
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
     """Update after update; onnxruntime's threads take them at the same time."""
-    result, tensors = graph[node.outputs[0]], [graph[name or ""] for name in node.inputs]
+    result, target, _, source = (graph[name or ""] for name in (node.outputs[0], *node.inputs))
     function, moving = _COMBINED[node.op][1], node.op in _MOVING
 
     def run(inputs: list[Array], outputs: list[Array]) -> None:
-        given = iter(inputs)
-        x, indices, updates = (next(given) if t.data is None else t.data for t in tensors)
-        x, updates = (a if moving else numbers(t, a) for t, a in ((tensors[0], x), (tensors[2], updates)))
+        x, indices, updates = inputs
+        x, updates = (a if moving else numbers(t, a) for t, a in ((target, x), (source, updates)))
         total = x.copy()
         with np.errstate(all="ignore"):
             function.at(total, tuple(np.moveaxis(indices, -1, 0)), updates)

@@ -24,12 +24,18 @@ def value_errors() -> Iterator[None]:
 def path_of(value: object, what: str) -> Path:
     """The path. Raises ValueError for anything else; `what` names the argument."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
-        raise ValueError(f"{what}: expected a path, got {value!r}")
+        raise ValueError(f"{what}: expected a path, got {told(value)}")
     return Path(value)
 
 
 def positive(value: object, what: str) -> int:
     """The number. Raises ValueError unless it is a whole one above 0; `what` names the argument."""
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what}: expected a whole number above 0, got {value!r}")
+        raise ValueError(f"{what}: expected a whole number above 0, got {told(value)}")
     return value
+
+
+def told(value: object) -> str:
+    """What an error message calls an argument: its type where its value would fill the screen."""
+    text = repr(value)
+    return text if len(text) <= 100 and "\n" not in text else type(value).__name__

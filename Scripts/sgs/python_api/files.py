@@ -13,7 +13,7 @@ from sgs.data.board import to_board
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import Preprocessor, script_path
 from sgs.numeric.quantise import Array
-from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.python_api.checks import AnyPath, path_of, told, value_errors
 from sgs.quant.parameters import parse_parameters
 
 
@@ -52,9 +52,14 @@ def image_generator(
         norm: as for the functions.
 
     Raises:
-        ValueError: a sample with another number of paths.
+        ValueError: no list of paths, no functions, or a sample with another number of paths.
     """
-    every = [functions] if callable(functions) else list(functions)
+    every = [functions] if callable(functions) else functions
+    if not isinstance(every, (list, tuple)) or not every or not all(map(callable, every)):
+        expected = "a function of image_preprocess_func, or a list with one for each input"
+        raise ValueError(f"image_generator: expected {expected}, got {told(functions)}")
+    if isinstance(images, (str, bytes)) or not isinstance(images, Iterable):
+        raise ValueError(f"image_generator: expected a list of paths, got {told(images)}")
 
     def generate() -> Iterator[list[Array]]:
         for number, sample in enumerate(images):
@@ -63,8 +68,6 @@ def image_generator(
                 raise ValueError(f"sample {number}: expected {len(every)} paths, got {len(paths)}")
             yield [function(path, norm=norm) for function, path in zip(every, paths, strict=True)]
 
-    if isinstance(images, (str, bytes)):
-        raise ValueError(f"image_generator: expected a list of paths, got {images!r}")
     return generate()
 
 
@@ -83,23 +86,29 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
     Args:
         img: of a picture: its pixels, uint8, channels as in training, in the layout of the detail, with or without the
             axis of frames. Of RAWDATA, and for a float model: the data itself.
-        detail: an entry of `get_input_details()`.
+        detail: an entry of `get_input_details()`, which says under `picture_shape`, else `shape`, how large it must be.
 
     Returns:
         A contiguous array: for a picture the bytes of `input_formats`, aligned.
 
     Raises:
-        ValueError: another shape or dtype than the detail asks for, with both.
+        ValueError: another shape or dtype than the detail asks for, with both; `detail` is no such entry.
     """
-    name, wanted, shape = detail["name"], np.dtype(detail["dtype"]), tuple(int(v) for v in detail["shape"])
+    if not isinstance(detail, dict) or not {"name", "dtype", "shape"} <= detail.keys():
+        raise ValueError(f"detail: expected an entry of get_input_details(), got {told(detail)}")
+    name, wanted = detail["name"], np.dtype(detail["dtype"])
+    shape = tuple(int(extent) for extent in detail["picture_shape" if "picture_shape" in detail else "shape"])
     if not isinstance(img, np.ndarray) or img.dtype != wanted:
         got = img.dtype if isinstance(img, np.ndarray) else type(img).__name__
         raise ValueError(f"input '{name}': expected a numpy.ndarray of {wanted}, got {got}")
     if img.ndim + 1 == len(shape) and shape[0] == 1:
         img = img[np.newaxis]
-    if detail.get("training_input_formats") not in CHANNELS:
-        if img.shape != shape:
-            raise ValueError(f"input '{name}': expected shape {list(shape)}, got {list(img.shape)}")
+    trained, picture = detail.get("training_input_formats"), ""
+    if trained in CHANNELS:
+        picture = f"a {trained} picture [{detail['layouts']}] of "
+    if img.shape != shape:
+        raise ValueError(f"input '{name}': expected {picture}shape {list(shape)}, got {list(img.shape)}")
+    if not picture:
         return np.asarray(img, order="C")
     spec = InputSpec(
         name,
@@ -109,9 +118,6 @@ def convert_to_input_formats(img: Array, detail: dict[str, Any]) -> Array:
         height_alignment=detail["input_height_alignment"],
         layout=detail["layouts"],
     )
-    if img.ndim != 4 or img.shape[spec.channel_axis] != spec.channels or spec.fed_shape(img.shape) != shape:
-        expected = f"a {spec.training_format} picture [{spec.layout}] that makes {spec.input_format} of {list(shape)}"
-        raise ValueError(f"input '{name}': expected {expected}, got shape {list(img.shape)}")
     return to_board(spec, img)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from sgs.config.input_config import ConvSpec, InputConfig
-from sgs.data.feed import check_indices
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array, QuantParams
 from sgs.numeric.types import DType
@@ -92,8 +91,10 @@ class ModelRunner:
         return private.states.setdefault(self, _State(dict(self._shared.feeds)))
 
     def get_input_details(self) -> list[Details]:
-        """One dict an input, in order: at least name, index, dtype, shape."""
-        return [self._details(index, port) for index, port in enumerate(self._simulator.inputs)]
+        """One dict an input, in order: at least name, index, dtype, shape; last `picture_shape`, where pixels have
+        another one."""
+        ports = self._simulator.inputs
+        return [{**self._details(index, port), **_pixels(port)} for index, port in enumerate(ports)]
 
     def get_output_details(self) -> list[Details]:
         """One dict an output, in order: at least name, index, dtype, shape."""
@@ -103,9 +104,6 @@ class ModelRunner:
         """Set an input. Raises ValueError for an index, a shape or a dtype that `get_input_details` does not list."""
         port = _at(self._simulator.inputs, index, "input")
         values = self._simulator.checked(port, data)
-        if port.entries:
-            with value_errors():
-                check_indices(port.name, values, port.entries, stage="set_input", file=self.path)
         state = self._state
         state.feeds[port.name] = values.copy()
         state.results = None
@@ -249,6 +247,10 @@ def _at(ports: tuple[Port, ...], index: int, what: str) -> Port:
 
 def _shape(shape: tuple[int, ...]) -> Array:
     return np.array(shape, np.int32)
+
+
+def _pixels(port: Port) -> Details:
+    return {} if port.picture_shape in ((), port.shape) else {"picture_shape": _shape(port.picture_shape)}
 
 
 def _pairs(quant: QuantParams) -> list[tuple[float, int]]:

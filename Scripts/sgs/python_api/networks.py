@@ -201,6 +201,9 @@ def _targets(fix_model: object, models: dict[str, Calibrator]) -> list[Path]:
         expected = f"{len(models)} paths, for {', '.join(models)}" if len(models) > 1 else "1 path"
         raise ValueError(f"fix_model: expected {expected}, got {len(fix_model)}")
     targets = [path_of(path, "fix_model") for path in fix_model]
+    for target in targets:
+        if target.suffix != ".sim" and not target.is_dir():
+            raise ValueError(f"fix_model: expected a file that ends in .sim, got {str(target)!r}")
     with value_errors():
         check_outputs(targets, [file for model in models.values() for file in (model.path, model.config.path)])
     if len({target.resolve() for target in targets}) < len(targets):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from sgs.cli.compiler_tool import compile_file
 from sgs.cli.convert_tool import write_float_files
 from sgs.cli.names import check_outputs, debug_path, float_path, image_path
 from sgs.cli.options import check_platform
 from sgs.img import write_image
+from sgs.numeric.quantise import Array
 from sgs.pipelines import convert_onnx, import_parameters, load_config
-from sgs.python_api.checks import AnyPath, path_of, value_errors
+from sgs.python_api.checks import AnyPath, path_of, told, value_errors
 from sgs.python_api.chip import selected_chip
 
 
@@ -74,6 +78,9 @@ class Compiler:
         batch_mode: "n_buf", every frame in buffers of its own, or "one_buf", frames stacked in one.
         inplace_input_buf: the network may overwrite its inputs; for one_buf and RAWDATA_F32_NHWC.
         category: Classification, Detection or Unknown; that of the model where it is None.
+
+    Raises:
+        ValueError: `batch` holds something other than whole numbers.
     """
 
     def __init__(
@@ -86,7 +93,7 @@ class Compiler:
         category: str | None = None,
     ) -> None:
         self._model = path_of(model_path, "model_path")
-        self._batches = (batch,) if isinstance(batch, int) else tuple(batch)
+        self._batches = _whole_numbers(batch)
         self._mode, self._inplace, self._category = batch_mode, inplace_input_buf, category
 
     def compile(self, output: AnyPath | None = None) -> str:
@@ -104,3 +111,10 @@ class Compiler:
             image = compile_file(self._model, chip, self._category, self._mode, self._batches, self._inplace)
             write_image(image, target)
         return str(target)
+
+
+def _whole_numbers(batch: object) -> tuple[int, ...]:
+    several: Sequence[Any] | Array = batch if isinstance(batch, (list, tuple, range, np.ndarray)) else [batch]
+    if not all(isinstance(number, (int, np.integer)) for number in several):
+        raise ValueError(f"batch: expected a whole number or a list of them, got {told(batch)}")
+    return tuple(int(number) for number in several)

@@ -21,7 +21,6 @@ from sgs.numeric.quantise import Array, QuantParams, asymmetric_params, dequanti
 from sgs.numeric.types import DType
 from sgs.ops.image import normalisation_table
 from sgs.ops.nv12 import OP as NV12_TO_RGB
-from sgs.quant.ports import U8
 from sgs.quant.spans import integer_spans, reach, within
 
 BYTES = asymmetric_params(0, 255)  # scale 1, zero point 0
@@ -40,6 +39,7 @@ def attach(core: Graph, config: InputConfig, bytes_out: Mapping[str, QuantParams
     outputs = [_attach_output(graph, spec, bytes_out.get(spec.name)) for spec in config.outputs]
     graph.nodes = [*front, *graph.nodes]
     graph.metadata["inputs"], graph.metadata["outputs"] = described, outputs
+    graph.prune()  # of what nobody reads no codes are made
     verify(graph, "attaching inputs and outputs")
     return graph
 
@@ -69,13 +69,11 @@ def _attach_input(graph: Graph, spec: InputSpec, front: list[Node]) -> dict[str,
         facts["picture_shape"] = list(codes.shape)
         _picture_input(graph, _renamed(graph, spec.name, "normalised"), spec, front)
         return facts
-    fed = Tensor(spec.name, codes.shape, RAW_TYPES[spec.input_format])
+    fed = Tensor(spec.name, codes.shape, spec.fed_type)
     if codes.quant is None:  # integers of the network's own, such as indices
         _converted_input(graph, fed, "CAST", {"to": codes.dtype.name}, front)
-    elif fed.dtype is DType.FLOAT32 and spec.quantize:
-        _converted_input(graph, fed, "QUANTIZE", {}, front)
-    elif spec.input_format == U8:
-        fed.quant = BYTES
+    elif fed.dtype is not DType.INT16:  # which is what the codes are
+        fed.quant = BYTES if fed.dtype is DType.UINT8 else None
         _converted_input(graph, fed, "QUANTIZE", {}, front)
     return {**facts, **_parameters(graph[spec.name])}
 

@@ -28,9 +28,10 @@ def activations_of(fixed: Graph) -> list[tuple[str, Tensor]]:
     A tensor that some read in INT16 and others in UINT8 is there twice.
     """
     names: dict[str, str] = {}
-    for node in fixed.nodes:
-        if node.op == "DEQUANTIZE" and node.outputs[0] in fixed.outputs:
-            names[node.inputs[0] or ""] = node.outputs[0]
+    for node in reversed(fixed.nodes):  # on their way out: INT16 codes → UINT8 codes → real numbers
+        name = names.get(node.outputs[0], node.outputs[0])
+        if node.op in ("QUANTIZE", "DEQUANTIZE") and name in fixed.outputs:
+            names[node.inputs[0] or ""] = name
     marked = range_sources(fixed)
     for node in fixed.nodes:
         source = fixed[node.inputs[0] or ""]
@@ -47,8 +48,12 @@ def exported(fixed: Graph) -> list[dict[str, Any]]:
     has changed, goes by the name of the result.
     """
     scales, entries = fixed.metadata.get(SCALES_KEY, {}), []
-    names = {t.name: name for name, t in activations_of(fixed)}
-    for name, tensor in activations_of(fixed):
+    activations = activations_of(fixed)
+    names = {t.name: name for name, t in activations}
+    # Codes that leave, and those that others read, may both have a tensor's own range; bytes that are fed have theirs
+    # whatever is imported, so the first of a width is enough.
+    first = {(name, tensor.dtype): tensor for name, tensor in reversed(activations)}
+    for (name, _), tensor in reversed(first.items()):
         assert tensor.quant is not None
         entry = _entry(name, tensor.quant.low, tensor.quant.high, tensor)
         entries.append({**entry, "scale": list(scales[name])} if name in scales else entry)

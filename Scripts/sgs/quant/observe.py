@@ -153,7 +153,7 @@ class ExtremaObserver:
         self._signed = {name for name in names if name not in producers or not never_negative(producers[name])}
         # Maxima and minima do not see a NaN: where an operator can make one of finite numbers, a sum looks for it.
         self._doubted = {name for name in names if name not in producers or kind_of(producers[name]) not in _FINITE}
-        widths = np.array([channels(graph[name]) for name in names])
+        widths = np.array([channels(graph[name]) for name in names], np.int64)
         self._starts = np.cumsum([0, *widths])
         self._owner = np.repeat(np.arange(len(names)), 3 * widths)  # of each value of the session's output
         first = 3 * np.repeat(self._starts[:-1], widths) + _counted(widths)
@@ -176,9 +176,12 @@ class ExtremaObserver:
         return builder.finish({}, self._streams.options())
 
     def start(self) -> None:
-        _ = self._session
+        if self.labels:
+            _ = self._session
 
     def __call__(self, feeds: Feeds) -> Array:
+        if not self.labels:  # a network of nothing but integers
+            return self.nothing
         (values,) = self._session.run(["tally"], {f"in:{name}": feeds[name] for name in self._graph.inputs})
         if not np.isfinite(values).all():
             raise not_finite(self.labels[self._owner[~np.isfinite(values)][0]])
@@ -193,14 +196,14 @@ class ExtremaObserver:
 
     def extrema(self, tally: Array) -> dict[str, Extrema]:
         """(low, high) of each tensor."""
-        high, low = tally.reshape(2, -1)
+        high, low = np.split(tally, 2)
         spans = zip(self.labels, self._starts[:-1], self._starts[1:], strict=True)
         return {name: (-low[start:end], high[start:end]) for name, start, end in spans}
 
 
 def _counted(widths: Array) -> Array:
     """0, 1 ... up to each width, one after the other."""
-    return np.concatenate([np.arange(width) for width in widths])
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(width) for width in widths)])
 
 
 class NotFinite(UserError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -21,8 +21,8 @@ from sgs.data.packed_array import packed, unpacked
 from sgs.data.plain_pickle import load_plain
 from sgs.errors import UserError, raise_all
 from sgs.ir import Graph
-from sgs.numeric.quantise import Array
-from sgs.quant.edit import mac_nodes
+from sgs.numeric.quantise import Array, activation_params
+from sgs.quant.edit import BYTE_SPAN, mac_nodes, mac_type
 from sgs.quant.equalise import equalised
 from sgs.quant.export import activations_of
 from sgs.quant.plan import PRECISIONS, MacChoice, QuantPlan, TensorRange
@@ -367,10 +367,13 @@ def _mac(
     return choice
 
 
-def unused(parameters: Sequence[QuantParameter], graph: Graph, core: Graph) -> list[str]:
-    """Entries that the fixed graph `core` does not follow as they stand, each with the reason."""
+def unused(
+    parameters: Sequence[QuantParameter], graph: Graph, core: Graph, fed_bytes: Collection[str] = ()
+) -> list[str]:
+    """Entries that the fixed graph `core`, whose inputs `fed_bytes` are fed as UINT8, does not follow as they stand,
+    each with the reason."""
     targets = _Targets(graph)
-    held: dict[str, set[int]] = {}
+    held: dict[str, set[int]] = {name: {8} for name in fed_bytes}
     for name, tensor in activations_of(core):
         held.setdefault(name, set()).add(tensor.dtype.bits)
     result = []
@@ -381,8 +384,17 @@ def unused(parameters: Sequence[QuantParameter], graph: Graph, core: Graph) -> l
                 result.append(f"'{name}' (a bias, which follows from its data)")
         elif graph[name].is_constant:
             result.append(f"'{name}' (a constant, whose range follows from its values)")
+        elif name in fed_bytes and not _spans_bytes(parameter):
+            result.append(f"'{name}' (fed as bytes, which stand for themselves: 0 to 255)")
         elif name not in held:
             result.append(f"'{name}' (inside a table, or a place for fill values)")
         elif parameter.bit not in held[name]:
             result.append(f"'{name}' (held in {min(held[name])} bits, not in {parameter.bit})")
     return result
+
+
+def _spans_bytes(parameter: QuantParameter) -> bool:
+    """Whether an activation's range asks for the codes of 0 to 255."""
+    dtype = mac_type(parameter.bit)
+    asked = activation_params(parameter.range.low, parameter.range.high, dtype)
+    return asked.same_codes(activation_params(*BYTE_SPAN, dtype))

@@ -65,6 +65,7 @@ def _port(image: Image, port: IoTensor) -> dict[str, Any]:
         "dtype": port.dtype.name,
         "bytes": image.tensors[port.tensor].nbytes,
         "picture_shape": list(port.picture_shape) or None,
+        "entries": port.entries or None,
         "format": port.format,
         "training_format": port.training_format,
         "width_alignment": port.width_alignment,
@@ -140,6 +141,7 @@ def _port_lines(port: Mapping[str, Any]) -> list[str]:
     rows = [
         ("shape", f"{port['dtype']}{port['shape']} {port['layout']}, {port['bytes']:,} bytes"),
         *([("picture", str(port["picture_shape"]))] if port["picture_shape"] else []),
+        *([("picks from", f"{port['entries']:,} entries")] if port["entries"] else []),
         ("format", port["format"] or "-"),
         ("training format", port["training_format"] or "-"),
         ("quantisation", quant_text(port)),
