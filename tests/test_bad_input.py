@@ -455,7 +455,7 @@ CASES = [
     case("several batches in n_buf", B, lambda: compiling(batch="1,2"), "n_buf", "one_buf"),
     case("batch beyond the chip", R, lambda: one_shot(batch="100000"), "100000", CHIP),
     case("eleven batches", B, lambda: compiling(batch="1,2,3,4,5,6,7,8,9,10,11", batch_mode="one_buf"), "11"),
-    case("category of other outputs", B, lambda: compiling(category="Detection"), "Detection", "has 1"),
+    case("category of other outputs", B, lambda: compiling(category="Detection"), "Detection", "got "),
     case("labels without classes", S, lambda: simulate(label="l.txt"), "-l", "Classification"),
     case("missing labels", S, lambda: simulate(label="l.txt", category="Classification"), "l.txt", "No such file"),
     case("empty labels", S, lambda: simulate(label=text("l.txt", ""), category="Classification"), "l.txt", "no labels"),

@@ -21,11 +21,11 @@ from sgs.data.images import Sample
 from sgs.data.preprocess import load_preprocessors
 from sgs.engine import FixedEngine
 from sgs.errors import UserError
+from sgs.evaluate.labels import Labels
+from sgs.evaluate.results import classification_text, picture_names, ranked, unknown_text
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.report.labels import Labels
-from sgs.report.results import classification_text, picture_names, ranked, unknown_text
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 from sgs.simulation import Port, Simulator

@@ -11,6 +11,7 @@ from pathlib import Path
 from sgs.config.chips import Chip
 from sgs.data.files import STAGE, atomic_outputs, check_output
 from sgs.errors import UserError
+from sgs.evaluate.categories import check_category
 from sgs.img import Image
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
@@ -138,7 +139,7 @@ def compile_file(
     """The offline image of a fixed .sim, which says the category itself where none is given."""
     graph = expect_stage(read_sim(model), "fixed", "compiler.py")
     category = category or str(graph.metadata.get("category", "Unknown"))
-    check_category(category, graph.outputs, file=model)
+    check_category(category, [graph[name] for name in graph.outputs], file=model)
     return compile_fixed(
         graph,
         chip,
@@ -147,13 +148,3 @@ def compile_file(
         category=category,
         inplace_inputs=inplace_inputs,
     )
-
-
-def check_category(category: str, outputs: Sequence[str], *, file: object) -> str:
-    """The category. Raises UserError where the model's outputs cannot be of it."""
-    needed = {"Classification": (1,), "Detection": (4, 5)}.get(category)
-    if needed and len(outputs) not in needed:
-        kind = "one output" if needed == (1,) else "4 or 5 outputs, those of a detection operator"
-        reason = f"-c {category} needs a model with {kind}, this one has {len(outputs)}"
-        raise UserError(reason, stage="category", file=file, remedy="use -c Unknown")
-    return category

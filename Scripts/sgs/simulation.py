@@ -166,6 +166,11 @@ class Simulator:
         engine = FloatEngine if self.kind == "Float" else FixedEngine
         return engine(self.graph, threads=self.threads)
 
+    def close(self) -> None:
+        """Let go of what running takes; a later run takes it again."""
+        with self._building:
+            self._built = None
+
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Arrays by input name → arrays by output name; frames may be stacked on the first axis as `batches` allows.
 

@@ -25,6 +25,7 @@ from sgs.data.files import atomic_outputs
 from sgs.data.images import absolute, resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
+from sgs.evaluate.categories import check_category
 from sgs.ir import Graph
 from sgs.pipelines import (
     Calibrated,
@@ -38,7 +39,7 @@ from sgs.pipelines import (
     plan_record,
     read_plan,
 )
-from sgs.products import check_category, check_outputs, fixed_path, quant_info_path, report_path, statistics_path
+from sgs.products import check_outputs, fixed_path, quant_info_path, report_path, statistics_path
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
@@ -93,7 +94,7 @@ def _body(argv: list[str]) -> int:
     config = load_config(Path(options.input_config))
     graph = expect_stage(read_sim(options.model), "float", "calibrator.py")
     if options.category is not None:
-        check_category(options.category, graph.outputs, file=options.model)
+        check_category(options.category, [graph[name] for name in graph.outputs], file=options.model)
     if options.plan is not None:
         plan, history = read_plan(Path(options.plan))
         fixed, records = apply_plan(graph, config, plan, history, file=options.plan), []

@@ -25,10 +25,11 @@ from sgs.compile import summarise
 from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
+from sgs.evaluate.categories import check_category
 from sgs.img import BatchMode
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
-from sgs.products import check_category, check_outputs, compile_report_paths, exported_paths, single_image_path
+from sgs.products import check_outputs, compile_report_paths, exported_paths, single_image_path
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 
@@ -71,7 +72,7 @@ def _body(argv: list[str]) -> int:
     if options.inplace_input_buf and mode is not BatchMode.ONE_BUF:
         raise not_in_place("is for batch mode one_buf")
     config, imported, graph = convert(options)
-    check_category(options.category, graph.outputs, file=options.model_file)
+    check_category(options.category, [graph[name] for name in graph.outputs], file=options.model_file)
     calibrated = calibrate_files(graph, config, options, statistics)
     image = compile_fixed(
         calibrated.graph,

@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from sgs.cli.options import add_category, add_common, add_samples, one_of, start_log
 from sgs.cli.program import Parser, run
-from sgs.cli.sample_job import Drawing, Found, SampleJob, Task
 from sgs.cli.scheduler import cluster_at
 from sgs.config.chips import load_chip
 from sgs.config.nearest import counted
@@ -21,15 +20,16 @@ from sgs.data.files import STAGE, check_output, make_folder
 from sgs.data.images import Sample, absolute, resolve_samples
 from sgs.data.pictures import check_pictures
 from sgs.data.preprocess import load_preprocessors
-from sgs.data.shards import Pool, Workers, loading_processes, map_shares, process_count
+from sgs.data.shards import Pool, Workers, map_shares, process_count, processes_worth
 from sgs.errors import UserError, raise_all
-from sgs.products import check_category
-from sgs.report.accuracy import Judge, MeanPrecision, TopFive, told
-from sgs.report.coco import GroundTruth
-from sgs.report.detections import Decoder, check_contract, image_id
-from sgs.report.labels import NAMES_FILE, check_names, class_names, right_classes
-from sgs.report.progress import counting, shown
-from sgs.report.results import picture_names
+from sgs.evaluate.accuracy import Judge, MeanPrecision, TopFive, told
+from sgs.evaluate.categories import check_category
+from sgs.evaluate.coco import GroundTruth
+from sgs.evaluate.detections import Decoder, image_id
+from sgs.evaluate.labels import NAMES_FILE, check_names, class_names, right_classes
+from sgs.evaluate.results import picture_names
+from sgs.evaluate.sample_job import Drawing, Found, SampleJob, Task
+from sgs.report.progress import counting
 from sgs.simulation import KINDS, Simulator
 
 TOLD = 20  # samples at most that get a line each
@@ -160,12 +160,15 @@ def _pool(job: SampleJob, tasks: Sequence[Task], options: argparse.Namespace) ->
 
 
 def _processes(job: SampleJob, tasks: Sequence[Task], asked: int) -> int:
-    """Threads of one process share the pictures of float and fixed models, but load one at a time."""
+    """Threads of one process share the pictures of float and fixed models, but run scripts one at a time."""
     if asked == 1 or len(tasks) == 1:
         return 1
     if job.simulator.kind == "Offline":
         return process_count(asked, len(tasks))
-    return loading_processes(asked, lambda: job.simulator.feeds(job.preprocessors, tasks[0].sample), len(tasks))
+    processes = processes_worth(asked, job.seconds_beside_model(tasks[0]) * len(tasks))
+    if processes > 1:
+        job.simulator.close()  # others will run it
+    return processes
 
 
 # -- labels ------------------------------------------------------------------------------------------------------------
@@ -188,7 +191,7 @@ def _labels(simulator: Simulator, samples: Sequence[Sample], options: argparse.N
         if truth is None:
             return _Labels(images, names)
         ids = truth.image_ids(samples)
-        return _Labels(ids, names, MeanPrecision(truth, samples, ids, watched=shown()))
+        return _Labels(ids, names, MeanPrecision(truth, samples, ids))
     classes = math.prod(simulator.outputs[0].shape)
     names = _names(options, classes, [])
     if path is None:
@@ -233,10 +236,8 @@ def _check(simulator: Simulator, options: argparse.Namespace) -> None:
             reason = f"was compiled for {simulator.image.chip}, not for {chip.name}"
             raise UserError(reason, stage="simulator.py", file=options.model, remedy="compile it again")
     raise_all(list(_contradictions(options)), stage="simulator.py")
-    if options.category != "Detection":
-        check_category(options.category, [port.name for port in simulator.outputs], file=options.model)
-    elif options.decode is None:
-        check_contract(simulator.outputs, file=options.model)
+    if options.decode is None:
+        check_category(options.category, simulator.outputs, file=options.model)
     if not Path(options.output).is_dir():
         raise UserError("is not a folder", stage=STAGE, file=options.output, remedy="create it first")
     check_output(Path(options.output) / "result.txt")
@@ -244,11 +245,13 @@ def _check(simulator: Simulator, options: argparse.Namespace) -> None:
 
 def _contradictions(options: argparse.Namespace) -> Iterator[UserError]:
     """Options that have no say beside the others."""
-    both = "-c Classification or -c Detection"
-    needed = {"-l": (options.label, both), "--draw_result": (options.draw_result, both)}
-    needed |= {"--class_names": (options.class_names, both), "--decode": (options.decode, "-c Detection")}
-    for name, (value, category) in needed.items():
-        if value is not None and options.category not in category:
-            yield UserError(
-                f"{name} is for {category}", stage="simulator.py", remedy=f"leave it out, or add {category}"
-            )
+    both = ("Classification", "Detection")
+    for name, value, categories in (
+        ("-l", options.label, both),
+        ("--draw_result", options.draw_result, both),
+        ("--class_names", options.class_names, both),
+        ("--decode", options.decode, both[1:]),
+    ):
+        if value is not None and options.category not in categories:
+            wanted = " or ".join(f"-c {category}" for category in categories)
+            yield UserError(f"{name} is for {wanted}", stage="simulator.py", remedy=f"leave it out, or add {wanted}")

@@ -93,23 +93,13 @@ def atomic_outputs(*paths: str | Path) -> Iterator[list[Path]]:
 
 
 def write_result(path: Path, data: bytes) -> None:
-    """Write one of very many small files; complete or not there at all, in a folder that `check_output` has seen.
-
-    A file that is there is removed first: a rename that replaces a file makes file systems (ext4, for one) write the
-    new one to the disk at once, which takes longer than running many a network.
+    """Write one of many small files whose names come from the user's: `atomic_output`, where any error is his.
 
     Raises:
         UserError: it cannot be written.
     """
-    if path.is_symlink() or path.is_dir():
+    try:
         with atomic_output(path) as temporary:
             temporary.write_bytes(data)
-        return
-    temporary = path.with_name(f".sgs-{secrets.token_hex(8)}{path.suffix}")
-    try:
-        temporary.write_bytes(data)
-        path.unlink(missing_ok=True)
-        temporary.rename(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot be written: {error.strerror or error}", stage=STAGE, file=path) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,8 @@ from sgs.errors import UserError, raise_all
 from sgs.numeric.quantise import Array
 
 STAGE = "picture"
+_BY_HEAD = ("JPEG", "PNG", "WEBP", "BMP")  # kinds that OpenCV turns upright by their EXIF, if they have any
+_UNKNOWN = (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # of PIL
 _ORIENTATION = 0x0112  # tag of EXIF
 _TURNED = (5, 6, 7, 8)  # its values that exchange height and width
 
@@ -30,15 +33,14 @@ def read_picture(path: Path) -> Array:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(height, width) in pixels, from the head of the file where that is of a common kind. Raises UserError."""
-    try:
-        with Image.open(path) as picture:
+    """(height, width) of what `read_picture` gives, by the head of the file where that tells. Raises UserError."""
+    with suppress(*_UNKNOWN), Image.open(path) as picture:
+        if picture.format in _BY_HEAD:
             width, height = picture.size
             turned = picture.getexif().get(_ORIENTATION) in _TURNED
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        whole = read_picture(path)  # a kind that only OpenCV knows, or the error that says what is wrong
-        return whole.shape[0], whole.shape[1]
-    return (width, height) if turned else (height, width)
+            return (width, height) if turned else (height, width)
+    whole = read_picture(path)  # of others OpenCV and PIL turn different ones, and some only OpenCV knows
+    return whole.shape[0], whole.shape[1]
 
 
 def check_pictures(samples: list[Sample], purpose: str) -> None:

@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 WORTH_A_PROCESS = 64  # samples; starting a process costs about a second
-LOADING_WORTH_A_PROCESS = 4.0  # seconds of preprocessing
+LOADING_WORTH_A_PROCESS = 4.0  # seconds of what one thread at a time does
 SHARES = 16  # that a process gets its samples in
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from sgs.data.shards import serve; serve({descriptor})"
 _WORK, _CALL = b"w", b"c"  # kinds of messages to a worker
@@ -63,12 +63,15 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: 
 
 
 def loading_processes(asked: int, load: Callable[[], object], samples: int) -> int:
-    """How many processes to use where threads spread the work over the processors anyway: at most what is asked and the
-    processors, and no more than loading is worth, which one thread of a process does. `load` loads one sample.
-    """
+    """`processes_worth` of loading, which one thread of a process does. `load` loads one sample."""
     start = time.perf_counter()
     load()
-    seconds = (time.perf_counter() - start) * samples
+    return processes_worth(asked, (time.perf_counter() - start) * samples)
+
+
+def processes_worth(asked: int, seconds: float) -> int:
+    """How many processes to use where threads spread the work over the processors, but for `seconds` of it: at most
+    what is asked and the processors, and no more than those seconds are worth."""
     return max(1, min(asked, processors(), math.ceil(seconds / LOADING_WORTH_A_PROCESS)))
 
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from sgs.evaluate.detections import Detections
+from sgs.evaluate.labels import name_of, numbered_name
+from sgs.evaluate.results import Ranked
 from sgs.numeric.quantise import Array
-from sgs.report.detections import Detections
-from sgs.report.labels import name_of, numbered_name
-from sgs.report.results import Ranked
 
 SMALLEST = 480  # pixels of the longer side of what is drawn on
 TEXT = 1 / 40  # height of text, of the longer side

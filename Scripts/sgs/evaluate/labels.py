@@ -11,7 +11,6 @@ from sgs.errors import UserError, raise_all
 
 STAGE = "labels"
 NAMES_FILE = "labels.txt"  # names of the classes, where it lies beside a model
-_HEADER_WORDS = ("file", "path", "image", "picture", "name")
 
 
 def read_lines(path: Path) -> list[str]:
@@ -111,23 +110,24 @@ class ClassFolders:
 
 
 class Labels:
-    """Classes of pictures, from a text file with `<path> <index>` or `<path>,<index>[,...]` a line, header or not.
+    """Classes of pictures, from a text file with `<path> <index>` or `<path>,<index>[,...]` a line.
 
+    Lines that begin with `#` are let pass, and a heading: a first line whose second column is no number.
     Raises UserError for a file that cannot be read or holds no labels.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._by_name: dict[str, list[tuple[str, int]]] = {}  # path and class index, by file name
+        lines = [(number, line) for number, line in enumerate(read_lines(self.path), start=1) if _says_something(line)]
+        rows = [(number, line.split(",") if "," in line else line.rsplit(maxsplit=1)) for number, line in lines]
+        if rows and _is_heading(rows[0][1]):
+            del rows[0]
         problems = []
-        for number, line in enumerate(read_lines(self.path), start=1):
-            words = line.split(",") if "," in line else line.rsplit(maxsplit=1)
-            if not line.strip() or line.startswith("#") or (number == 1 and words[0].strip().lower() in _HEADER_WORDS):
-                continue
+        for number, words in rows:
             if len(words) < 2 or not words[1].strip().isdecimal():
-                problems.append(
-                    UserError("is not a path and a class index", stage=STAGE, file=path, node=f"line {number}")
-                )
+                reason = "is not a path and a class index"
+                problems.append(UserError(reason, stage=STAGE, file=path, node=f"line {number}"))
                 continue
             picture = words[0].strip()
             self._by_name.setdefault(Path(picture).name, []).append((picture, int(words[1])))
@@ -136,13 +136,28 @@ class Labels:
             raise UserError("holds no labels", stage=STAGE, file=path, remedy="write `<path> <class index>` a line")
 
     def of(self, picture: Path) -> int:
-        """The class of a picture: by its path, else by its file name where that is unique. Raises UserError."""
+        """The class of a picture: by its path, else by its file name; where that says one. Raises UserError."""
         real = Path(os.path.realpath(picture))
         named = [*self._by_name.get(picture.name, ()), *self._by_name.get(real.name, ())]
         bases = Path(), self.path.parent
-        here = [index for path, index in named if any(os.path.realpath(base / path) == str(real) for base in bases)]
-        indices: set[int] = {index for _, index in named}
-        if here or len(indices) == 1:
-            return here[-1] if here else indices.pop()
-        reason = f"has {'several labels' if named else 'no label'} for the picture"
+        here = {index for path, index in named if any(os.path.realpath(base / path) == str(real) for base in bases)}
+        indices: set[int] = here or {index for _, index in named}
+        if len(indices) == 1:
+            return indices.pop()
+        told = f" ({', '.join(map(str, sorted(indices)))})" if indices else ""
+        reason = f"has {'several labels' if named else 'no label'} for the picture{told}"
         raise UserError(reason, stage=STAGE, file=self.path, node=f"'{picture}'")
+
+
+def _says_something(line: str) -> bool:
+    return bool(line.strip()) and not line.startswith("#")
+
+
+def _is_heading(words: Sequence[str]) -> bool:
+    if len(words) < 2:
+        return False
+    try:
+        float(words[1])
+    except ValueError:
+        return True
+    return False

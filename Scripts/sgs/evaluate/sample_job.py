@@ -7,6 +7,7 @@ sees the same folders.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,9 @@ from sgs.data.images import Sample
 from sgs.data.pictures import picture_size, read_picture
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
-from sgs.report.detections import Decoder, Detections, detection_text, operator_detections
-from sgs.report.draw import draw_boxes, draw_classes
-from sgs.report.results import Ranked, classification_text, ranked, result_name, unknown_text
+from sgs.evaluate.detections import Decoder, Detections, detection_text, operator_detections
+from sgs.evaluate.draw import draw_boxes, draw_classes
+from sgs.evaluate.results import Ranked, classification_text, ranked, result_name, unknown_text
 from sgs.simulation import Arrays, Simulator
 
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -86,6 +87,19 @@ class SampleJob:
         except UserError as error:
             share.fault = error
         return share
+
+    def seconds_beside_model(self, task: Task) -> float:
+        """How long a sample takes without its model: scripts, and what is done with the results. Its files are written.
+
+        Raises UserError as `run`.
+        """
+        start = time.perf_counter()
+        feeds = self.simulator.feeds(self.preprocessors, task.sample)
+        loaded = time.perf_counter()
+        outputs = self.simulator.run(feeds)
+        ran = time.perf_counter()
+        self._finish(task, feeds, outputs)
+        return time.perf_counter() - ran + loaded - start
 
     def _finish(self, task: Task, feeds: Arrays, outputs: Arrays) -> Found:
         real = {port.name: port.real(outputs[port.name]) for port in self.simulator.outputs}

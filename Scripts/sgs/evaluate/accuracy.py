@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sgs.data.images import Sample
-from sgs.report.coco import FIGURES, GroundTruth, RunningAP50
-from sgs.report.detections import Detections
-from sgs.report.labels import name_of, numbered_name
-from sgs.report.results import BEST, Ranked
+from sgs.evaluate.average_precision import FIGURES, AveragePrecision
+from sgs.evaluate.coco import GroundTruth
+from sgs.evaluate.detections import Detections
+from sgs.evaluate.labels import name_of, numbered_name
+from sgs.evaluate.results import BEST, Ranked
+
+_GROWN = 1.05  # after how many times as many pictures as before a figure that takes long is counted again
 
 
 class Judge(Protocol):
@@ -52,33 +55,35 @@ class TopFive:
 
 
 class MeanPrecision:
-    """COCO's figures over the samples; `watched`: whether anybody asks for the running one."""
+    """COCO's figures over the samples, whose ids are `images`."""
 
-    def __init__(self, truth: GroundTruth, samples: Sequence[Sample], ids: Sequence[int], *, watched: bool) -> None:
+    def __init__(self, truth: GroundTruth, samples: Sequence[Sample], images: Sequence[int]) -> None:
         self._truth = truth
-        self._tasks = iter([(sample[0], image) for sample, image in zip(samples, ids, strict=True)])
-        self._found: dict[int, Detections] = {}
-        self._running = RunningAP50(truth) if watched else None
+        self._tasks = iter([(sample[0], image) for sample, image in zip(samples, images, strict=True)])
+        self._precision = AveragePrecision(truth, images)
+        self._done = 0
+        self._told = 0  # pictures that the running figure is of
+        self._running = 0.0
 
     def add(self, found: Ranked | Detections | None) -> None:
         """See Judge."""
         assert isinstance(found, Detections)
         picture, image = next(self._tasks)
         self._truth.check(found, picture)
-        self._found[image] = found
-        if self._running is not None:
-            self._running.add(image, found)
+        self._precision.add(image, found)
+        self._done += 1
 
     def running(self) -> str:
-        """See Judge."""
-        return "" if self._running is None else f"AP50 {self._running.value():.4f}"
+        """See Judge. It takes longer the more there is, so it is of some pictures less now and then."""
+        if self._done >= _GROWN * self._told:
+            self._running, self._told = self._precision.ap50(), self._done
+        return f"AP50 {self._running:.4f}"
 
     def figures(self) -> list[str]:
         """See Judge."""
-        values = self._truth.figures(self._found)
         return [
             f"{name:<10}{'-' if value < 0 else format(value, '.4f'):<6}  {meaning}"
-            for (name, meaning), value in zip(FIGURES, values, strict=True)
+            for (name, meaning), value in zip(FIGURES, self._precision.figures(), strict=True)
         ]
 
 

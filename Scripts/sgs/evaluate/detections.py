@@ -1,39 +1,27 @@
 """Boxes that a detector found in a picture: from the four outputs of a detection operator, or by a script of the user.
 
-The contract: detectionBoxes [1, N, 4] normalised [ymin, xmin, ymax, xmax], detectionClasses [1, N], detectionScores
-[1, N], numDetections [1], and perhaps detectionIndex [1, N], in this order under any names.
+See categories.py for what these outputs are.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from sgs.data.user_script import UserScript, kind_of
 from sgs.errors import UserError
+from sgs.evaluate.categories import NO_OPERATOR
 from sgs.numeric.quantise import Array
 
 STAGE = "detection"
-CONTRACT = "detectionBoxes [1,N,4], detectionClasses [1,N], detectionScores [1,N], numDetections [1]"
 BEYOND = 16.0
 """Boxes of which half reach as many pictures far cannot be relative to the picture."""
-_REMEDY = "give --decode a script that makes boxes of the outputs, or use -c Unknown"
-
-
-class Shaped(Protocol):
-    """An output of a model."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,31 +66,18 @@ def detection_text(found: Detections, image: int | str) -> str:
     )
 
 
-# -- the contract ------------------------------------------------------------------------------------------------------
-def check_contract(outputs: Sequence[Shaped], *, file: object) -> None:
-    """Raise UserError where a model's outputs are not those of a detection operator."""
-    shapes = [output.shape for output in outputs]
-    if len(shapes) in (4, 5):
-        per_box = shapes[0][:2]
-        expected = [(1, *per_box[1:], 4), *[(1, *per_box[1:])] * (len(shapes) - 2)]
-        if [*shapes[:3], *shapes[4:]] == expected and math.prod(shapes[3]) == 1:
-            return
-    got = ", ".join(f"{output.name} {str(list(output.shape)).replace(' ', '')}" for output in outputs)
-    reason = f"-c Detection expects the outputs {CONTRACT}, perhaps detectionIndex [1,N]; got {got}"
-    raise UserError(reason, stage=STAGE, file=file, remedy=_REMEDY)
-
-
+# -- outputs of a detection operator ----------------------------------------------------------------------------------
 def operator_detections(outputs: Iterable[Array], size: tuple[int, int], *, picture: str) -> Detections:
-    """What real outputs that fulfil the contract say. Raises UserError for numbers that no such operator gives."""
+    """What the real outputs of a detection operator say. Raises UserError for numbers that no such operator gives."""
     corners, classes, scores, found, *_ = outputs
     count = round(float(found.reshape(())))
     if not 0 <= count <= scores.shape[1]:
         reason = f"numDetections is {count}, and there is room for {scores.shape[1]}"
-        raise UserError(reason, stage=STAGE, file=picture, remedy=_REMEDY)
+        raise UserError(reason, stage=STAGE, file=picture, remedy=NO_OPERATOR)
     kinds = np.rint(classes[0, :count])
     fault = _fault(corners[0, :count], kinds, scores[0, :count])
     if fault:
-        raise UserError(f"the model's outputs hold {fault}", stage=STAGE, file=picture, remedy=_REMEDY)
+        raise UserError(f"the model's outputs hold {fault}", stage=STAGE, file=picture, remedy=NO_OPERATOR)
     return Detections.of(corners[0, :count], kinds, scores[0, :count], size)
 
 

@@ -1,0 +1,1 @@
+"""What the simulator makes of outputs: classes and boxes, files and drawings of them, and how right they are."""
