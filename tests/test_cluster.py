@@ -26,6 +26,9 @@ from sgs.errors import UserError
 from shipped import CALIBRATION, CHIP, INI, LABELS, SCRIPT, SOURCE, TEST, converted
 
 distributed = pytest.importorskip("distributed")
+# The scheduler's threads, which are in this process, outlive tests, and with them the streams that Dask would log to.
+for name in ("distributed", "distributed.client"):
+    logging.getLogger(name).handlers = [logging.NullHandler()]
 
 ALLOWED_FAILURES = 1
 MEANT = sorted(CALIBRATION.glob("*.png"))[4]  # the picture that goes wrong

@@ -306,6 +306,7 @@ def test_an_index_beyond_the_table_is_refused(tmp_path: Path, capfd: pytest.Capt
     chain.compiled()
     beyond = np.array([[0, 1, 2], [3, 4, 7]], np.uint16)
     np.save(tmp_path / "beyond.npy", beyond)
+    capfd.readouterr()  # what calibration warned of
     reason = "input 'i': holds 0 to 7, and the network picks from 7 entries with it"
     for name in ("float.sim", "fixed.sim", "n_buf.img"):
         runner = chain.opened(name)

@@ -317,10 +317,11 @@ def test_outputs_of_other_categories() -> None:
     one, two = ports((1, 10)), ports((1, 10), (1, 3))
     assert [check_category("Unknown", outputs, file="m.sim") for outputs in (one, two)] == ["Unknown"] * 2
     assert check_category("Classification", one, file="m.sim") == "Classification"
-    with pytest.raises(
-        UserError, match=r"m.sim: -c Classification expects one output; got out0 \[1,10\], out1 \[1,3\]"
-    ):
-        check_category("Classification", two, file="m.sim")
+    assert check_category("Classification", ports((1, 1, 1, 10)), file="m.sim") == "Classification"
+    for outputs, got in ((two, "out0 [1,10], out1 [1,3]"), (ports((1, 3549, 85)), "out0 [1,3549,85]")):
+        with pytest.raises(UserError) as caught:
+            check_category("Classification", outputs, file="m.sim")
+        assert f"-c Classification expects one output with a score for each class; got {got}" in str(caught.value)
 
 
 def test_every_tool_has_the_same_detectors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -1068,6 +1069,7 @@ def wrong_script(folder: Path, result: str) -> Path:
         ),
         (lambda f: [*SIM(f), "-c", "Detection", "--decode", "none.py"], ["none.py"]),
         (lambda f: [*SIM(f), "-c", "Classification", "--draw_result", "d,nan"], ["not a threshold"]),
+        (lambda f: [*SIM(f), "-c", "Classification", "--draw_result", "d,-1"], ["'-1' is not a threshold"]),
         (
             lambda f: [*SIM(f), "-c", "Classification", "--draw_result", _written(f / "d", "")],
             ["is not a folder", "name a folder"],

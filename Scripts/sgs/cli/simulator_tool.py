@@ -83,8 +83,8 @@ def _folder_and_threshold(text: str) -> tuple[Path, float | None]:
         threshold = float(tail)
     except ValueError:
         return Path(text), None
-    if not math.isfinite(threshold):
-        raise argparse.ArgumentTypeError(f"'{tail}' is not a threshold")
+    if not 0 <= threshold < math.inf:
+        raise argparse.ArgumentTypeError(f"'{tail}' is not a threshold: a number from 0 on")
     return Path(head), threshold
 
 

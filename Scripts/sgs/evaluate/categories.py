@@ -28,13 +28,22 @@ class Shaped(Protocol):
 
 def check_category(category: str, outputs: Sequence[Shaped], *, file: object) -> str:
     """The category. Raises UserError where the model's outputs are not of it."""
-    wanted = {"Classification": "one output", "Detection": f"the outputs {_CONTRACT}, perhaps detectionIndex [1,N]"}
-    if (category == "Classification" and len(outputs) != 1) or (category == "Detection" and not _are_boxes(outputs)):
+    wanted = {
+        "Classification": "one output with a score for each class",
+        "Detection": f"the outputs {_CONTRACT}, perhaps detectionIndex [1,N]",
+    }
+    fits = {"Classification": _are_scores, "Detection": _are_boxes}.get(category)
+    if fits is not None and not fits(outputs):
         got = ", ".join(f"{output.name} {str(list(output.shape)).replace(' ', '')}" for output in outputs)
         remedy = NO_OPERATOR if category == "Detection" else "use -c Unknown"
         reason = f"-c {category} expects {wanted[category]}; got {got}"
         raise UserError(reason, stage="category", file=file, remedy=remedy)
     return category
+
+
+def _are_scores(outputs: Sequence[Shaped]) -> bool:
+    """One output, with at most one axis behind that of the frames that is longer than 1."""
+    return len(outputs) == 1 and sum(extent > 1 for extent in outputs[0].shape[1:]) <= 1
 
 
 def _are_boxes(outputs: Sequence[Shaped]) -> bool:
