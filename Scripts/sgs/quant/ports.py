@@ -58,9 +58,9 @@ def port_problems(graph: Graph, config: InputConfig) -> list[UserError]:
 
 def table_problems(graph: Graph, config: InputConfig) -> list[UserError]:
     """Every input that picks from a table beyond the reach of all formats: a float network does so all the same."""
-    problems = []
+    problems, tables = [], indexed_entries(graph)
     for spec in (spec for spec in config.inputs if spec.name in graph.inputs):
-        entries, straight = indexed_entries(graph).get(spec.name, 0), only_picks(graph, spec.name)
+        entries, straight = tables.get(spec.name, 0), only_picks(graph, spec.name)
         if integer_format(entries, straight=straight) is None:
             reach = f"{ENTRIES[U16]:,} with {U16}" if straight else f"{ENTRIES[S16]:,} with {S16}"
             reason = f"'{spec.name}': the network looks up one of {entries:,} entries, and inputs reach {reach}"
