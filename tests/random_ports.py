@@ -31,9 +31,10 @@ import numpy as np  # noqa: E402
 from onnx import ModelProto, TensorProto  # noqa: E402
 
 from byte_machine import execute  # noqa: E402
+from closeness import cosine  # noqa: E402
 from onnx_snippets import Net  # noqa: E402
 from random_graphs import NEED  # noqa: E402
-from raw_chain import Chain, cosine, ini  # noqa: E402
+from raw_chain import Chain, ini  # noqa: E402
 from sgs.config.chips import all_chips  # noqa: E402
 from sgs.config.formats import CHANNELS, INPUT_FORMATS, NV12, RAW_TYPES  # noqa: E402
 from sgs.config.input_config import InputSpec  # noqa: E402

@@ -152,9 +152,3 @@ def same(found: Feeds, wanted: Feeds) -> None:
     for name, values in found.items():
         assert (values.dtype, values.shape) == (wanted[name].dtype, wanted[name].shape), name
         assert np.array_equal(values, wanted[name]), name
-
-
-def cosine(found: Array, truth: Array) -> float:
-    """Of the angle between two tensors."""
-    a, b = found.reshape(-1).astype(np.float64), truth.reshape(-1).astype(np.float64)
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -19,6 +19,7 @@ import onnx
 import pytest
 
 from calibrator_custom import fixed_simulator, float_simulator, offline_simulator, utils
+from closeness import cosine
 from conventions import ROOT
 from onnx_compare import run_onnx
 from onnx_snippets import Net
@@ -226,11 +227,6 @@ class Trained:
 @lru_cache
 def trained(training: str, layout: str, mean: str) -> Trained:
     return Trained(training, layout, mean)
-
-
-def cosine(a: Array, b: Array) -> float:
-    a, b = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 def run_image(image: Image, feeds: dict[str, Array], threads: int = 1) -> dict[str, Array]:

@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto
 
+from closeness import cosine
 from onnx_snippets import Net
-from raw_chain import Chain, cosine, ini, run, same
+from raw_chain import Chain, ini, run, same
 from sgs.cli import show_img_info
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FixedEngine

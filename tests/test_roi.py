@@ -10,6 +10,7 @@ import pytest
 from onnx import ModelProto, TensorProto
 from onnxruntime import InferenceSession
 
+from closeness import cosine
 from fixed_examples import quantised
 from onnx_snippets import Net
 from sgs.builder import GraphBuilder
@@ -272,10 +273,6 @@ def stage_samples(count: int, seed: int) -> list[dict[str, Array]]:
         regions = np.concatenate([np.zeros((REGIONS, 1)), corners.reshape(-1, 4)], 1)
         samples.append({"features": features.astype(np.float32), "regions": regions.astype(np.float32)})
     return samples
-
-
-def cosine(a: Array, b: Array) -> float:
-    return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from closeness import cosine
 from conventions import ROOT
 from sgs.config.formats import INPUT_FORMATS
 from sgs.config.input_config import InputConfig, parse_input_config
@@ -82,11 +83,6 @@ class Shipped:
 @lru_cache
 def shipped(name: str) -> Shipped:
     return Shipped(name)
-
-
-def cosine(a: Array, b: Array) -> float:
-    a, b = a.reshape(-1).astype(np.float64), b.reshape(-1).astype(np.float64)
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
 NETWORKS = ["onnx_mobilenet_v2_digits", "onnx_faster_rcnn_shapes"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from closeness import cosine
 from onnx_snippets import Net
 from random_graphs import EXACT, judge
 from sgs.compile import compile_graph
@@ -81,10 +82,6 @@ def samples(graph: Graph, count: int, seed: int) -> list[dict[str, Array]]:
     rng = np.random.default_rng(seed)
     sizes = rng.uniform(0.3, 2, count)
     return [{name: rng.normal(0, s, graph[name].shape).astype(np.float32) for name in graph.inputs} for s in sizes]
-
-
-def cosine(a: Array, b: Array) -> float:
-    return float(np.vdot(a, b) / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 @pytest.mark.parametrize("mask", [None, CAUSAL], ids=["plain", "causal"])
