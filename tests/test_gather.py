@@ -177,7 +177,7 @@ def test_processes_are_for_slow_scripts(job: Job, monkeypatch: pytest.MonkeyPatc
 
     def processes(asked: int, seconds: float, samples: int) -> int:
         ticks = count()
-        monkeypatch.setattr(shards.time, "perf_counter", lambda: next(ticks) * seconds)  # each look at the clock
+        monkeypatch.setattr(gathering.time, "perf_counter", lambda: next(ticks) * seconds)  # each look at the clock
         return loading_processes(asked, job.feeds, job.samples * samples)
 
     assert len(job.samples) == 7

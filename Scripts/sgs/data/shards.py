@@ -14,7 +14,6 @@ import os
 import pickle
 import subprocess
 import sys
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -60,13 +59,6 @@ def map_threads(work: Callable[[Item], Result], items: Iterable[Item], threads: 
         finally:
             for future in pending:
                 future.cancel()
-
-
-def loading_processes(asked: int, load: Callable[[], object], samples: int) -> int:
-    """`processes_worth` of loading, which one thread of a process does. `load` loads one sample."""
-    start = time.perf_counter()
-    load()
-    return processes_worth(asked, (time.perf_counter() - start) * samples)
 
 
 def processes_worth(asked: int, seconds: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -11,11 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from sgs.config.input_config import InputConfig
-from sgs.data import shards
 from sgs.data.feed import Fed, check_indices, float_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.data.shards import Pool, Workers, map_threads, processors
+from sgs.data.shards import Pool, Workers, map_threads, processes_worth, processors, shares
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.quant.observe import ExtremaObserver, HistogramObserver, Observer, Streams, observe
@@ -88,7 +88,9 @@ class RecordedFeeds:
 
 def loading_processes(asked: int, feeds: Feeds, samples: Sequence[Sample]) -> int:
     """How many processes to use, in which the preprocess script runs in one thread each."""
-    return shards.loading_processes(asked, lambda: list(feeds.load(samples[:1])), len(samples))
+    start = time.perf_counter()
+    list(feeds.load(samples[:1]))
+    return processes_worth(asked, (time.perf_counter() - start) * len(samples))
 
 
 def lanes_of(pool: Pool, graph: Graph, threads: int) -> int:
@@ -161,7 +163,7 @@ class _Run:
             for index, tally in zip(pending, map_threads(observer, feeds, self.lanes), strict=True):
                 yield np.array([index]), tally
         elif pending.size:
-            parts = shards.shares(pending.tolist(), self.pool, self.lanes)
+            parts = shares(pending.tolist(), self.pool, self.lanes)
             calls = [([self.samples[index] for index in part],) for part in parts]
             for k, tally in self.pool.map(_Share(observer, self.feeds, self.lanes), calls):
                 yield np.array(parts[k]), tally
