@@ -166,8 +166,22 @@ def add_source(parser: Parser, platform: Platform) -> None:
     add_later(parser, "--postprocess", "--postprocess_input_config")
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"file": Path, "folder": Path, "names": names, "number": count, "text": str}
-_METAVARS = {"file": "FILE", "folder": "DIR", "names": "A,B,...", "number": "N", "text": "TEXT"}
+_READERS: dict[str, Callable[[str], Any]] = {
+    "file": Path,
+    "folder": Path,
+    "names": names,
+    "number": count,
+    "boolean": boolean,
+    "text": str,
+}
+_METAVARS = {
+    "file": "FILE",
+    "folder": "DIR",
+    "names": "A,B,...",
+    "number": "N",
+    "boolean": "True|False",
+    "text": "TEXT",
+}
 
 
 def _add_option(parser: Parser, option: Option) -> None:

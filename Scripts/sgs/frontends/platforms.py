@@ -18,7 +18,7 @@ from sgs.frontends.onnx_model import Shape, SourceModel
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery
 from sgs.ir import Graph
 
-OptionKind = Literal["file", "folder", "text", "names", "number", "flag"]
+OptionKind = Literal["file", "folder", "text", "names", "number", "boolean", "flag"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Option:
     ("-m", "--graphdef").
 
     kind: "file" or "folder", a path that is read (a Path); "text" (str); "names", a list separated by commas (tuple of
-    str); "number", a whole number above 0 (int); "flag", without a value (bool). Options that are not given are None,
-    flags False.
+    str); "number", a whole number above 0 (int); "boolean", True or False (bool); "flag", without a value (bool).
+    Options that are not given are None, flags False.
     """
 
     name: str
@@ -89,6 +89,7 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
+    "paddle": "paddle",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(
