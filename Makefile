@@ -12,7 +12,7 @@
 # make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
-# make bench-paddle   measure ConvertTool on networks that Paddle saves, against Paddle (PADDLE_PYTHON has paddlepaddle and
+# make judge-paddle   compare networks that Paddle saves with what Paddle makes of them (PADDLE_PYTHON has paddlepaddle, and
 #              paddle2onnx beside it)
 # make clean   remove everything that these targets made
 #
@@ -42,7 +42,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import bench-paddle clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import judge-paddle clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -104,7 +104,7 @@ bench-import: $(VENV)/.test
 	$(PY) -W ignore tests/onnx_backend.py || status=1; exit $$status
 
 # The networks lie in build/paddle_networks, the record in build/.
-bench-paddle: $(VENV)/.core
+judge-paddle: $(VENV)/.core
 	$(PY) bench/paddle_import.py --out build/paddle_import.json $(BENCH_ARGS)
 
 clean:

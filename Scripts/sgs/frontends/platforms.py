@@ -113,6 +113,22 @@ def platform_named(name: str, *, stage: str) -> Platform:
     return found
 
 
+def platform_of(path: Path, *, stage: str) -> Platform | None:
+    """The platform that files with the suffix of `path` are of, None where there is none.
+
+    Raises UserError for one that has to be told more than the file. `stage`: the program.
+    """
+    for name in PLATFORMS:
+        row = platform_named(name, stage=stage)
+        if path.suffix.lower() in row.suffixes:
+            needed = [f"--{option.name}" for option in row.options if option.required]
+            if needed != ["--model_file"]:
+                remedy = f"name the platform first: {stage} {name} {' ... '.join(needed)} ..."
+                raise UserError(f"is of the platform {name}", stage=stage, file=path, remedy=remedy)
+            return row
+    return None
+
+
 def file_option(suffix: str) -> Option:
     """--model_file, the one file of most platforms."""
     return Option("model_file", f"the {suffix} file", "file", required=True, metavar="FILE")
