@@ -17,9 +17,11 @@ import onnx
 import pytest
 from onnx import ModelProto
 
+import calibrator_custom
 from onnx_compare import assert_same
 from onnx_snippets import Net
-from sgs.cli import convert_tool
+from sgs.cli import check_input_config, convert_tool, show_model_info
+from sgs.config.input_config import read_input_config
 from sgs.errors import UserError
 from sgs.frontends.paddle import PADDLE
 from sgs.frontends.paddle_tool import VARIABLE, find_tool
@@ -385,3 +387,57 @@ def test_an_interrupt_ends_the_program_too(folder: Path, tool: Stub, tmp_path: P
     with pytest.raises(ProcessLookupError):
         os.kill(int(tool.given("pid")), 0)
     assert list((tmp_path / "tmp").glob("sgs_*")) == []
+
+
+# -- the other tools ---------------------------------------------------------------------------------------------------
+def test_an_ini_is_drafted_and_checked(folder: Path, tool: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    ini = str(folder.parent / "drafted.ini")
+    model = ["paddle", "--model_dir", str(folder)]
+    assert check_input_config.main([*model, "--init", "-o", ini]) == 0
+    config = read_input_config(Path(ini))
+    assert [spec.name for spec in config.inputs] == ["image"] and config.inputs[0].input_format == "RGB"
+    assert [spec.name for spec in config.outputs] == ["fetch_name_0", "fetch_name_1"]
+    assert check_input_config.main([*model, "--input_config", ini, "-on", "['logits','mask']"]) == 2
+    assert "logits, mask" in capsys.readouterr().err
+    assert check_input_config.main([*model, "--input_config", ini]) == 0
+    told = capsys.readouterr().out
+    assert "fits inference.json, paddle model" in told and "fetch_name_1  float32  [1,24,40,7]" in told
+
+
+def test_what_a_model_is_and_what_would_be_refused_of_it(
+    folder: Path, tool: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = paddle_net(("DynamicDimension.0", 3, "DynamicDimension.1", "DynamicDimension.2"))
+    node = next(node for node in model.graph.node if node.op_type == "Clip")
+    node.op_type, node.domain = "Unheard", "of"
+    tool.writes(model)
+    command = ["paddle", "-m", str(folder), "--skip_simplify", "--json"]
+    assert show_model_info.main(command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["kind"] == "paddle model" and facts["file"] == str(folder / "inference.json")
+    assert facts["file_bytes"] == (folder / "inference.json").stat().st_size
+    assert facts["operators"]["BatchNormalization"] == 1 and "opsets" not in facts
+    assert facts["assumed_shapes"] == {"image": [1, 3, 224, 224]}
+    assert [problem["node"][:7] for problem in facts["problems"]] == ["Unheard"]
+    tool.does("sys.exit(9)")
+    assert show_model_info.main(command) == 2
+    assert "paddle2onnx failed" in capsys.readouterr().err
+
+
+def test_a_file_of_a_platform_that_takes_more_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "inference.pdmodel").write_bytes(b"model")
+    for main in (check_input_config.main, show_model_info.main):
+        more = ["--init", "-m"] if main is check_input_config.main else []
+        assert main([*more, str(tmp_path / "inference.pdmodel")]) == 2
+        assert "is of the platform paddle (name the platform first: " in capsys.readouterr().err
+
+
+def test_python_converts_as_the_program_does(folder: Path, tool: Stub) -> None:
+    assert convert_tool.main(arguments(folder, "-on", "['a','b']", outputs="a,b")) == 0
+    ini, expected = folder.parent / "input_config.ini", (folder.parent / "out.sim").read_bytes()
+    (folder.parent / "out.sim").unlink()
+    options: Values = {"output_names": "['a','b']", "enable_onnx_checker": False, "opset_version": 11}
+    converter = calibrator_custom.converter("paddle", model_dir=folder, input_config=ini, **options)
+    assert converter.convert(folder.parent / "out.sim") == str(folder.parent / "out.sim")
+    assert (folder.parent / "out.sim").read_bytes() == expected
+    assert tool.options()["--opset_version"] == "11" and tool.options()["--enable_onnx_checker"] == "False"

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-from sgs.cli.networks import KINDS, OF_SOURCES, Chosen, Network, chosen_file, chosen_of, open_network
+from sgs.cli.networks import OF_SOURCES, Chosen, Network, chosen_file, chosen_of, kinds, open_network
 from sgs.cli.options import add_model, add_source_facts, platform_first, start_log
 from sgs.cli.program import Parser, run
 from sgs.cli.script_checks import Once, Seen, look, measure, seen_text
@@ -44,7 +44,7 @@ def _parser(platform: Platform | None) -> Parser:
     parser = Parser(prog=_PROGRAM if platform is None else f"{_PROGRAM} {platform.name}", description=description)
     parser.add_argument("--input_config", metavar="INI", help="the ini to check")
     if platform is None:
-        text = f"the network: {KINDS}"
+        text = f"the network: {kinds()}"
         parser.add_argument("-m", "--model", "--model_file", dest="model", metavar="MODEL", help=text)
         add_source_facts(parser)
     else:
@@ -114,7 +114,7 @@ def _check(chosen: Chosen | None, options: argparse.Namespace) -> None:
     print(config_text(config, inputs, outputs, integers))
     if seen:
         print(f"\n{seen_text(seen, sample)}")
-    _tell(network, seen)
+    _tell(chosen, network, seen)
 
 
 def _checked(network: Network, config: InputConfig, options: argparse.Namespace) -> tuple[list[Seen], Sample]:
@@ -135,7 +135,7 @@ def _scripts(options: argparse.Namespace, count: int) -> tuple[list[Once], Sampl
     return scripts, resolve_samples(options.image, count)[0]
 
 
-def _tell(network: Network, seen: Sequence[Seen]) -> None:
+def _tell(chosen: Chosen, network: Network, seen: Sequence[Seen]) -> None:
     """Warn of what is no fault of the ini, or not surely one."""
     if network.left_out:
         _log.warning("outputs of the model that the ini leaves out: %s", listing(network.left_out))
@@ -152,7 +152,9 @@ def _tell(network: Network, seen: Sequence[Seen]) -> None:
     if network.refusal is not None:
         count = len(network.refusal.problems) if isinstance(network.refusal, Problems) else 1
         told = "the network itself cannot be used yet, for %s: show_model_info.py %s"
-        _log.warning(told, counted(count, "reason"), network.path)
+        row = chosen.platform
+        same = network.path if row is None or row.one_file else f"{row.name} ..., with the options given here"
+        _log.warning(told, counted(count, "reason"), same)
 
 
 # -- drafting ----------------------------------------------------------------------------------------------------------
@@ -184,7 +186,7 @@ def _init(chosen: Chosen, options: argparse.Namespace) -> None:
         with atomic_output(target) as file:
             file.write_text(text, encoding="utf-8")
         print(f"Configuration at: {target}")
-    _tell(network, seen)
+    _tell(chosen, network, seen)
 
 
 if __name__ == "__main__":

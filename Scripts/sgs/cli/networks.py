@@ -17,7 +17,7 @@ from sgs.errors import UserError, gathered
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.frontends.onnx_model import Port
 from sgs.frontends.onnx_walk import Layouts
-from sgs.frontends.platforms import PLATFORMS, Platform, platform_of
+from sgs.frontends.platforms import PLATFORMS, Platform, file_suffixes, platform_of
 from sgs.ir import Graph
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ops.gather import indexed_entries, only_picks
@@ -25,7 +25,6 @@ from sgs.pipelines import Examined, examine, fixed_problems
 from sgs.simulation import Port as SimulatorPort
 from sgs.simulation import Simulator, is_image
 
-KINDS = ".onnx, .sim, .img"
 _OF_ONNX = ("free_dim_param", "free_dim_denotation")
 OF_SOURCES = ("input_shapes", "inputs", "outputs", *_OF_ONNX, "source_layouts", "skip_simplify")
 
@@ -77,13 +76,17 @@ class Chosen:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
+def kinds() -> str:
+    """The endings of the files that are a model."""
+    return ", ".join([*file_suffixes(), ".sim", ".img"])
+
+
 def chosen_file(path: Path, options: argparse.Namespace, *, stage: str) -> Chosen:
     """The model in a file of whatever kind; `options` are those of `add_source_facts`. Raises UserError for a file that
     is none, and for options that do not go with it."""
     platform = platform_of(path, stage=stage)
     if platform is None and path.suffix.lower() not in (".sim", ".img") and not is_image(path, stage=stage):
-        others = ", ".join(name for name in PLATFORMS if name != "onnx")
-        remedy = f"models that can be read are {KINDS}; or name the platform first: {others}"
+        remedy = f"models that can be read are {kinds()}; or name the platform first: {', '.join(PLATFORMS)}"
         raise UserError(f"has the extension '{path.suffix}'", stage=stage, file=path, remedy=remedy)
     unfit = OF_SOURCES if platform is None else _OF_ONNX if platform.takes_surgery else ()
     for name in unfit:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgs.cli.networks import KINDS, Chosen, chosen_file, chosen_of, kind_of, look_at
+from sgs.cli.networks import Chosen, chosen_file, chosen_of, kind_of, kinds, look_at
 from sgs.cli.options import add_free_dims, add_model, platform_first, shapes, start_log
 from sgs.cli.program import Parser, run
 from sgs.frontends.onnx_facts import onnx_facts, source_facts
@@ -36,7 +36,7 @@ def _parser(platform: Platform | None) -> Parser:
     else:
         description += f"Models of other platforms: {_PROGRAM} PLATFORM ..., of {', '.join(PLATFORMS)}."
         parser = Parser(prog=_PROGRAM, description=description)
-        parser.add_argument("model", metavar="MODEL", help=f"a model file: {KINDS}")
+        parser.add_argument("model", metavar="MODEL", help=f"a model file: {kinds()}")
         add_free_dims(parser)
         text = "shapes of the inputs, in the model's order, like 1,3,224,224:1,10 (default: free extents are guessed)"
         parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)

@@ -75,6 +75,11 @@ class Platform:
     shapes_required: bool = False
     suffixes: tuple[str, ...] = ()
 
+    @property
+    def one_file(self) -> bool:
+        """Whether --model_file is all that it has to be told."""
+        return [option.name for option in self.options if option.required] == ["model_file"]
+
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with those of the options that are not given."""
         return {option.name: False if option.kind == "flag" else None for option in self.options} | dict(values)
@@ -121,12 +126,18 @@ def platform_of(path: Path, *, stage: str) -> Platform | None:
     for name in PLATFORMS:
         row = platform_named(name, stage=stage)
         if path.suffix.lower() in row.suffixes:
-            needed = [f"--{option.name}" for option in row.options if option.required]
-            if needed != ["--model_file"]:
-                remedy = f"name the platform first: {stage} {name} {' ... '.join(needed)} ..."
+            if not row.one_file:
+                needed = " ... ".join(f"--{option.name}" for option in row.options if option.required)
+                remedy = f"name the platform first: {stage} {name} {needed} ..."
                 raise UserError(f"is of the platform {name}", stage=stage, file=path, remedy=remedy)
             return row
     return None
+
+
+def file_suffixes() -> list[str]:
+    """Of the files that are a whole model, of whatever platform."""
+    rows = [platform_named(name, stage="platforms") for name in PLATFORMS]
+    return [suffix for row in rows if row.one_file for suffix in row.suffixes]
 
 
 def file_option(suffix: str) -> Option:
