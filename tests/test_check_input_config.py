@@ -579,6 +579,7 @@ MISUSES: list[tuple[list[Any], str]] = [
     (["onnx", "--input_config", INI], "the following arguments are required: --model_file"),
     (["tflite", "--model_file", "x", "--init", "--skip_simplify"], "unknown option --skip_simplify"),
     (["--init", "-m", "x.tflite"], "x.tflite: No such file or directory"),
+    (["--init", "-m", "x.tflite", "--skip_simplify"], "--skip_simplify does not go with models of tflite"),
     (["--input_config", INI, "-m", INI], "models that can be read are .onnx, .tflite, "),
     (["--input_config", "none.ini"], "none.ini: cannot be read: No such file"),
     (["--input_confg", INI], "unknown option --input_confg (did you mean --input_config?)"),

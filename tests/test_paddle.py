@@ -60,7 +60,7 @@ def folder(tmp_path: Path) -> Path:
     """A model folder in the format of today. Its temporary files come to tmp_path/tmp, too."""
     folder = tmp_path / "mödel 模型"
     folder.mkdir()
-    (folder / "inference.json").write_text('{"program":[{"#":"1.leaky_relu","A":[]}]}')
+    (folder / "inference.json").write_text('{"base_code":{"magic":"pir"},"program":[{"#":"1.leaky_relu","A":[]}]}')
     (folder / "inference.pdiparams").write_bytes(b"weights")
     return folder
 
@@ -170,18 +170,20 @@ def test_files_of_all_usual_names(model: str, params: str, values: Values, tmp_p
 
 def test_a_json_may_have_no_parameters(folder: Path, tool: Stub) -> None:
     (folder / "inference.pdiparams").unlink()
-    load(folder, model_filename="inference.json")
+    (folder / "config.json").write_text("{}")
+    load(folder)
     assert "--params_filename" not in tool.options()
 
 
 def test_doubles_are_given_as_floats_but_for_constants(folder: Path, tool: Stub) -> None:
     double, single = '{"AT":{"#":"0.a_f64","D":0.1}}', '{"AT":{"#":"0.a_f32","D":0.1}}'
     scales = '{"AT":{"#":"0.a_array","D":[{"#":"0.a_f64","D":2.0},{"#":"0.a_f64","D":2.0}]}}'
-    text = f'[{{"#":"1.full","A":[{double}]}},{{"#":"1.leaky_relu","A":[{double}]}},{{"#":"1.interp","A":[{scales}]}}]'
+    relu = f'{{"#":"1.leaky_relu","A":[{double}]}},{{"#":"1.interp","A":[{scales}]}}'
+    text = f'[{{"magic":"pir"}},{{"#":"1.full","A":[{double}]}},{relu}]'
     (folder / "inference.json").write_text(text)
     load(folder)
-    full, relu, interp = json.loads(tool.given("model.json"))
-    assert full["A"] == [json.loads(double)] and relu["A"] == [json.loads(single)]
+    _, full, leaky, interp = json.loads(tool.given("model.json"))
+    assert full["A"] == [json.loads(double)] and leaky["A"] == [json.loads(single)]
     assert interp["A"] == [json.loads(scales.replace("f64", "f32"))]
 
 

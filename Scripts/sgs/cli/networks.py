@@ -25,8 +25,8 @@ from sgs.pipelines import Examined, examine, fixed_problems
 from sgs.simulation import Port as SimulatorPort
 from sgs.simulation import Simulator, is_image
 
-_OF_ONNX = ("free_dim_param", "free_dim_denotation")
-OF_SOURCES = ("input_shapes", "inputs", "outputs", *_OF_ONNX, "source_layouts", "skip_simplify")
+_FREE_DIMS = ("free_dim_param", "free_dim_denotation")
+OF_SOURCES = ("input_shapes", "inputs", "outputs", *_FREE_DIMS, "source_layouts", "skip_simplify")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def chosen_file(path: Path, options: argparse.Namespace, *, stage: str) -> Chose
     if platform is None and path.suffix.lower() not in (".sim", ".img") and not is_image(path, stage=stage):
         remedy = f"models that can be read are {kinds()}; or name the platform first: {', '.join(PLATFORMS)}"
         raise UserError(f"has the extension '{path.suffix}'", stage=stage, file=path, remedy=remedy)
-    unfit = OF_SOURCES if platform is None else _OF_ONNX if platform.takes_surgery else ()
+    unfit = OF_SOURCES
+    if platform is not None:
+        unfit = (*(_FREE_DIMS if platform.takes_surgery else ()), *(() if platform.onnx else ("skip_simplify",)))
     for name in unfit:
         if getattr(options, name, None):
             other = "goes with an .onnx" if platform is None else f"does not go with models of {platform.name}"

@@ -21,6 +21,7 @@ from sgs.frontends.platforms import Asked, Option, Platform
 
 _log = logging.getLogger(__name__)
 _OPSET = 17
+_JSON_MODEL = b'"magic":"pir"'
 _OLD_MODEL, _OLD_PARAMS = "__model__", "__params__"  # names of Paddle before 2.0
 _RESULT = re.compile(r"p2o\.(pd_op\.\w+\.\d+)\.\d+")  # what paddle2onnx calls the results of an operator
 _REFUSED = (  # (option, value that is fine, why others are not)
@@ -129,12 +130,11 @@ _USUAL = "a folder that Paddle saved has inference.json, or inference.pdmodel, a
 
 
 def _is_model(path: Path) -> bool:
-    """Whether a file is a Paddle model by its name; a .json is one beside parameters of the same name."""
-    return (
-        path.name == _OLD_MODEL
-        or path.suffix == ".pdmodel"
-        or (path.suffix == ".json" and path.with_suffix(".pdiparams").is_file())
-    )
+    """Whether a file is a Paddle model by its name; a .json by how it begins."""
+    if path.suffix != ".json":
+        return path.name == _OLD_MODEL or path.suffix == ".pdmodel"
+    with path.open("rb") as file:
+        return _JSON_MODEL in file.read(100)
 
 
 def _params_file(model: Path, name: str | None) -> Path | None:
