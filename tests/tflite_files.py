@@ -16,13 +16,9 @@ from sgs.registry import TfliteCase
 from sgs.sim import generated as schema
 from sgs.sim.fields import pack_options
 
-KINDS = {
-    np.dtype(getattr(np, name)): getattr(schema.TensorType, name.upper()) for name in ("float32", "float16", "int8")
-}
-KINDS |= {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in ("uint8", "int16", "int32", "int64")}
-KINDS[np.dtype(bool)] = schema.TensorType.BOOL
+_NAMES = ("float32", "float16", "bool", "int8", "uint8", "int16", "int32", "int64")
+KINDS = {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in _NAMES}
 _LARGEST_OLD_CODE = 127
-_PLAIN = object()
 
 
 def record(kind: str, **fields: Any) -> Any:

@@ -211,7 +211,7 @@ class _Reader:
         signature = shape if record.shapeSignature is None else tuple(int(d) for d in record.shapeSignature)
         kinds = {"sparse": record.sparsity, "a variable": record.isVariable, "in another file": record.externalBuffer}
         kind = _TYPES.get(record.type, str(record.type))
-        if int(prod(shape)) * max(_BITS.get(kind, 8) // 8, 1) > MAX_TENSOR_BYTES:
+        if prod(shape) * max(_BITS.get(kind, 8) // 8, 1) > MAX_TENSOR_BYTES:
             raise self.fault(f"its shape {shape} is absurd", where)
         return FileTensor(
             record.name or "",
@@ -235,7 +235,7 @@ class _Reader:
         if index >= len(self.buffers):
             raise self.fault(f"it names buffer {index}; the file has {len(self.buffers)}", where)
         raw = self._raw(self.buffers[index], where)
-        return None if raw is None or (not raw.size and prod(shape)) else raw
+        return None if raw is None or (not raw.size and 0 not in shape) else raw
 
     def _raw(self, buffer: Any, where: str) -> Array | None:
         """Bytes of a buffer, wherever they lie; None where there are none."""
