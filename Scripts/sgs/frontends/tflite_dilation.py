@@ -25,9 +25,10 @@ def fold_dilations(file: Container) -> None:
     inner = {index for index, found in readers.items() if len(found) == 1} - set(file.outputs)
     gone: set[int] = set()
     for operator in file.operators:
-        if operator.op not in _CONVOLUTIONS or not {operator.inputs[0], operator.outputs[0]} <= inner:
+        ends = operator.inputs[:1] + operator.outputs[:1]
+        if operator.op not in _CONVOLUTIONS or len(ends) < 2 or not inner.issuperset(ends):
             continue
-        before, behind = makers.get(operator.inputs[0]), readers[operator.outputs[0]][0]
+        before, behind = makers.get(ends[0]), readers[ends[1]][0]
         pads = _dilated_pads(file, operator, before, behind)
         if before is not None and pads is not None:
             _rewrite(file, operator, before, behind, pads)

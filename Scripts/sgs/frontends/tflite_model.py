@@ -39,7 +39,7 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
 
     Raises UserError for a file that is no network of another toolchain.
     """
-    file = read_container(path, stage="convert")
+    file = read_container(path, stage="convert", kind=".tflite")
     _check_kind(file)
     _name_tensors(file, named)
     fold_dilations(file)

@@ -116,7 +116,7 @@ def _scale_of_products(file: Container, operator: FileOperator) -> QuantParams |
 
 def _restore_clamp(file: Container, operator: FileOperator) -> None:
     """Write down the activation that only the range of the result says."""
-    if operator.options.get(_ACTIVATION) != "NONE" or operator.op == "CONCATENATION":
+    if operator.options.get(_ACTIVATION) != "NONE" or operator.op == "CONCATENATION" or not operator.outputs:
         return
     result = file.tensors[operator.outputs[0]]
     if result.quant is None or result.kind not in _NARROW or not result.quant.per_tensor:

@@ -97,11 +97,11 @@ class Container:
     aliases: dict[str, int]
 
 
-def read_container(path: str | PathLike[str], *, stage: str) -> Container:
+def read_container(path: str | PathLike[str], *, stage: str, kind: str) -> Container:
     """Read a file. Constants are read-only views of the mapped file. Raises UserError of that `stage` for anything but
     a well-formed one."""
     name = os.fspath(path)
-    data = _map(name, stage)
+    data = _map(name, stage, kind)
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
     except MALFORMED as error:
@@ -133,7 +133,7 @@ def values_of(tensor: FileTensor) -> Array:
     return data if data.flags.aligned else data.copy()
 
 
-def _map(path: str, stage: str) -> mmap.mmap:
+def _map(path: str, stage: str, kind: str) -> mmap.mmap:
     """The file's bytes, mapped, after a look at what kind of file it is."""
 
     def refused(reason: str, remedy: str | None = None) -> UserError:
@@ -150,9 +150,9 @@ def _map(path: str, stage: str) -> mmap.mmap:
     except OSError as error:
         raise refused(error.strerror or str(error)) from error
     if data[:6] == b"SGSIMG":
-        raise refused("this is an offline .img, not a .sim", "give the .sim file that it was compiled from")
+        raise refused(f"this is an offline .img, not a {kind}", f"give the {kind} file that it comes from")
     if data[4:8] != b"TFL3":
-        raise refused("this is neither a .sim nor a .tflite file: it lacks the identifier TFL3")
+        raise refused(f"this is not a {kind} file: it lacks the identifier TFL3")
     return data
 
 
