@@ -83,8 +83,7 @@ def _rewrite(
     widths = np.zeros((4, 2), np.int32)
     widths[1:3] = pads
     padded.shape = padded.signature = tuple(int(d + sum(w)) for d, w in zip(x.shape, widths.tolist(), strict=True))
-    name = f"{padded.name}/paddings"
-    file.tensors.append(FileTensor(name, (4, 2), (4, 2), "INT32", widths.reshape(-1).view(np.uint8)))
+    file.tensors.append(FileTensor("", (4, 2), (4, 2), "INT32", widths.reshape(-1).view(np.uint8)))
     before.op, before.table, before.options = "PAD", "PadOptions", {}
     before.inputs = [before.inputs[0], len(file.tensors) - 1]
     convolution.options |= {"dilation_h_factor": int(block[0]), "dilation_w_factor": int(block[1])}

@@ -24,7 +24,7 @@ from sgs.frontends.tflite_real import become_real, describe_inputs
 from sgs.frontends.tflite_rows import CODES, DOMAIN
 from sgs.frontends.tflite_sparse import dense_values
 from sgs.numeric.quantise import Array
-from sgs.sim.container import STAGE_KEY, Container, FileOperator, FileTensor, read_container, values_of
+from sgs.sim.container import MALFORMED, STAGE_KEY, Container, FileOperator, FileTensor, read_container, values_of
 
 _log = logging.getLogger(__name__)
 _OPSET, _IR_VERSION = 17, 8  # of the message; nothing depends on them
@@ -41,8 +41,8 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
     """
     file = read_container(path, stage="convert", kind=".tflite")
     _check_kind(file)
-    _name_tensors(file, named)
     fold_dilations(file)
+    _name_tensors(file, named)
     values = _constants(file)
     for line in describe_inputs(file) if dequantize else ():
         _log.info("%s", line)
@@ -91,8 +91,9 @@ def _constants(file: Container) -> dict[int, Array]:
     for index, tensor in enumerate(file.tensors):
         try:
             value = _value(tensor)
-        except ValueError as error:
-            problems.append(UserError(str(error), stage="convert", file=file.path, node=tensor.name))
+        except MALFORMED as error:
+            reason = str(error) or "its values are damaged"
+            problems.append(UserError(reason, stage="convert", file=file.path, node=tensor.name))
             continue
         if value is not None:
             found[index] = value
@@ -101,7 +102,7 @@ def _constants(file: Container) -> dict[int, Array]:
 
 
 def _value(tensor: FileTensor) -> Array | None:
-    """Raises ValueError for bytes that are not those of its type and shape."""
+    """Raises one of `MALFORMED` for bytes that are not those of its type and shape."""
     if tensor.special == "a variable":
         return np.broadcast_to(np.float32(0), tensor.shape)
     if tensor.special == "in another file":
