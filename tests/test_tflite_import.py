@@ -162,7 +162,7 @@ def test_all_that_is_not_supported_is_named(tmp_path: Path) -> None:
         file.tensor(name, (1, 3, 5, 2))
         file.operator(op, ["y"], [name])
     file.tensor("d", (1, 3, 5, 2))
-    file.operator("custom TFLite_Detection_PostProcess", ["r"], ["d"])
+    file.operator("custom TFLite_Detection_PostProcess", ["r", "s", "x"], ["d"])
     with pytest.raises(UserError) as caught:
         imported(file.bytes(["x"], ["s", "f", "c", "d", "r2"]), tmp_path)
     told = str(caught.value)
@@ -173,8 +173,8 @@ def test_all_that_is_not_supported_is_named(tmp_path: Path) -> None:
         "custom Mine 'c': custom operator Mine is not supported (cut",
         "RFFT2D 'r': operator RFFT2D is not supported: it computes with complex numbers",
         "RFFT2D 'r2': operator RFFT2D is not supported: it computes with complex numbers",
-        "custom TFLite_Detection_PostProcess 'd': custom operator TFLite_Detection_PostProcess is not supported: it is "
-        "the post-processing of a detector",
+        "custom TFLite_Detection_PostProcess 'd': custom operator TFLite_Detection_PostProcess is not supported: it "
+        "chooses boxes, which is done outside of the network (cut the network in front of it with --outputs r,s)",
     ):
         assert words in told, told
 

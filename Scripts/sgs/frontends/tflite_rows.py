@@ -21,6 +21,7 @@ CODES = "quantised"  # attribute of nodes that compute in integer codes: their t
 Row = Callable[[ImportContext], Sequence[Tensor]]
 _CUT = "cut the network in front of it with --outputs, or behind it with --inputs"
 _DEQUANTISE = "convert the float network that it was made from, or have real numbers made of it with --dequantize"
+_DETECTORS = ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "custom TFLite_Detection_PostProcess")
 _REASONS: dict[tuple[str, ...], str] = {
     ("RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"): "computes with complex numbers",
     ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE"): "runs another network of the file",
@@ -33,9 +34,7 @@ _REASONS: dict[tuple[str, ...], str] = {
         "gives random values, which differ from run to run"
     ),
     ("WHERE", "UNIQUE"): "gives results whose shape depends on the values",
-    ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "custom TFLite_Detection_PostProcess"): (
-        "is the post-processing of a detector, which is done outside of the network"
-    ),
+    _DETECTORS: "chooses boxes, which is done outside of the network",
     ("BITCAST",): "reads the bits of numbers",
 }
 _BY_OPERATOR = {op: reason for ops, reason in _REASONS.items() for op in ops}
@@ -69,7 +68,8 @@ def refusal(node: NodeProto) -> tuple[str, str]:
     op = str(node.op_type)
     why = _BY_OPERATOR.get(op) or ("runs a kernel of TensorFlow's own" if op.startswith("custom Flex") else "")
     kind = f"custom operator {op.removeprefix('custom ')}" if op.startswith("custom ") else f"operator {op}"
-    return f"{kind} is not supported" + (f": it {why}" if why else ""), _CUT
+    cut = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
+    return f"{kind} is not supported" + (f": it {why}" if why else ""), cut
 
 
 def _spelled(ctx: ImportContext) -> Sequence[Tensor]:
