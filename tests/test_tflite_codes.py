@@ -17,7 +17,7 @@ from sgs.numeric.nibbles import pack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.passes.pipeline import optimise
 from sgs.sim import generated as schema
-from tflite_files import TfliteFile, codes, imported, litert_run, pack, record, unpacked
+from tflite_files import TfliteFile, codes, imported, litert_run, record, written_out
 
 RNG = np.random.default_rng(3)
 
@@ -36,23 +36,6 @@ def constant(file: TfliteFile, name: str, coded: tuple[Array, Any], kind: str = 
     if kind:
         file.tensors[name].type = getattr(schema.TensorType, kind)
     return name
-
-
-def written_out(data: bytes) -> bytes:
-    """The file with its constants of codes as real numbers."""
-    model, kinds = unpacked(data), {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
-    for tensor in model.subgraphs[0].tensors:
-        quant, kind = tensor.quantization, kinds.get(tensor.type)
-        if quant is None or kind is None or not tensor.buffer:
-            continue
-        shape = [1] * len(tensor.shape)
-        shape[quant.quantizedDimension] = -1
-        raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(kind).reshape(tensor.shape)
-        scale, zero = np.asarray(quant.scale, np.float64).reshape(shape), np.asarray(quant.zeroPoint).reshape(shape)
-        value = ((raw.astype(np.float64) - zero) * scale).astype(np.float32)
-        model.buffers.append(record("Buffer", data=value.reshape(-1).view(np.uint8)))
-        tensor.buffer, tensor.type, tensor.quantization = len(model.buffers) - 1, schema.TensorType.FLOAT32, None
-    return pack(model)
 
 
 def ours(graph: Graph, *values: Array) -> Array:

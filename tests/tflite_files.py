@@ -142,6 +142,23 @@ def _draw(rng: np.random.Generator, shape: Any, kind: Any, case: TfliteCase) -> 
     return rng.uniform(case.low, case.high, shape).astype(kind)
 
 
+def written_out(data: bytes) -> bytes:
+    """The file with its constants of codes as real numbers."""
+    model, kinds = unpacked(data), {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
+    for tensor in model.subgraphs[0].tensors:
+        quant, kind = tensor.quantization, kinds.get(tensor.type)
+        if quant is None or kind is None or not tensor.buffer:
+            continue
+        shape = [1] * len(tensor.shape)
+        shape[quant.quantizedDimension] = -1
+        raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(kind).reshape(tensor.shape)
+        scale, zero = np.asarray(quant.scale, np.float64).reshape(shape), np.asarray(quant.zeroPoint).reshape(shape)
+        value = ((raw.astype(np.float64) - zero) * scale).astype(np.float32)
+        model.buffers.append(record("Buffer", data=value.reshape(-1).view(np.uint8)))
+        tensor.buffer, tensor.type, tensor.quantization = len(model.buffers) - 1, schema.TensorType.FLOAT32, None
+    return pack(model)
+
+
 def imported(data: bytes, folder: Path, *, dequantize: bool = False, **more: Any) -> Graph:
     """What the importer makes of a file."""
     path = folder / "model.tflite"
