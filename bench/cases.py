@@ -33,7 +33,7 @@ from sgs.data.images import Sample  # noqa: E402
 from sgs.data.preprocess import Preprocessor  # noqa: E402
 from sgs.engine import FixedEngine, FloatEngine  # noqa: E402
 from sgs.frontends.onnx_layout import SourceLayouts  # noqa: E402
-from sgs.pipelines import convert_onnx  # noqa: E402
+from sgs.pipelines import convert  # noqa: E402
 from sgs.sim import read_sim  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
@@ -79,7 +79,7 @@ class Case:
         self.scripts = [network.write_script(folder, index) for index in range(len(network.inputs))]
         self.configs = {ALL_8_BIT: network.write_config(folder, "ALL_UINT8"), "": network.write_config(folder)}
         config = read_input_config(self.configs[""])
-        _, graph = convert_onnx(network.path(), config, input_shapes=network.shapes)
+        _, graph = convert("onnx", {"model_file": network.path()}, config, input_shapes=network.shapes)
         self.config, self.graph = config, graph
         self.pictures, scored = network.split(folder)
         first = network.first_class

@@ -35,7 +35,7 @@ from sgs.errors import UserError
 from sgs.img import Image, OfflineEngine, image_bytes, parse_image
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
-from sgs.pipelines import CalibrationOptions, calibrate, convert_onnx
+from sgs.pipelines import CalibrationOptions, calibrate, convert
 from sgs.quant.levels import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +98,7 @@ def shipped(name: str, options: CalibrationOptions, pictures: int) -> Graph:
     """A network of SGS_Models, calibrated."""
     folder = SHIPPED / "onnx" / name
     config = read_input_config(folder / "input_config.ini")
-    _, graph = convert_onnx(folder / f"{name}.onnx", config)
+    _, graph = convert("onnx", {"model_file": folder / f"{name}.onnx"}, config)
     samples = sorted((SHIPPED / "resource" / PICTURES[name] / "calibration").glob("*.png"))[:pictures]
     return calibrate(graph, config, [Preprocessor(folder / f"{name}.py")], [(s,) for s in samples], options).graph
 

@@ -33,7 +33,7 @@ from sgs.data.preprocess import Preprocessor  # noqa: E402
 from sgs.engine import FixedEngine, FloatEngine, run_reference  # noqa: E402
 from sgs.img.simulate import OfflineEngine  # noqa: E402
 from sgs.ir import Graph  # noqa: E402
-from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed, convert_onnx  # noqa: E402
+from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed, convert  # noqa: E402
 from sgs.quant.levels import LEVELS  # noqa: E402
 
 CALIBRATE, SCORE, CHIP = 32, 16, "pcupid"
@@ -53,7 +53,7 @@ class Case:
     def __post_init__(self) -> None:
         self.config = read_input_config(self.network.write_config(self.folder))
         self.scripts = [Preprocessor(self.network.write_script(self.folder))]
-        _, self.graph = convert_onnx(self.network.path(), self.config)
+        _, self.graph = convert("onnx", {"model_file": self.network.path()}, self.config)
         self.inputs = {name: self.graph[name] for name in self.graph.inputs}
         samples = self.network.samples()
         self.calibration = [(p,) for p in samples[:CALIBRATE]]

@@ -25,7 +25,7 @@ from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
 from sgs.ir import Graph
 from sgs.numeric.types import DType
-from sgs.pipelines import CalibrationOptions, calibrate, convert_onnx
+from sgs.pipelines import CalibrationOptions, calibrate, convert
 from sgs.registry import COST
 from sgs.sim import write_sim
 
@@ -46,7 +46,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job; see the module."""
     config = read_input_config(Path(job["config"]))
     try:
-        _, graph = convert_onnx(Path(job["model"]), config, input_shapes=job["shapes"])
+        _, graph = convert("onnx", {"model_file": Path(job["model"])}, config, input_shapes=job["shapes"])
         scripts = [Preprocessor(Path(path)) for path in job["scripts"]]
         samples = [tuple(map(Path, sample)) for sample in job["samples"]]
         options = CalibrationOptions(job["level"], processes=job["processes"])

@@ -20,7 +20,7 @@ from sgs.frontends.onnx_walk import Layouts
 from sgs.img import write_image
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
-from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, compile_fixed, convert_onnx
+from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, compile_fixed, convert
 from sgs.python_api.models import ModelRunner
 from sgs.quant.parameters import QuantParameter
 from sgs.quant.plan import QuantPlan
@@ -67,7 +67,9 @@ class Chain:
 
     @cached_property
     def float_graph(self) -> Graph:
-        graph = convert_onnx(self.folder / "model.onnx", self.config, source_layouts=self.source_layouts)[1]
+        graph = convert(
+            "onnx", {"model_file": self.folder / "model.onnx"}, self.config, source_layouts=self.source_layouts
+        )[1]
         write_sim(graph, self.folder / "float.sim", stage="float")
         return graph
 

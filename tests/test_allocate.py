@@ -21,7 +21,7 @@ from sgs.compile.live import LiveRange, reside, rounded
 from sgs.compile.outputs import separate_outputs
 from sgs.config.chips import load_chip
 from sgs.errors import UserError
-from sgs.pipelines import convert_onnx, finished, load_config
+from sgs.pipelines import convert, finished, load_config
 from sgs.quant.levels import Calibration
 from sgs.quant.statistics import measure_extrema
 from shipped import PICTURES
@@ -236,7 +236,7 @@ def test_ranges_of_no_bytes_and_long_pauses() -> None:
 def test_no_gap_on_shipped_networks(name: str) -> None:
     folder = ROOT / "SGS_Models/onnx" / name
     config = load_config(folder / "input_config.ini")
-    _, graph = convert_onnx(folder / f"{name}.onnx", config)
+    _, graph = convert("onnx", {"model_file": folder / f"{name}.onnx"}, config)
     feeds = [{tensor: np.full(graph[tensor].shape, 0.5, np.float32) for tensor in graph.inputs}]
     calibration = Calibration(graph, measure_extrema(graph, feeds), feeds, config.conv)
     plan = calibration.initial_plan()

@@ -19,7 +19,7 @@ from sgs.errors import UserError
 from sgs.img import OfflineEngine
 from sgs.numeric.quantise import quantise, symmetric_params
 from sgs.numeric.types import DType
-from sgs.pipelines import Calibrated, CalibrationOptions, calibrate, compile_fixed, convert_onnx
+from sgs.pipelines import Calibrated, CalibrationOptions, calibrate, compile_fixed, convert
 from sgs.quant.edit import build_fixed
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.prepare import prepare
@@ -77,7 +77,7 @@ def embedding(folder: Path, input_format: str) -> Calibrated:
         encoding="utf-8",
     )
     config = read_input_config(folder / "input_config.ini")
-    _, graph = convert_onnx(folder / "model.onnx", config)
+    _, graph = convert("onnx", {"model_file": folder / "model.onnx"}, config)
     write_sim(graph, folder / "float.sim", stage="float")
     script = Preprocessor(folder / "script.py")
     return calibrate(graph, config, [script], [(folder / "words.png",)], CalibrationOptions("L2", processes=1))

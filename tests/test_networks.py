@@ -30,7 +30,7 @@ from sgs.engine import FixedEngine, FloatEngine, run_reference
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.img import OfflineEngine, read_image, write_image
 from sgs.ir import Graph
-from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed, convert_onnx
+from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed, convert
 from sgs.quant.levels import LEVELS
 from sgs.sim import read_sim, write_sim
 from shipped import PICTURES, labels
@@ -55,7 +55,7 @@ class Case:
 
     @cached_property
     def graph(self) -> Graph:
-        return convert_onnx(self.model, self.config)[1]
+        return convert("onnx", {"model_file": self.model}, self.config)[1]
 
     def samples(self, first: int, count: int) -> list[Sample]:
         return [(path,) for path in self.pictures[first : first + count]]

@@ -39,7 +39,7 @@ from sgs.numeric.nv12 import CHROMA, read_nv12
 from sgs.numeric.quantise import Array, activation_params, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.ops.image import normalisation_table
-from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, compile_fixed, convert_onnx
+from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, compile_fixed, convert
 from sgs.quant.export import activations_of
 from sgs.quant.plan import QuantPlan
 from sgs.quant.ranges import pixel_range
@@ -202,7 +202,7 @@ class Trained:
 
     @cached_property
     def float_graph(self) -> Graph:
-        return convert_onnx(self.model, self.config)[1]
+        return convert("onnx", {"model_file": self.model}, self.config)[1]
 
     @cached_property
     def plan(self) -> QuantPlan:

@@ -22,7 +22,7 @@ from sgs.engine import FixedEngine
 from sgs.errors import UserError
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
-from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, convert_onnx
+from sgs.pipelines import CalibrationOptions, apply_plan, calibrate, convert
 from sgs.quant.plan import QuantPlan
 from shipped import PICTURES
 
@@ -59,7 +59,7 @@ class Shipped:
 
     @cached_property
     def float_graph(self) -> Graph:
-        return convert_onnx(self.folder / f"{self.name}.onnx", self.fed("RGB"))[1]
+        return convert("onnx", {"model_file": self.folder / f"{self.name}.onnx"}, self.fed("RGB"))[1]
 
     @cached_property
     def plan(self) -> QuantPlan:

@@ -132,7 +132,7 @@ def _as_declared(
 ) -> tuple[tuple[Terminal, ...], tuple[Terminal, ...]]:
     """Inputs and outputs of a model that does not become a graph; of outputs those that the ini names."""
     assert found.source is not None
-    layouts = SourceLayouts(found.source.proto, overrides)
+    layouts = SourceLayouts(found.source.proto, {**found.source.layouts, **overrides})
 
     def terminal(port: Port, there: str) -> Terminal:
         here = wanted.get(port.name, "NHWC")

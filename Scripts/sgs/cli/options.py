@@ -7,6 +7,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from sgs.cli.program import Parser
@@ -14,7 +15,7 @@ from sgs.config.formats import F32
 from sgs.config.input_config import InputConfig
 from sgs.errors import UserError
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
-from sgs.frontends.platforms import check_platform
+from sgs.frontends.platforms import LATER_PLATFORMS, PLATFORMS, Option, Platform, platform_named
 from sgs.img.image import CATEGORIES
 from sgs.quant.levels import LEVELS
 
@@ -29,6 +30,11 @@ def shapes(text: str) -> list[list[int]]:
     if any(extent < 1 for shape in result for extent in shape):
         raise argparse.ArgumentTypeError(f"'{text}' has an extent below 1")
     return result
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`a,b` → ("a", "b")."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def endpoints(text: str) -> tuple[Endpoint, ...]:
@@ -142,16 +148,17 @@ def add_common(parser: Parser, *, chip_required: bool = True) -> None:
     parser.add_argument("-v", "--verbose", action="count", default=0, help=text)
 
 
-def add_source(parser: Parser) -> None:
-    """What is converted, for the onnx platform."""
-    parser.add_argument("--model_file", metavar="FILE", required=True, help="the .onnx file")
+def add_source(parser: Parser, platform: Platform) -> None:
+    """What is converted: the options of a platform, and those of all."""
+    for option in platform.options:
+        _add_option(parser, option)
     parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
-    add_source_facts(parser)
-    simplify = parser.add_mutually_exclusive_group()
-    text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
-    simplify.add_argument("--onnxsim", action="store_true", help=text)
-    simplify.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
-    parser.add_argument("--checker", action="store_true", help="have the file checked by onnx.checker first")
+    add_source_facts(parser, free_dims=not platform.takes_surgery, shapes_required=platform.shapes_required)
+    if not platform.makes_graph:
+        simplify = parser.add_mutually_exclusive_group()
+        text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
+        simplify.add_argument("--onnxsim", action="store_true", help=text)
+        simplify.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
     for side in ("input", "output"):
         text = f"names of the {side}s, which must be those of the ini; may be left out"
         parser.add_argument(f"--{side}_arrays", metavar="NAMES", help=text)
@@ -159,24 +166,50 @@ def add_source(parser: Parser) -> None:
     add_later(parser, "--postprocess", "--postprocess_input_config")
 
 
-def add_source_facts(parser: Parser) -> None:
-    """--input_shapes, --source_layouts, and those of `add_surgery`: what of an ONNX file is meant, and how."""
+_READERS: dict[str, Callable[[str], Any]] = {"file": Path, "folder": Path, "names": names, "number": count, "text": str}
+_METAVARS = {"file": "FILE", "folder": "DIR", "names": "A,B,...", "number": "N", "text": "TEXT"}
+
+
+def _add_option(parser: Parser, option: Option) -> None:
+    """An option of a platform."""
+    flags = [f"--{option.name}", *option.aliases]
+    if option.kind == "flag":
+        parser.add_argument(*flags, dest=option.name, action="store_true", help=option.help)
+        return
+    parser.add_argument(
+        *flags,
+        dest=option.name,
+        metavar=option.metavar or _METAVARS[option.kind],
+        type=_READERS[option.kind],
+        required=option.required,
+        help=option.help,
+    )
+
+
+def source_values(options: argparse.Namespace, platform: Platform) -> dict[str, Any]:
+    """What the options of the platform say, for `pipelines.convert`."""
+    return {option.name: getattr(options, option.name) for option in platform.options}
+
+
+def add_source_facts(parser: Parser, *, free_dims: bool = True, shapes_required: bool = False) -> None:
+    """--input_shapes, --source_layouts, and those of `add_surgery`: what of a source model is meant, and how."""
     text = (
         "shapes of the inputs, in the order of the ini and the model's layout, like 1,3,224,224:1,10; for dynamic ones"
     )
-    parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
-    add_surgery(parser)
+    parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, required=shapes_required, help=text)
+    add_surgery(parser, free_dims=free_dims)
     text = "layout of rank-4 inputs and outputs of the model, like images:NHWC,y:NCHW (default: as its operators say)"
     parser.add_argument("--source_layouts", metavar="NAME:LAYOUT,...", type=layouts, default={}, help=text)
 
 
-def add_surgery(parser: Parser) -> None:
-    """--inputs, --outputs, -f and -F."""
+def add_surgery(parser: Parser, *, free_dims: bool = True) -> None:
+    """--inputs, --outputs, and with `free_dims` -f and -F."""
     text = "where the network begins: its inputs or inner tensors, with shapes or without, like a[1,3,416,416],b[1,2]"
     parser.add_argument("--inputs", metavar="NAME[SHAPE],...", type=endpoints, default=(), help=text)
     text = "where the network ends: its outputs or inner tensors, like x,y; shapes are checked"
     parser.add_argument("--outputs", metavar="NAME[SHAPE],...", type=endpoints, default=(), help=text)
-    add_free_dims(parser)
+    if free_dims:
+        add_free_dims(parser)
 
 
 def add_free_dims(parser: Parser) -> None:
@@ -199,7 +232,7 @@ def surgery_of(options: argparse.Namespace) -> Surgery:
     """What the options of `add_surgery` ask for. Raises UserError for a dimension that is named twice."""
     dims: list[dict[str, int]] = []
     for kind in ("param", "denotation"):
-        pairs = getattr(options, f"free_dim_{kind}")
+        pairs = getattr(options, f"free_dim_{kind}", [])
         found = dict(pairs)
         for name, extent in pairs:
             if found[name] != extent:
@@ -290,7 +323,17 @@ def check_arrays(config: InputConfig, names: Sequence[str], side: str, option: s
         raise UserError(reason, stage="input_config", file=config.path, remedy=remedy)
 
 
-def check_platform_given(program: str, argv: Sequence[str]) -> None:
-    """`check_platform` of a program's first argument, if that is no option."""
+def platforms_of(parser: Parser) -> dict[str, Parser]:
+    """Make a platform the first argument of a program; returns the parser of each."""
+    if LATER_PLATFORMS:
+        parser.epilog = f"not available in this version: {', '.join(LATER_PLATFORMS)}"
+    subparsers = parser.add_subparsers(dest="platform", metavar="PLATFORM", required=True)
+    rows = [platform_named(name, stage=parser.prog) for name in PLATFORMS]
+    return {row.name: subparsers.add_parser(row.name, help=row.help, description=parser.description) for row in rows}
+
+
+def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """The options of a program of `platforms_of`. Raises UserError for a platform that is not available, too."""
     if argv and not argv[0].startswith("-"):
-        check_platform(argv[0], stage=program)
+        platform_named(argv[0], stage=parser.prog)
+    return parser.parse_args(argv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgs.cli.calibrator_tool import calibrate_files, told_of
-from sgs.cli.convert_tool import convert, inputs, platform_parser
+from sgs.cli.convert_tool import convert_as_asked, inputs
 from sgs.cli.image_files import told_of_report, write_image_files
 from sgs.cli.options import (
     add_batches,
@@ -16,7 +16,8 @@ from sgs.cli.options import (
     add_report,
     add_samples,
     add_source,
-    check_platform_given,
+    parsed,
+    platforms_of,
     start_log,
 )
 from sgs.cli.program import Parser, run
@@ -26,6 +27,7 @@ from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
 from sgs.evaluate.categories import check_category
+from sgs.frontends.platforms import platform_named
 from sgs.img import BatchMode
 from sgs.ir import Graph
 from sgs.pipelines import compile_fixed
@@ -40,27 +42,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser, onnx = platform_parser(
-        "SGS_converter.py", "Convert, calibrate and compile a source model to an offline .img."
-    )
-    add_source(onnx)
-    add_samples(onnx, purpose="calibration samples")
-    onnx.add_argument("--output_file", metavar="IMG", required=True, help="the .img to write")
-    text = "also keep Debug_<name>_float.sim, <name>_float.sim and <name>_fixed.sim beside it"
-    onnx.add_argument("--export_models", action="store_true", help=text)
-    add_calibration(onnx)
-    add_batches(onnx)
-    add_category(onnx, default="Unknown", purpose="kept in the file (default: Unknown)")
-    add_report(onnx)
-    add_common(onnx)
-    add_later(onnx, "-q", "--q_mode", "--quant_config", "--cal_batchsize")
+    description = "Convert, calibrate and compile a source model to an offline .img."
+    parser = Parser(prog="SGS_converter.py", description=description)
+    for name, sub in platforms_of(parser).items():
+        add_source(sub, platform_named(name, stage=parser.prog))
+        add_samples(sub, purpose="calibration samples")
+        sub.add_argument("--output_file", metavar="IMG", required=True, help="the .img to write")
+        text = "also keep Debug_<name>_float.sim, <name>_float.sim and <name>_fixed.sim beside it"
+        sub.add_argument("--export_models", action="store_true", help=text)
+        add_calibration(sub)
+        add_batches(sub)
+        add_category(sub, default="Unknown", purpose="kept in the file (default: Unknown)")
+        add_report(sub)
+        add_common(sub)
+        add_later(sub, "-q", "--q_mode", "--quant_config", "--cal_batchsize")
     return parser
 
 
 def _body(argv: list[str]) -> int:
-    parser = _parser()
-    check_platform_given(parser.prog, argv)
-    options = parser.parse_args(argv)
+    options = parsed(_parser(), argv)
     start_log(options)
     chip = load_chip(options.soc_version)
     target = single_image_path(options.output_file)
@@ -71,8 +71,8 @@ def _body(argv: list[str]) -> int:
     mode, _ = checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
     if options.inplace_input_buf and mode is not BatchMode.ONE_BUF:
         raise not_in_place("is for batch mode one_buf")
-    config, imported, graph = convert(options)
-    check_category(options.category, [graph[name] for name in graph.outputs], file=options.model_file)
+    config, imported, graph = convert_as_asked(options)
+    check_category(options.category, [graph[name] for name in graph.outputs], file=inputs(options)[0])
     calibrated = calibrate_files(graph, config, options, statistics)
     image = compile_fixed(
         calibrated.graph,

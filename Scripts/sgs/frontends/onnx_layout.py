@@ -1,7 +1,7 @@
 """In which layout the rank-4 inputs and outputs of an ONNX model are, read off its structure.
 
 The rule, for a rank-4 input or output (sizes are never looked at):
-1. what the caller says (`source_layouts`);
+1. what the caller says (`source_layouts`), or the frontend that made the model (`SourceModel.layouts`);
 2. else its anchors: walk from it over elementwise operators with one activation. An input whose anchors are all
    Transposes [0,3,1,2] is NHWC; an output that comes from a Transpose [0,2,3,1] is NHWC; where a walk ends at a spatial
    operator, which ONNX defines on NCHW, it is NCHW;

@@ -20,6 +20,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, in
 
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
+from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_message import inlined_nodes, texts_of
 from sgs.numeric.quantise import Array
 
@@ -43,13 +44,15 @@ class Port:
 @dataclass(frozen=True)
 class SourceModel:
     """An ONNX model ready for import. `path` is for messages, `digest` the SHA-256 of the file, `external` holds the
-    values of the initializers that the message itself lacks."""
+    values of the initializers that the message itself lacks, `layouts` the layouts of rank-4 inputs and outputs that
+    the source's framework says, so that the model's structure need not be asked."""
 
     proto: ModelProto
     path: Path
     digest: str
     opset: int
     external: Mapping[str, Array] = field(default_factory=dict)
+    layouts: Mapping[str, SourceLayout] = field(default_factory=dict)
 
     @property
     def inputs(self) -> list[Port]:

@@ -83,7 +83,7 @@ class ImportWalk:
         self.output_names = outputs
         self.wanted = wanted
         self.output_shapes = output_shapes
-        self.layouts = SourceLayouts(source.proto, overrides)
+        self.layouts = SourceLayouts(source.proto, {**source.layouts, **overrides})
         self.graph = Graph(source.path.stem)
         self.builder = GraphBuilder(self.graph)
         self.values: dict[str, Array] = {}  # constants of the source

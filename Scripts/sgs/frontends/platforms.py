@@ -1,19 +1,130 @@
-"""The platforms that source models come from."""
+"""The platforms that source models come from, and what each of them has to be told.
+
+A platform says in data which options it has; the command line and the Python API are both made from that. Its `load`
+gives an ONNX model in memory, or, for a format of the container that we write ourselves, the graph.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
+from sgs.frontends.onnx_model import Shape, SourceModel
+from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery
+from sgs.ir import Graph
 
-PLATFORMS = ("onnx",)
-LATER_PLATFORMS = ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
+OptionKind = Literal["file", "folder", "text", "names", "number", "flag"]
 
 
-def check_platform(name: str, *, stage: str) -> None:
-    """Raise UserError for a source platform that this version does not convert from, or that nobody knows."""
+@dataclass(frozen=True)
+class Option:
+    """An option of a platform: `name` as in the API, --name on the command line, of which `aliases` are other spellings
+    ("-m", "--graphdef").
+
+    kind: "file" or "folder", a path that is read (a Path); "text" (str); "names", a list separated by commas (tuple of
+    str); "number", a whole number above 0 (int); "flag", without a value (bool). Options that are not given are None,
+    flags False.
+    """
+
+    name: str
+    help: str
+    kind: OptionKind = "text"
+    required: bool = False
+    metavar: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a frontend is told beside its own options: the names of the ini in its order, which are those of the part of
+    the network that is meant, and the shapes of the inputs in that order, in the framework's layout; None: those of the
+    model. Without an ini, to look at a model, the names are None, too. `surgery`: the part of the network that is
+    meant, where it is not all of it."""
+
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+    shapes: tuple[Shape, ...] | None = None
+    surgery: Surgery = NO_SURGERY
+
+
+Load = Callable[[Mapping[str, Any], Asked], "SourceModel | Graph"]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """One platform.
+
+    `load(values, asked)` reads the model: a SourceModel, which is then imported like any ONNX model, or the graph as
+    read (`makes_graph`). `values` has every option by its name. `takes_shapes`: `load` gives a model of the shapes that
+    are asked for, in whatever layout; else the importer gives the model those shapes. `takes_surgery`: likewise, of the
+    part of the network that is asked for; there is no naming of free dimensions then. `shapes_required`: `load` cannot
+    do without shapes. `suffixes`: of files that are told to be of this platform by them, like ".tflite".
+    """
+
+    name: str
+    help: str
+    options: tuple[Option, ...]
+    load: Load
+    makes_graph: bool = False
+    takes_shapes: bool = False
+    takes_surgery: bool = False
+    shapes_required: bool = False
+    suffixes: tuple[str, ...] = ()
+
+    def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values with those of the options that are not given."""
+        return {option.name: False if option.kind == "flag" else None for option in self.options} | dict(values)
+
+    def files(self, values: Mapping[str, Any]) -> list[Path]:
+        """The files and folders that `load` reads."""
+        paths = [values.get(option.name) for option in self.options if option.kind in ("file", "folder")]
+        return [path for path in paths if isinstance(path, Path)]
+
+
+# platform → module of sgs.frontends that has it as a Platform of the same name in capitals
+_HOMES: Mapping[str, str] = {
+    "onnx": "onnx_platform",
+}
+PLATFORMS: Sequence[str] = tuple(_HOMES)
+LATER_PLATFORMS: Sequence[str] = tuple(
+    name
+    for name in ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
+    if name not in _HOMES
+)
+
+
+def platform_named(name: str, *, stage: str) -> Platform:
+    """The platform of a name. Raises UserError for one that this version does not convert from, or that nobody
+    knows."""
     remedy = f"available: {', '.join(PLATFORMS)}"
     if name in LATER_PLATFORMS:
         raise UserError(f"platform {name} is not available in this version", stage=stage, remedy=remedy)
     if name not in PLATFORMS:
         guess = did_you_mean(name, (*PLATFORMS, *LATER_PLATFORMS))
         raise UserError(f"there is no platform '{name}'", stage=stage, remedy=guess)
+    found = getattr(import_module(f"sgs.frontends.{_HOMES[name]}"), name.upper())
+    assert isinstance(found, Platform)
+    return found
+
+
+def file_option(suffix: str) -> Option:
+    """--model_file, the one file of most platforms."""
+    return Option("model_file", f"the {suffix} file", "file", required=True, metavar="FILE")
+
+
+def missing_extra(name: str, extra: str, stage: str, remedy: str = "") -> UserError:
+    """The error for a package that only one platform needs and that is not installed."""
+    told = remedy or f"pip install 'open-ipu-toolchain[{extra}]'"
+    return UserError(f"the Python package {name} is not installed", stage=stage, remedy=told)
+
+
+def model_path(values: Mapping[str, Any]) -> Path:
+    """The model file among the values of the options."""
+    path = values["model_file"]
+    assert isinstance(path, Path)
+    return path

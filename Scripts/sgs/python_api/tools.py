@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from sgs.compile.batches import MODES
-from sgs.frontends.platforms import PLATFORMS, check_platform
+from sgs.frontends.platforms import PLATFORMS, platform_named
 from sgs.img import write_image
 from sgs.img.image import CATEGORIES
-from sgs.pipelines import convert_onnx, import_parameters, load_config
+from sgs.pipelines import convert, import_parameters, load_config
 from sgs.products import check_outputs, compile_file, debug_path, float_path, image_path, write_float_files
 from sgs.python_api.checks import AnyPath, expected, flag, one_of, path_of, positive, several, shapes_of, value_errors
 from sgs.python_api.chip import selected_chip
@@ -44,7 +44,7 @@ class Converter:
         if not isinstance(platform, str):
             raise expected("platform", ", ".join(PLATFORMS), platform)
         with value_errors():
-            check_platform(platform, stage="converter")
+            self._platform = platform_named(platform, stage="converter").name
         self._model = path_of(model_file, "model_file")
         self._config = path_of(input_config, "input_config")
         self._quant_file = None if quant_file is None else path_of(quant_file, "quant_file")
@@ -61,8 +61,12 @@ class Converter:
             target = float_path(str(path_of(output_file, "output_file")))
             read = [self._model, self._config, *([] if self._quant_file is None else [self._quant_file])]
             check_outputs([target, debug_path(target)], read)
-            imported, graph = convert_onnx(
-                self._model, load_config(self._config), input_shapes=self._shapes, skip_simplify=self._skip
+            imported, graph = convert(
+                self._platform,
+                {"model_file": self._model},
+                load_config(self._config),
+                input_shapes=self._shapes,
+                skip_simplify=self._skip,
             )
             if self._quant_file is not None:
                 import_parameters(graph, self._quant_file)
