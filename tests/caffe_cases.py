@@ -5,6 +5,7 @@ Also the writer of their weight files, so that a judge needs nothing of the fron
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -80,16 +81,17 @@ def _field(number: int, content: bytes) -> bytes:
     return _number(number << 3 | 2) + _number(len(content)) + content
 
 
-def weight_file(weights: Mapping[str, Sequence[Array]], kinds: Mapping[str, str] | None = None) -> bytes:
-    """A .caffemodel: NetParameter.layer is field 100; of a layer, name 1, type 2, blobs 7; of a blob, data 5, shape 7."""
-    layers = b""
-    for name, arrays in weights.items():
-        content = _field(1, name.encode()) + _field(2, (kinds or {}).get(name, "").encode())
-        for array in arrays:
+def weight_file(text: str, weights: Mapping[str, Sequence[Array]]) -> bytes:
+    """The .caffemodel of a network, which has all layers: NetParameter.layer is field 100; of a layer name 1, type 2,
+    blobs 7; of a blob data 5, shape 7."""
+    content = _field(1, b"net")
+    for name, kind in re.findall(r'layer \{ name: "(.*?)" type: "(.*?)"', text):
+        layer = _field(1, name.encode()) + _field(2, kind.encode())
+        for array in weights.get(name, ()):
             shape = _field(1, b"".join(map(_number, array.shape)))
-            content += _field(7, _field(5, array.astype("<f4").tobytes()) + _field(7, shape))
-        layers += _field(100, content)
-    return _field(1, b"net") + layers
+            layer += _field(7, _field(5, array.astype("<f4").tobytes()) + _field(7, shape))
+        content += _field(100, layer)
+    return content
 
 
 # -- cases -------------------------------------------------------------------------------------------------------------
