@@ -253,9 +253,11 @@ cases(
             "roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.25 }",
             (2, 3, 11, 9),
             shape,
-            given={"x1": np.array(
-                [[0, 0, 0, 20, 30], [1, 5, 7, 5, 9], [0, 12, 3, 40, 50], [1, 30, 38, 35, 43]], np.float32
-            ).reshape(shape)},
+            given={
+                "x1": np.array(
+                    [[0, 0, 0, 20, 30], [1, 5, 7, 5, 9], [0, 12, 3, 40, 50], [1, 30, 38, 35, 43]], np.float32
+                ).reshape(shape)
+            },
         )
         for shape in ((4, 5), (4, 5, 1, 1))
     ),
@@ -268,7 +270,8 @@ plain("TanH", low=-2, high=2)
 plain("AbsVal")
 plain("BNLL", low=-4, high=4)
 plain("ELU", "", "elu_param { alpha: 0.5 }", low=-3, high=3)
-plain("Exp", "", "exp_param { base: 2 scale: 0.5 shift: -1 }", "exp_param { scale: 2 }", "exp_param { base: 1 }")
+plain("Exp", "", "exp_param { base: 2 scale: 0.5 shift: -1 }", "exp_param { scale: 2 }")
+CASES["Exp"].append(one("Exp", "exp_param { base: 1 }", X))  # a constant
 plain("Log", "", "log_param { base: 10 scale: 2 shift: 1 }", "log_param { shift: 0.5 }", low=0.1, high=5)
 plain(
     "Power",
@@ -400,7 +403,7 @@ cases(
     one("Upsample", "upsample_param { scale: 2 }", X, transposes=0),
     one("Upsample", "upsample_param { scale_h: 3 scale_w: 2 }", X, transposes=0),
     one("Upsample", "upsample_param { scale: 1 stride: 2 }", X, transposes=0),
-    one("Upsample", "upsample_param { scale: 0.5 stride_h: 1 stride_w: 3 }", X, transposes=0),
+    one("Upsample", "upsample_param { scale: 0.5 stride_h: 1 stride_w: 3 }", X),
 )
 cases(
     "Interp",
@@ -415,17 +418,45 @@ cases(
 _CONT = np.array([[0, 0], [1, 1], [1, 0], [1, 1]], np.float32)  # the second sequence begins anew
 cases(
     "LSTM",
-    one("LSTM", "recurrent_param { num_output: 3 }", (4, 2, 5), (4, 2),
-        weights=[(12, 5), (12,), (12, 3)], given={"x1": _CONT}),
-    one("LSTM", "recurrent_param { num_output: 3 }", (4, 2, 5, 1), (4, 2), (2, 6),
-        weights=[(12, 5), (12,), (12, 6), (12, 3)], given={"x1": _CONT}),
-    one("LSTM", "recurrent_param { num_output: 3 expose_hidden: true }", (4, 2, 5), (4, 2), (1, 2, 3), (1, 2, 3),
-        weights=[(12, 5), (12,), (12, 3)], given={"x1": _CONT}, tops=3),
+    one(
+        "LSTM",
+        "recurrent_param { num_output: 3 }",
+        (4, 2, 5),
+        (4, 2),
+        weights=[(12, 5), (12,), (12, 3)],
+        given={"x1": _CONT},
+    ),
+    one(
+        "LSTM",
+        "recurrent_param { num_output: 3 }",
+        (4, 2, 5, 1),
+        (4, 2),
+        (2, 6),
+        weights=[(12, 5), (12,), (12, 6), (12, 3)],
+        given={"x1": _CONT},
+    ),
+    one(
+        "LSTM",
+        "recurrent_param { num_output: 3 expose_hidden: true }",
+        (4, 2, 5),
+        (4, 2),
+        (1, 2, 3),
+        (1, 2, 3),
+        weights=[(12, 5), (12,), (12, 3)],
+        given={"x1": _CONT},
+        tops=3,
+    ),
 )
 cases(
     "RNN",
-    one("RNN", "recurrent_param { num_output: 3 }", (4, 2, 5), (4, 2),
-        weights=[(3, 5), (3,), (3, 3), (3, 3), (3,)], given={"x1": _CONT}),
+    one(
+        "RNN",
+        "recurrent_param { num_output: 3 }",
+        (4, 2, 5),
+        (4, 2),
+        weights=[(3, 5), (3,), (3, 3), (3, 3), (3,)],
+        given={"x1": _CONT},
+    ),
 )
 _PRIORS = "prior_box_param {{ min_size: 30 max_size: 60 aspect_ratio: 2 {} variance: [0.1, 0.1, 0.2, 0.2] }}"
 cases(
@@ -446,16 +477,22 @@ cases("Split", one("Split", "", X, tops=2, transposes=0))
 cases(
     "Silence",
     Case(
-        network('layer { name: "n" type: "Silence" bottom: "x0" }\n'
-                'layer { name: "r" type: "ReLU" bottom: "x1" top: "y0" }\n', {"x0": (1, 3), "x1": X}),
+        network(
+            'layer { name: "n" type: "Silence" bottom: "x0" }\n'
+            'layer { name: "r" type: "ReLU" bottom: "x1" top: "y0" }\n',
+            {"x0": (1, 3), "x1": X},
+        ),
         {"x0": (1, 3), "x1": X},
     ),
 )
 cases(
     "Parameter",
     Case(
-        network('layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 2 dim: 6 dim: 7 dim: 5 } } }\n'
-                'layer { name: "s" type: "Eltwise" bottom: "x0" bottom: "w" top: "y0" }\n', {"x0": X}),
+        network(
+            'layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 2 dim: 6 dim: 7 dim: 5 } } }\n'
+            'layer { name: "s" type: "Eltwise" bottom: "x0" bottom: "w" top: "y0" }\n',
+            {"x0": X},
+        ),
         {"x0": X},
         {"w": [np.random.default_rng(3).uniform(-1, 1, X).astype(np.float32)]},
     ),

@@ -297,9 +297,7 @@ def batch_norm(p: Message, bottoms: list[Array], weights: list[Array]) -> list[A
     """Weights: sums of means and variances, and what to divide them by (0: both are 0)."""
     x, factor = bottoms[0], weights[2].item()
     mean, variance = (w / factor if factor else w * 0 for w in weights[:2])
-    return [
-        (x - by_channel(mean, x)) / np.sqrt(by_channel(variance, x) + p.sub("batch_norm_param").get("eps", 1e-5))
-    ]
+    return [(x - by_channel(mean, x)) / np.sqrt(by_channel(variance, x) + p.sub("batch_norm_param").get("eps", 1e-5))]
 
 
 @layer("BN")

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from caffe_cases import CASES, Case, Shape, input_layer, network, one, weight_file
+from caffe_cases import CASES, Case, weight_file
 from caffe_reference import run
 from onnx_compare import run_onnx
 from sgs.engine import FloatEngine
-from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import SourceModel
 from sgs.frontends.platforms import Asked, platform_named
