@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -17,6 +18,7 @@ from sgs.registry import RuleTable
 if TYPE_CHECKING:
     from sgs.frontends.caffe.translate import Translation
 
+_log = logging.getLogger(__name__)
 Shape = tuple[int, ...]
 LARGEST_TENSOR = 2**31 - 1  # elements
 
@@ -73,6 +75,10 @@ class LayerContext:
         return UnsupportedOperator(
             reason, stage="convert", file=self._translation.path, node=self.label, remedy=remedy or None
         )
+
+    def warn(self, what: str) -> None:
+        """Put something that the user should know of the layer into the log."""
+        _log.warning("%s: %s: %s", self._translation.path, self.label, what)
 
     def positive(self, value: int, what: str) -> int:
         """A parameter that must be above 0. Raises UserError."""

@@ -30,6 +30,8 @@ from sgs.numeric.quantise import Array
 OPSET = 17
 _IR_VERSION = 10  # the first in which nodes have metadata
 _TOLD = 1024  # elements up to which shape inference is told the values of a constant
+_TOLD_PAIRS = 3
+_LABELLED = frozenset({"SoftmaxWithLoss"})  # layers whose bottoms behind the first one nothing gives where they run
 _MOVING = frozenset({"Flatten", "Identity", "Pad", "Reshape", "Transpose"})
 _log = logging.getLogger(__name__)
 
@@ -38,8 +40,24 @@ def translate(
     network: Network, weights: Mapping[str, Sequence[Any]], weight_file: Path, shapes: Mapping[str, Shape], batch: int
 ) -> ModelProto:
     """The ONNX model of a network with these input shapes; `batch`: that of the file, where it was made 1. Every value
-    of the model has its static shape in it. Raises UserError with all that is wrong."""
-    return Translation(network, weights, weight_file, batch).run(shapes)
+    of the model has its static shape in it. Raises UserError with all that is wrong.
+
+    Weights are those of the layer of the same name. Where layers lack them and as many others of the weight file are of
+    no layer, those are taken in the files' order, with a warning, if then every shape agrees.
+    """
+    first = Translation(network, weights, weight_file, batch)
+    first.walk(shapes)
+    pairs = first.unnamed()
+    if pairs:
+        second = Translation(network, {**weights, **{to: weights[by] for to, by in pairs}}, weight_file, batch)
+        second.walk(shapes)
+        if not second.problems:
+            told = ", ".join(f"'{to}' those of '{by}'" for to, by in pairs[:_TOLD_PAIRS])
+            more = " ..." if len(pairs) > _TOLD_PAIRS else ""
+            reason = "%s: it has other names for %d layers; they get its weights in order, as all shapes agree: %s%s"
+            _log.warning(reason, weight_file, len(pairs), told, more)
+            return second.model(shapes)
+    return first.model(shapes)
 
 
 class Translation:
@@ -56,26 +74,32 @@ class Translation:
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, Array] = {}
         self._kinds: dict[str, Value] = {}  # every value that a node makes
-        self._versions: dict[str, list[tuple[Value, str | None]]] = {}  # blob → its values in order, and their layers
+        # blob → its values in order, with the type of the layer that makes each, None for inputs
+        self._versions: dict[str, list[tuple[Value, str | None]]] = {}
         self._consumed: set[str] = set()
         self._lost: set[str] = set()
         self._names = {name for layer in network.layers for name in layer.top} | {i.name for i in network.inputs}
         self._node_names: set[str] = set()
-        self._missing: list[str] = []  # layers that the weight file lacks
-        self._weighted = 0  # layers that take weights
-        self._problems: list[UserError] = []
+        self._missing: list[LayerContext] = []  # layers that the weight file lacks
+        self.problems: list[UserError] = []
         self._schemas: dict[str, Any] = {}
 
-    def run(self, shapes: Mapping[str, Shape]) -> ModelProto:
+    def walk(self, shapes: Mapping[str, Shape]) -> None:
+        """Take every layer, from inputs of these shapes on."""
         for name, shape in shapes.items():
             self._versions[name] = [(Value(name, shape), None)]
         for layer in self.network.layers:
             self._layer(layer)
         self._tell_missing()
-        if not self._problems and not self._outputs():
+        if not self.problems and not self._outputs():
             self.report(self._refused("the network has no output: every blob is read by a layer"))
-        raise_all(self._problems, stage="convert", file=self.path)
-        return self._model(shapes)
+
+    def unnamed(self) -> list[tuple[str, str]]:
+        """(layer without weights, weights of no layer), in order; nothing where these are not as many."""
+        names = {layer.name for layer in self.network.layers}
+        free = [name for name in self._weights if name not in names]
+        lacking = [layer.name for layer in self._missing]
+        return list(zip(lacking, free, strict=True)) if len(lacking) == len(free) else []
 
     # -- layers --------------------------------------------------------------------------------------------------------
     def _layer(self, layer: Any) -> None:
@@ -87,10 +111,10 @@ class Translation:
         if bottoms is None:
             return self._lose(layer)
         context = LayerContext(self, layer, bottoms, self._weights.get(layer.name, ()))
-        before, first = len(self._problems), len(self._nodes)
+        before, first = len(self.problems), len(self._nodes)
         try:
             tops = list(row(context))
-            if len(self._problems) == before:
+            if len(self.problems) == before:
                 context.check_blobs_read()
             self._bind(context, tops)
             self._name_nodes(context.name, self._nodes[first:])
@@ -101,13 +125,14 @@ class Translation:
 
     def _bottoms(self, layer: Any) -> list[Value] | None:
         """What a layer reads; None where something of it is lost, or is not there, which is reported."""
-        missing = [name for name in layer.bottom if name not in self._versions and name not in self._lost]
+        names = list(layer.bottom[:1] if layer.type in _LABELLED else layer.bottom)
+        missing = [name for name in names if name not in self._versions and name not in self._lost]
         for name in missing:
             reason = f"it reads '{name}', which no layer before it gives"
             self.report(self._refused(reason, label_of(layer)))
-        if missing or any(name in self._lost for name in layer.bottom):
+        if missing or any(name in self._lost for name in names):
             return None
-        found = [self._versions[name][-1][0] for name in layer.bottom]
+        found = [self._versions[name][-1][0] for name in names]
         self._consumed.update(value.name for value in found)
         return found
 
@@ -126,7 +151,7 @@ class Translation:
                 _log.warning("%s: %s writes '%s' anew", self.path, context.label, name)
             if value.name not in self._kinds or any(value is v for all_ in self._versions.values() for v, _ in all_):
                 value = context.emit("Identity", [value])  # an input, a constant, or the value of another blob
-            versions.append((value, context.name))
+            versions.append((value, context.type))
 
     def _name_nodes(self, layer: str, nodes: Sequence[NodeProto]) -> None:
         """Give a layer's nodes its name: the one that computes, and names below it to the others."""
@@ -141,7 +166,7 @@ class Translation:
 
     # -- problems ------------------------------------------------------------------------------------------------------
     def report(self, problem: UserError) -> None:
-        self._problems.append(problem)
+        self.problems.append(problem)
 
     def _unknown(self, layer: Any) -> UserError:
         reason, remedy = reason_of(layer.type)
@@ -149,7 +174,7 @@ class Translation:
 
     def report_missing(self, context: LayerContext) -> None:
         """Take note of a layer that the weight file lacks."""
-        self._missing.append(context.label)
+        self._missing.append(context)
 
     def _tell_missing(self) -> None:
         if not self._missing:
@@ -157,11 +182,11 @@ class Translation:
         if not any(layer.name in self._weights for layer in self.network.layers):
             known = ", ".join(f"'{name}'" for name in list(self._weights)[:3]) or "none"
             reason = f"{self._weight_file} has weights of no layer of this network (it has those of {known} ...)"
-            self.report(self._refused(reason, self._missing[0], "give the caffemodel of this network"))
+            self.report(self._refused(reason, self._missing[0].label, "give the caffemodel of this network"))
             return
-        for label in self._missing:
+        for context in self._missing:
             remedy = "weights are found by the layer's name: give the caffemodel of this network"
-            self.report(self._refused(f"{self._weight_file} has no weights of it", label, remedy))
+            self.report(self._refused(f"{self._weight_file} has no weights of it", context.label, remedy))
 
     def _refused(self, reason: str, node: str | None = None, remedy: str = "check the prototxt") -> UserError:
         return UserError(reason, stage="convert", file=self.path, node=node, remedy=remedy)
@@ -231,18 +256,20 @@ class Translation:
         return [value for value in last.values() if value in self._kinds and value not in self._consumed]
 
     def _renamed(self) -> dict[str, str]:
-        """value → its name: the blob's for the last one of a blob, `blob/layer` for those before it. An input keeps its
+        """value → its name: the blob's for the last one of a blob, `blob/type` for those before it. An input keeps its
         name, whatever works on it in place."""
         found = {}
         for blob, versions in self._versions.items():
-            for value, layer in versions:
-                if layer is None:
+            for value, kind in versions:
+                if kind is None:
                     continue
                 last = value is versions[-1][0] and versions[0][1] is not None
-                found[value.name] = blob if last else self._fresh(f"{blob}/{layer}")
+                found[value.name] = blob if last else self._fresh(f"{blob}/{kind}")
         return found
 
-    def _model(self, shapes: Mapping[str, Shape]) -> ModelProto:
+    def model(self, shapes: Mapping[str, Shape]) -> ModelProto:
+        """What the walk has made. Raises UserError with all that it met."""
+        raise_all(self.problems, stage="convert", file=self.path)
         outputs = self._outputs()
         names = self._renamed()
         for node in self._nodes:

@@ -50,6 +50,16 @@ def softmax(context: LayerContext) -> list[Value]:
     return [context.emit("Softmax", [value], axis=context.axis(context.layer.softmax_param.axis))]
 
 
+@CAFFE.row("SoftmaxWithLoss")
+def softmax_with_loss(context: LayerContext) -> list[Value]:
+    """What the loss is computed of: networks that run have no labels."""
+    context.warn("it is read as Softmax")
+    value = context.bottoms[0]
+    return [context.emit("Softmax", [value], axis=context.axis(context.layer.softmax_param.axis))] * len(
+        context.layer.top
+    )
+
+
 @CAFFE.row("Dropout")
 def dropout(context: LayerContext) -> list[Value]:
     """Nothing, but in forks that scale at test time instead of in training."""
@@ -70,9 +80,3 @@ def power(context: LayerContext) -> list[Value]:
     if param.power != 1:
         value = context.emit("Pow", [value, context.const(np.float32(param.power), "power")])
     return [value]
-
-
-@CAFFE.row("Split")
-def split(context: LayerContext) -> list[Value]:
-    """Copies of its bottom."""
-    return [context.bottom] * len(context.layer.top)
