@@ -24,7 +24,7 @@ def test_a_network_is_made_by_seed_and_number() -> None:
 
 
 def test_a_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **named: object) -> None:
         raise KeyError("oh")
 
     monkeypatch.setattr(convert_tool, "convert", fail)
