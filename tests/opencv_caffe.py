@@ -153,7 +153,7 @@ def random_weights(text: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
             found = [rng.normal(0, scale, shape), rng.normal(0, 0.1, outputs)]
             weights[name] = found[: 1 + c.get("bias_term", True)]
         elif kind == "BatchNorm":
-            weights[name] = [rng.normal(0, 0.1, outputs), rng.uniform(0.5, 2, outputs), np.array([2.0])]
+            weights[name] = [rng.normal(0, 0.1, outputs), rng.uniform(2, 4, outputs), np.array([2.0])]
         elif kind == "Scale":
             weights[name] = [rng.uniform(0.5, 1.5, outputs), rng.normal(0, 0.1, outputs)]
     return weights
