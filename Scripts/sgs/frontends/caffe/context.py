@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -18,7 +17,6 @@ from sgs.registry import RuleTable
 if TYPE_CHECKING:
     from sgs.frontends.caffe.translate import Translation
 
-_log = logging.getLogger(__name__)
 Shape = tuple[int, ...]
 LARGEST_TENSOR = 2**31 - 1  # elements
 
@@ -78,7 +76,7 @@ class LayerContext:
 
     def warn(self, what: str) -> None:
         """Put something that the user should know of the layer into the log."""
-        _log.warning("%s: %s: %s", self._translation.path, self.label, what)
+        self._translation.warn(f"{self.label}: {what}")
 
     def positive(self, value: int, what: str) -> int:
         """A parameter that must be above 0. Raises UserError."""
@@ -108,6 +106,7 @@ class LayerContext:
         reported; in their place there are zeros, so that the walk goes on and finds all problems.
         """
         self._read_blobs = True
+        self._translation.take(self)
         shapes = {name: tuple(map(int, shape)) for name, shape in wanted.items()}
         for name, shape in shapes.items():
             if prod(shape) > LARGEST_TENSOR:
