@@ -110,7 +110,7 @@ class _Reader:
     # -- messages ------------------------------------------------------------------------------------------------------
     def fill(self, message: Any, closing: str) -> None:
         """Read fields into a message, up to the mark that closes it."""
-        opened = self.here.line
+        opened = self.tokens[self.position - 1].line
         fields = message.DESCRIPTOR.fields_by_name
         while not (closing and self.skip(closing)):
             name = self.take()

@@ -83,6 +83,7 @@ class Translation:
         self._names = {name for layer in network.layers for name in layer.top} | {i.name for i in network.inputs}
         self._node_names: set[str] = set()
         self._taken: set[str] = set()  # names of layers that take weights
+        self._weighted: list[LayerContext] = []  # layers that the weight file has weights of
         self._missing: list[LayerContext] = []  # layers that the weight file lacks
         self.problems: list[UserError] = []
         self._warnings: list[str] = []
@@ -95,6 +96,7 @@ class Translation:
         for layer in self.network.layers:
             self._layer(layer)
         self._tell_missing()
+        self.problems += [context.refuse_blobs() for context in self._weighted if context.layer.name not in self._taken]
         if not self.problems and not self._outputs():
             self.report(self._refused("the network has no output: every blob is read by a layer"))
 
@@ -115,11 +117,11 @@ class Translation:
         if bottoms is None:
             return self._lose(layer)
         context = LayerContext(self, layer, bottoms, self._weights.get(layer.name, ()))
-        before, first = len(self.problems), len(self._nodes)
+        first = len(self._nodes)
         try:
             tops = list(row(context))
-            if len(self.problems) == before:
-                context.check_blobs_read()
+            if context.blob_count:
+                self._weighted.append(context)
             self._bind(context, tops)
             self._name_nodes(context.name, self._nodes[first:])
         except UserError as error:
