@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
-from sgs.frontends.caffe.layers.functions import affine, number
-from sgs.frontends.caffe.layers.reductions import reduced
+from sgs.frontends.caffe.layers._arithmetic import affine, number, reduced
 from sgs.numeric.quantise import Array
 
 SMALL = 1e-6  # beside a deviation, no part that float32 has

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
-from sgs.frontends.caffe.layers.functions import affine
+from sgs.frontends.caffe.layers._arithmetic import affine, reduced
 
 FLOAT, INT64 = 1, 7  # ONNX's numbers of types
 _OPERATIONS = {1: "ReduceSum", 2: "ReduceL1", 3: "ReduceSumSquare", 4: "ReduceMean"}
-
-
-def reduced(context: LayerContext, op_type: str, x: Value, axes: Sequence[int], *, keep: bool = True) -> Value:
-    """A reduction; of them ReduceSum has its axes as operand, the others as attribute."""
-    if op_type == "ReduceSum":
-        return context.emit(op_type, [x, context.const(list(axes))], keepdims=int(keep))
-    return context.emit(op_type, [x], axes=list(axes), keepdims=int(keep))
 
 
 @CAFFE.row("Reduction")
@@ -29,7 +20,8 @@ def reduction(context: LayerContext) -> list[Value]:
 
 
 def _largest(context: LayerContext, x: Value, axis: int, count: int) -> tuple[Value, Value]:
-    """The `count` largest values along an axis, and where they are, as numbers."""
+    """The `count` largest values along an axis, and where they are, as numbers. Of equal values Caffe gives the last
+    one first; TopK does not."""
     if not 0 < count <= x.shape[axis]:
         raise context.refuse(f"it asks for the {count} largest of {x.shape[axis]} values", "check its top_k")
     if count == 1:
