@@ -37,7 +37,9 @@ def load(case: Case, folder: Path, surgery: Surgery = NO_SURGERY) -> SourceModel
 
 
 def imported(source: SourceModel) -> Graph:
-    graph = import_model(source)
+    """The float graph, whose inputs and outputs of rank 4 are NCHW before, also where a Permute stands at them."""
+    ports = [port.name for port in (*source.inputs, *source.outputs)]
+    graph = import_model(source, source_layouts=dict.fromkeys(ports, "NCHW"))
     optimise(graph)
     return graph
 
