@@ -344,6 +344,12 @@ def test_a_blob_that_lacks_values(tmp_path: Path) -> None:
     assert "its weights cannot be read: it holds 2 values for a shape of 4,3,3,3" in told
 
 
+def test_a_variance_below_0(tmp_path: Path) -> None:
+    weights = {"bn": [np.zeros(3, np.float32), np.float32([1, -1, 1]), np.ones(1, np.float32)]}
+    told = refusal(tmp_path, INPUT + layer("bn", "BatchNorm", "data", "y"), weights)
+    assert "BatchNorm 'bn': its variance has values below 0" in told
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -448,7 +454,10 @@ def test_absurd_extents_are_refused(parameters: str, tmp_path: Path) -> None:
 
 
 # -- as a user sees it -------------------------------------------------------------------------------------------------
-def test_errors_of_the_importer_name_the_layer() -> None:
+def test_errors_of_the_importer_name_the_layer(tmp_path: Path) -> None:
+    text = 'input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 5 dim: 6 dim: 7 }\n' + conv("deep", "data", 2)
+    with pytest.raises(UserError, match="Convolution 'deep': convolution of a tensor of rank 6"):
+        import_model(load(tmp_path, text, {"deep": drawn((2, 3, 3, 3, 3, 3), (2,))}))
     node = helper.make_node("Gemm", ["a"], ["b"], name="ip/Gemm")
     assert label_of(node) == "Gemm 'ip/Gemm'"
     node.metadata_props.add(key=SOURCE_LABEL, value="InnerProduct 'ip'")

@@ -309,12 +309,15 @@ class Translation:
             self.network.name,
             fed,
             [_info(self._kinds[name], names[name]) for name in outputs],
-            [numpy_helper.from_array(np.ascontiguousarray(data), name) for name, data in self._constants.items()],
             value_info=[_info(value, names.get(value.name)) for value in inner],
         )
-        return helper.make_model(
+        model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="caffe"
         )
+        for name, data in self._constants.items():  # into the model at once: a message is copied with what it holds
+            kind = helper.np_dtype_to_tensor_dtype(data.dtype)
+            model.graph.initializer.add(name=name, dims=data.shape, data_type=kind, raw_data=data.tobytes())
+        return model
 
 
 def _free(wanted: str, taken: Container[str]) -> str:
