@@ -408,6 +408,7 @@ def test_the_text_form(tmp_path: Path) -> None:
         (INPUT + layer("a", "Silence", "data", "y"), "Silence 'a': its top 'y' is not supported"),
         (INPUT + 'layer { name: "a" type: "Silence" bottom: "data" }', "the network has no output"),
         (INPUT + layer("a", "ReLU", "data", "y", "include { } exclude { }"), "both include and exclude rules"),
+        (INPUT + 'layer { name: "a" type: "SoftmaxWithLoss" top: "y" }', "SoftmaxWithLoss 'a': it has no bottom"),
         (INPUT + layer("a", "Data", "data", "y"), "layer type Data reads its data itself (give the deploy prototxt"),
         (INPUT + layer("a", "Accuracy", "data", "y"), "layer type Accuracy is for training"),
     ],
@@ -451,6 +452,20 @@ def test_fields_of_forks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
 def test_absurd_extents_are_refused(parameters: str, tmp_path: Path) -> None:
     text = INPUT + layer("conv", "Convolution", "data", "y", f"convolution_param {{ {parameters} }}")
     assert "Convolution 'conv'" in refusal(tmp_path, text, CONV_WEIGHTS)
+
+
+@pytest.mark.parametrize("kind", list(CAFFE))
+def test_layers_take_any_input_or_refuse_it(kind: str, tmp_path: Path) -> None:
+    """Whatever its rank and however many, with no parameters said."""
+    for rank in range(1, 6):
+        dims = " ".join(f"dim: {extent}" for extent in range(2, 2 + rank))
+        for count in range(5):
+            bottoms = 'bottom: "data" ' * count
+            text = f'input: "data" input_shape {{ {dims} }} layer {{ name: "a" type: "{kind}" {bottoms} top: "y" }}'
+            try:
+                assert load(tmp_path, text, shapes=[tuple(range(2, 2 + rank))]).proto.graph.node
+            except UserError as error:
+                assert f"{kind} 'a'" in str(error)
 
 
 # -- as a user sees it -------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ OPSET = 17
 _IR_VERSION = 10  # the first in which nodes have metadata
 _TOLD = 1024  # elements up to which shape inference is told the values of a constant
 _TOLD_PAIRS = 3
+_SOURCES = frozenset({"Parameter"})  # layers that read nothing
 _LABELLED = frozenset({"SoftmaxWithLoss"})  # layers whose bottoms behind the first one nothing gives where they run
 _MOVING = frozenset({"Flatten", "Identity", "Pad", "Reshape", "Transpose"})
 _log = logging.getLogger(__name__)
@@ -132,6 +133,9 @@ class Translation:
     def _bottoms(self, layer: Any) -> list[Value] | None:
         """What a layer reads; None where something of it is lost, or is not there, which is reported."""
         names = list(layer.bottom[:1] if layer.type in _LABELLED else layer.bottom)
+        if not names and layer.type not in _SOURCES:
+            self.report(self._refused("it has no bottom", label_of(layer)))
+            return None
         missing = [name for name in names if name not in self._versions and name not in self._lost]
         for name in missing:
             reason = f"it reads '{name}', which no layer before it gives"
@@ -225,7 +229,7 @@ class Translation:
         """Append a node; its results, of the shapes that ONNX infers."""
         names = ["" if value is None else value.name for value in inputs]
         results = [self._fresh(f"{context.name}/{op_type}") for _ in range(outputs)]
-        given = {key: value for key, value in attrs.items() if value is not None}
+        given = {key: value for key, value in attrs.items() if value not in (None, [], ())}
         node = helper.make_node(op_type, names, results, **given)
         node.metadata_props.add(key=SOURCE_LABEL, value=context.label)
         values = self._inferred(context, node, [value for value in inputs if value is not None])
