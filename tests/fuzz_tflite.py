@@ -32,7 +32,7 @@ import sgs.ops  # noqa: E402, F401 - fills the tables
 from fuzzing import Fuzz, cut, exit_code, flip  # noqa: E402
 from raw_chain import ini  # noqa: E402
 from sgs.cli import convert_tool, show_model_info  # noqa: E402
-from sgs.frontends.tflite_rows import is_spelled  # noqa: E402
+from sgs.frontends.tflite.rows import is_spelled  # noqa: E402
 from sgs.registry import EXAMPLES, IMPORT_TFLITE, TFLITE_EXAMPLES  # noqa: E402
 from sgs.sim import generated as schema  # noqa: E402
 from sgs.sim import sim_bytes  # noqa: E402

@@ -9,7 +9,7 @@ import pytest
 import sgs.ops  # noqa: F401 - fills the tables
 from conventions import ROOT
 from sgs.engine import FloatEngine
-from sgs.frontends.tflite_rows import is_spelled
+from sgs.frontends.tflite.rows import is_spelled
 from sgs.numeric.quantise import Array
 from sgs.passes.pipeline import optimise
 from sgs.registry import EXAMPLES, IMPORT_TFLITE, SIM, TFLITE_EXAMPLES

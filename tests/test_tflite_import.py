@@ -12,7 +12,7 @@ from sgs.engine import FloatEngine
 from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
-from sgs.frontends.tflite_model import load_tflite
+from sgs.frontends.tflite.model import load_tflite
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
 from sgs.passes.pipeline import optimise

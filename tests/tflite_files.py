@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sgs.frontends.onnx_import import import_model
-from sgs.frontends.tflite_model import load_tflite
+from sgs.frontends.tflite.model import load_tflite
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
 from sgs.registry import TfliteCase

@@ -14,7 +14,7 @@ from sgs.cli.program import Parser, run
 from sgs.errors import UserError
 from sgs.frontends.onnx_facts import onnx_facts, tflite_facts
 from sgs.frontends.onnx_model import read_message
-from sgs.frontends.tflite_model import load_tflite
+from sgs.frontends.tflite.model import load_tflite
 from sgs.img import Image, read_image
 from sgs.pipelines import Examined, examine, examine_onnx
 from sgs.report.model_info import model_text, problem_facts, sim_facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from sgs.errors import OPERATOR_LIST
-from sgs.frontends import tflite_rows
+from sgs.frontends.tflite import rows as tflite_rows
 
 _REASONS: dict[tuple[str, ...], str] = {
     ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"): "works on text",

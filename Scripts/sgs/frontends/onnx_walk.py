@@ -38,8 +38,8 @@ from sgs.frontends.onnx_model import (
     invalid_because,
 )
 from sgs.frontends.onnx_reasons import reason_of
-from sgs.frontends.tflite_rows import DOMAIN as TFLITE
-from sgs.frontends.tflite_rows import Row, quantised, tflite_row
+from sgs.frontends.tflite.rows import DOMAIN as TFLITE
+from sgs.frontends.tflite.rows import Row, quantised, tflite_row
 from sgs.ir.graph import Graph, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ir.verify import verify

@@ -88,11 +88,8 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
-<<<<<<< HEAD
-    "tflite": "tflite_platform",
-=======
     "caffe": "caffe.platform",
->>>>>>> main
+    "tflite": "tflite.platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(

@@ -1,7 +1,7 @@
 """A TFLite container as plain records: what the file says, of every element type and operator.
 
 Nothing in the file is believed: what does not fit the format is a UserError that names the file. What the records mean
-is for the reader to say: `sim.read` for files of ours, `frontends.tflite_*` for those of others.
+is for the reader to say: `sim.read` for files of ours, `frontends.tflite` for those of others.
 """
 
 from __future__ import annotations

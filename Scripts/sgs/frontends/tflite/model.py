@@ -1,7 +1,7 @@
 """A TFLite file as a model for the importer.
 
 The message in memory only carries the graph: its nodes are the file's own operators, in domain `tflite`, with the
-options as attributes; nothing is translated to operators of ONNX. `tflite_rows` says what they mean.
+options as attributes; nothing is translated to operators of ONNX. `tflite.rows` says what they mean.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_model import SourceModel, normalised
-from sgs.frontends.tflite_dilation import fold_dilations
-from sgs.frontends.tflite_layout import layouts_of
-from sgs.frontends.tflite_real import become_real, describe_inputs
-from sgs.frontends.tflite_rows import CODES, DOMAIN
-from sgs.frontends.tflite_sparse import dense_values
+from sgs.frontends.tflite.dilation import fold_dilations
+from sgs.frontends.tflite.layout import layouts_of
+from sgs.frontends.tflite.real import become_real, describe_inputs
+from sgs.frontends.tflite.rows import CODES, DOMAIN
+from sgs.frontends.tflite.sparse import dense_values
 from sgs.numeric.quantise import Array
 from sgs.sim.container import MALFORMED, STAGE_KEY, Container, FileOperator, FileTensor, read_container, values_of
 
