@@ -489,7 +489,7 @@ def test_an_ini_is_drafted_and_checked(folder: Path, tool: Stub, capsys: pytest.
     assert "logits, mask" in capsys.readouterr().err
     assert check_input_config.main([*model, "--input_config", ini]) == 0
     told = capsys.readouterr().out
-    assert "fits inference.json, paddle model" in told and "fetch_name_1  float32  [1,24,40,7]" in told
+    assert "fits inference.json, Paddle model" in told and "fetch_name_1  float32  [1,24,40,7]" in told
 
 
 def test_what_a_model_is_and_what_would_be_refused_of_it(
@@ -502,7 +502,7 @@ def test_what_a_model_is_and_what_would_be_refused_of_it(
     command = ["paddle", "-m", str(folder), "--skip_simplify", "--json"]
     assert show_model_info.main(command) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["kind"] == "paddle model" and facts["file"] == str(folder / "inference.json")
+    assert facts["kind"] == "Paddle model" and facts["file"] == str(folder / "inference.json")
     assert facts["file_bytes"] == (folder / "inference.json").stat().st_size
     assert facts["operators"]["BatchNormalization"] == 1 and "opsets" not in facts
     assert facts["assumed_shapes"] == {"image": [1, 3, 224, 224]}

@@ -139,11 +139,6 @@ def look_at(
     )
 
 
-def kind_of(platform: Platform) -> str:
-    """What a model of the platform is called."""
-    return "ONNX model" if platform.name == "onnx" else f"{platform.name} model"
-
-
 def _of_source(
     platform: Platform, values: Mapping[str, Any], config: InputConfig | None, options: argparse.Namespace
 ) -> Network:
@@ -161,7 +156,7 @@ def _of_source(
     left_out = [port.name for port in found.source.outputs if port.name not in {one.name for one in outputs}]
     refusal = found.refusal or found.not_fixed
     path = found.source.path
-    return Network(kind_of(platform), path, inputs, outputs, found.graph, None, refusal, found.assumed, tuple(left_out))
+    return Network(platform.kind, path, inputs, outputs, found.graph, None, refusal, found.assumed, tuple(left_out))
 
 
 def _of_graph(graph: Graph, wanted: Mapping[str, str]) -> tuple[tuple[Terminal, ...], tuple[Terminal, ...]]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgs.cli.networks import Chosen, chosen_file, chosen_of, kind_of, kinds, look_at
+from sgs.cli.networks import Chosen, chosen_file, chosen_of, kinds, look_at
 from sgs.cli.options import add_free_dims, add_model, platform_first, shapes, start_log
 from sgs.cli.program import Parser, run
 from sgs.frontends.onnx_facts import onnx_facts, source_facts
@@ -69,7 +69,7 @@ def _facts(chosen: Chosen, options: argparse.Namespace) -> dict[str, Any]:
         if found.source is None:
             assert found.refusal is not None
             raise found.refusal
-        facts = source_facts(found.source, kind_of(chosen.platform))
+        facts = source_facts(found.source, chosen.platform.kind)
     facts["assumed_shapes"] = {name: list(shape) for name, shape in found.assumed.items()}
     facts["problems"] = problem_facts(found.refusal)
     if found.refusal is None:

@@ -23,4 +23,5 @@ ONNX = Platform(
     (file_option(".onnx"), Option("checker", "have the file checked by onnx.checker first", "flag")),
     _load,
     suffixes=(".onnx",),
+    title="ONNX",
 )

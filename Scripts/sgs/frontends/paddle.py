@@ -263,4 +263,5 @@ PADDLE = Platform(
     ),
     _load,
     suffixes=(".pdmodel",),
+    title="Paddle",
 )

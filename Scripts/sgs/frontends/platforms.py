@@ -62,7 +62,8 @@ class Platform:
     nodes are operators of ONNX, so that onnxsim can take it. `takes_shapes`: `load` gives a model of the shapes that
     are asked for, in whatever layout; else the importer gives the model those shapes. `takes_surgery`: likewise, of the
     part of the network that is asked for; there is no naming of free dimensions then. `shapes_required`: `load` cannot
-    do without shapes. `suffixes`: of files that are told to be of this platform by them, like ".tflite".
+    do without shapes. `suffixes`: of files that are told to be of this platform by them, like ".tflite". `title`: its
+    name in sentences.
     """
 
     name: str
@@ -74,6 +75,12 @@ class Platform:
     takes_surgery: bool = False
     shapes_required: bool = False
     suffixes: tuple[str, ...] = ()
+    title: str = ""
+
+    @property
+    def kind(self) -> str:
+        """What a model of it is called."""
+        return f"{self.title or self.name} model"
 
     @property
     def one_file(self) -> bool:
@@ -93,7 +100,8 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
-    "tflite": "tflite_platform",
+    "caffe": "caffe.platform",
+    "tflite": "tflite.platform",
     "paddle": "paddle",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
