@@ -621,7 +621,7 @@ def test_a_model_that_never_becomes_onnx(named: bool, tmp_path: Path, capsys: py
     model = ["tflite", "--model_file", path] if named else ["-m", path]
     told(capsys, *model, "--init", "-o", ini)
     assert [spec.input_format for spec in read_input_config(ini).inputs] == ["RGB"]
-    assert "fits net.tflite, tflite model" in told(capsys, *model, "--input_config", ini)[0]
+    assert "fits net.tflite, TFLite model" in told(capsys, *model, "--input_config", ini)[0]
     ini.write_text(ini.read_text().replace("outputs=soft", "outputs=sof"))
     assert "did you mean soft?" in refused(capsys, *model, "--input_config", ini)
     assert show_model_info.main([str(word) for word in model if word != "-m"]) == 0
