@@ -7,6 +7,15 @@ from collections.abc import Iterable, Iterator
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 NAMED = "initializer"  # what `tensors_of` calls those of the main graph
+SOURCE_LABEL = "sgs.source"  # property of a node: what another framework calls the operator that it came from
+
+
+def label_of(node: NodeProto) -> str:
+    """How messages name a node."""
+    for entry in node.metadata_props:
+        if entry.key == SOURCE_LABEL:
+            return str(entry.value)
+    return f"{node.op_type} '{node.name or next(filter(None, node.output), '?')}'"
 
 
 def bodies_of(node: NodeProto) -> Iterator[GraphProto]:

@@ -89,6 +89,9 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
+    "tensorflow_graphdef": "tensorflow.rows",
+    "tensorflow_savemodel": "tensorflow.rows",
+    "keras": "tensorflow.rows",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(
