@@ -55,7 +55,6 @@ def convert(request: Request) -> Answer:
         )
     _label(model, labels)
     raise_all(_unsupported(model, heard, labels, path), stage="convert", file=path)
-    del model.graph.input[len(fed) :]
     layouts = _layouts(graph, part, nchw)
     versions = f"TensorFlow {tf.__version__}, tf2onnx {tf2onnx.__version__}"
     made = f"{len(model.graph.node)} of ONNX, operator set {options['opset']}"
@@ -72,7 +71,7 @@ def _options(request: Request) -> dict[str, Any]:
     opset = values["opset"] or OPSET
     if opset not in constants.OPSET_TO_IR_VERSION:
         newest = max(constants.OPSET_TO_IR_VERSION)
-        raise refused(path, f"--opset {opset} is none that tf2onnx writes", f"7 to {newest}; default: {OPSET}")
+        raise refused(path, f"--opset {opset} is none that tf2onnx writes", f"up to {newest}; default: {OPSET}")
     domains = dict(_pair(path, "custom_ops", text, _CUSTOM_DOMAIN) for text in values["custom_ops"] or ())
     pairs = [_pair(path, "extra_opset", text) for text in values["extra_opset"] or ()]
     extra = {domain: _version(path, version) for domain, version in pairs}
@@ -126,7 +125,12 @@ def _nchw(request: Request, part: Part, side: str) -> list[str]:
 
 # -- before tf2onnx ----------------------------------------------------------------------------------------------------
 def _folded(part: Part, path: Path) -> Part:
-    """The part with numbers in place of quantised constants, as TensorFlow computes them: tf2onnx lacks their types."""
+    """The part with numbers in place of quantised constants, as TensorFlow computes them: tf2onnx lacks their types.
+
+    A range that is too narrow for a normal step, as of constants that are all the same, makes TensorFlow give NaN; its
+    lower end is what is meant.
+    """
+    import numpy as np
     import tensorflow as tf
 
     nodes = {node.name: node for node in part.graph.node}
@@ -137,14 +141,20 @@ def _folded(part: Part, path: Path) -> Part:
         with tf.Graph().as_default() as graph:
             tf.import_graph_def(part.graph, name="")
         with tf.compat.v1.Session(graph=graph) as session:
-            values = dict(zip(names, session.run([f"{name}:0" for name in names]), strict=True))
-    for name, value in values.items():
+            computed = session.run({name: (f"{name}:0", *_range(nodes[name])) for name in names})
+    for name, (value, low, high) in computed.items():
+        value = np.where(np.isnan(value) & (high - low < 256 * np.finfo(np.float32).tiny), low, value)
         node = nodes[name]
         node.Clear()
         node.name, node.op = name, "Const"
         node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
         node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
     return part
+
+
+def _range(node: Any) -> list[str]:
+    """The tensors of the least and the largest number that a Dequantize gives."""
+    return [name if ":" in name else f"{name}:0" for name in node.input[1:3]]
 
 
 def _is_constant(node: Any, nodes: Mapping[str, Any]) -> bool:

@@ -42,12 +42,12 @@ def part_of(network: Network, request: Request) -> Part:
     graph = _Graph(network.graph, request.path)
     graph.settle_defaults(request.values.get("ignore_default") or (), request.values.get("use_default") or ())
     names = _Names(network, graph, request)
-    inputs, outputs = names.inputs(), names.outputs()
+    inputs, outputs = names.found()
     if request.asked.inputs is None and not request.asked.surgery.inputs:
         needed = graph.needed(outputs.values(), ())
         inputs = {name: tensor for name, tensor in inputs.items() if _node_of(tensor) in needed}
     needed = graph.needed(outputs.values(), inputs.values())
-    graph.check(needed, inputs)
+    graph.check(needed, inputs, {_node_of(tensor): name for name, tensor in network.inputs.items()})
     shapes = _shapes(graph, inputs, request)
     cut = graph.cut(needed, inputs, shapes, outputs)
     with refusing(request.path, "TensorFlow finds the graph invalid at these shapes", "check the shapes and the cut"):
@@ -100,11 +100,14 @@ class _Names:
         theirs = {**network.others, **network.outputs, **network.inputs}
         self._known = {**theirs, **self._own["outputs"], **self._own["inputs"]}
 
-    def inputs(self) -> dict[str, str]:
-        return self._asked("inputs")
-
-    def outputs(self) -> dict[str, str]:
-        return self._asked("outputs")
+    def found(self) -> tuple[dict[str, str], dict[str, str]]:
+        """(inputs, outputs): the caller's names → tensors. Raises UserError for all that are not there."""
+        asked = {side: self._asked(side) for side in self._own}
+        sides = {side: {name: self._tensor(name) for name in names} for side, names in asked.items()}
+        missing = [(side, name) for side, names in sides.items() for name, tensor in names.items() if tensor is None]
+        raise_all([self._missing(*pair) for pair in missing], stage="convert", file=self._request.path)
+        inputs, outputs = ({name: tensor for name, tensor in side.items() if tensor} for side in sides.values())
+        return inputs, outputs
 
     def _renamed(self, side: str, own: Mapping[str, str], names: Sequence[str] | None) -> Mapping[str, str]:
         if names is None:
@@ -114,16 +117,9 @@ class _Names:
             raise refused(self._request.path, reason, f"{side} of the model: {', '.join(own)}")
         return dict(zip(names, own.values(), strict=True))
 
-    def _asked(self, side: str) -> dict[str, str]:
-        """The caller's names of one side → tensors. Raises UserError for all that are not there."""
+    def _asked(self, side: str) -> tuple[str, ...]:
         asked = self._request.asked
-        names = getattr(asked, side) or tuple(end.name for end in getattr(asked.surgery, side))
-        if not names:
-            return dict(self._own[side])
-        found = {name: self._tensor(name) for name in names}
-        problems = [self._missing(side, name) for name, tensor in found.items() if tensor is None]
-        raise_all(problems, stage="convert", file=self._request.path)
-        return {name: tensor for name, tensor in found.items() if tensor is not None}
+        return getattr(asked, side) or tuple(end.name for end in getattr(asked.surgery, side)) or tuple(self._own[side])
 
     def _tensor(self, name: str) -> str | None:
         if name in self._known:
@@ -214,12 +210,14 @@ class _Graph:
             pending += [_split(operand) for operand in self.nodes[name].input if not operand.startswith("^")]
         return found
 
-    def check(self, needed: Collection[str], inputs: Mapping[str, str]) -> None:
+    def check(self, needed: Collection[str], inputs: Mapping[str, str], own: Mapping[str, str]) -> None:
         """Raise UserError for what keeps a part from being one: variables, inputs that are not named, operators that
-        are not TensorFlow's own, inputs that are no numbers."""
-        raise_all(list(self._problems(needed, inputs)), stage="convert", file=self.path)
+        are not TensorFlow's own, inputs that are no numbers. `own`: nodes that the model's inputs are → their names."""
+        raise_all(list(self._problems(needed, inputs, own)), stage="convert", file=self.path)
 
-    def _problems(self, needed: Collection[str], inputs: Mapping[str, str]) -> Iterator[UserError]:
+    def _problems(
+        self, needed: Collection[str], inputs: Mapping[str, str], own: Mapping[str, str]
+    ) -> Iterator[UserError]:
         import tensorflow as tf
 
         functions = {function.signature.name for function in self.proto.library.function}
@@ -230,10 +228,8 @@ class _Graph:
         for node in nodes:
             label = f"{node.op} '{node.name}'"
             if node.op in _FED:
-                reason = "is an input that the outputs need, and that is not named"
-                yield UserError(
-                    reason, stage="convert", file=self.path, node=label, remedy="name it among the inputs, or cut"
-                )
+                reason = f"the outputs need input '{own.get(node.name, node.name)}', which is not named"
+                yield refused(self.path, reason, "name it among the inputs of the ini, or begin the network behind it")
             elif self.types_of(node.name) is None and node.op not in functions:
                 yield UnsupportedOperator(
                     "is an operator that this TensorFlow does not have",
@@ -339,7 +335,8 @@ def _reads(
         name = operand[1:]
         return f"^{renamed.get(name, name)}" if name in needed else None
     name, index = _split(operand)
-    return fed.get((name, index)) or f"{renamed.get(name, name)}:{index}"
+    name = fed.get((name, index)) or f"{renamed.get(name, name)}:{index}"
+    return name.removesuffix(":0")  # as TensorFlow writes it: its optimiser takes "x:0" for another thing than "x"
 
 
 # -- shapes ------------------------------------------------------------------------------------------------------------

@@ -212,8 +212,19 @@ def _read_keras(request: Request) -> Network:
     fed, given = _fed(traced), _given(traced)
     own = [tensor.name for tensor in (*model.inputs, *model.outputs)]
     others = dict(zip(own, [*fed, *given[: len(outputs)]], strict=True))
-    others |= dict(zip(layers, given[len(outputs) :], strict=True))
+    others |= dict(zip(layers, _sources(graph, given[len(outputs) :]), strict=True))
     return Network(graph, dict(zip(inputs, fed, strict=True)), dict(zip(outputs, given, strict=False)), others)
+
+
+def _sources(graph: Any, results: Sequence[str]) -> list[str]:
+    """The tensors that a function's results are copies of: those that other layers read."""
+    nodes = {node.name: node for node in graph.node}
+    found = []
+    for tensor in results:
+        while (node := nodes[tensor.split(":")[0]]).op == "Identity":
+            tensor = node.input[0]
+        found.append(tensor if ":" in tensor else f"{tensor}:0")
+    return found
 
 
 def _layer_names(tensors: Sequence[Any]) -> list[str]:
