@@ -93,6 +93,7 @@ def keras_files(folder: Path) -> dict[str, Result]:
         "feeds": {"features": inner, "aux": feeds["aux"]},
         "wanted": {"scores": wanted["scores"]},
     }
+    found["too_small"] = {"answer": converted("keras", path, asked("image,aux", "scores,map", (1, 8, 12, 3), (1, 4)))}
     renamed = dict(rename_inputs=("a", "b"), rename_outputs=("y", "z"))
     names = [tensor._keras_history.operation.name for tensor in (*model.inputs, *model.outputs)]
     new = dict(zip(names, "abyz", strict=True))

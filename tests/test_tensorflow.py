@@ -195,6 +195,7 @@ def test_names_without_an_ini(seen: Seen) -> None:
 REFUSALS = {
     "lambda_keras": ("Lambda 'twice'", "Python code", "model.export"),
     "lambda_h5": ("Lambda 'twice'", "Python code", "model.export"),
+    "too_small": ("Keras cannot trace it: Input", "expected shape=(None, 5), found shape=(1, 4)"),
     "own_class": ("Keras cannot load it", "Own", "tensorflow_savemodel"),
     "weights_only": ("holds weights and no model", "model.save"),
     "broken_h5": ("damaged", "truncated file"),
@@ -233,6 +234,7 @@ def test_refusals(seen: Seen, name: str) -> None:
     for part in REFUSALS[name]:
         assert part in message
     assert str(pickle.loads(pickle.dumps(seen.results[name]["answer"]))) == message  # as it comes from the process
+    assert "\n" not in message or "problems\n" in message
 
 
 @needs_tensorflow
@@ -341,6 +343,10 @@ def test_command_line(seen: Seen, tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert convert_tool(["keras", "--model_file", str(seen.folder / "small.keras"), *common]) == 0
     assert capfd.readouterr() == (f"Float model at: {target}\n", "")
     assert {path.name for path in folder.iterdir()} == {ini.name, target.name, f"Debug_{target.name}"}
+    shapes = ["--input_shapes", "1,8,12,3:1,4"]
+    assert convert_tool(["keras", "--model_file", str(seen.folder / "small.keras"), *shapes, *common]) == 2
+    out, error = capfd.readouterr()
+    assert (out, error.count("\n")) == ("", 1) and error.startswith("error: convert: ")
     damaged, content = folder / "damaged.pb", (seen.folder / "several.pb").read_bytes()
     damaged.write_bytes(content[: len(content) // 2])
     assert convert_tool(["tensorflow_graphdef", "--graph_def_file", str(damaged), *common]) == 2

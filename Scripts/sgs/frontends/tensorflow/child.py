@@ -101,6 +101,13 @@ def _stopped(path: Path, code: int, said: str) -> Exception:
     return refused(path, reason, remedy)
 
 
+def _bare(error: UserError) -> UserError:
+    """The error without what led to it, which some packages teach pickle to take along, with objects of TensorFlow."""
+    for one in (error, *getattr(error, "problems", ())):
+        one.__cause__ = one.__context__ = one.__traceback__ = None
+    return error
+
+
 def main() -> None:
     """The process itself."""
     asked, answered = map(Path, sys.argv[1:])
@@ -111,7 +118,7 @@ def main() -> None:
         answer: Answer | UserError = convert(request)
     except UserError as error:
         logging.getLogger(__name__).error("", exc_info=error)
-        answer = error
+        answer = _bare(error)
     answered.write_bytes(pickle.dumps(answer))
 
 

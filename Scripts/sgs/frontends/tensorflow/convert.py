@@ -16,7 +16,7 @@ from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_message import SOURCE_LABEL, nodes_of, reads_of
 from sgs.frontends.onnx_model import refused
 from sgs.frontends.tensorflow.child import Answer, Request
-from sgs.frontends.tensorflow.part import Part, part_of
+from sgs.frontends.tensorflow.part import Part, label_of, part_of
 from sgs.frontends.tensorflow.read import read, refusing, told
 
 OPSET = 18
@@ -40,7 +40,7 @@ def convert(request: Request) -> Answer:
     with refusing(path, "TensorFlow cannot simplify the graph", "save the model again"), tf.Graph().as_default():
         tf.import_graph_def(part.graph, name="")
         graph = tf2onnx.tf_loader.tf_optimize(fed, given, part.graph)
-    labels = {node.name: f"{node.op} '{node.name}'" for node in graph.node}
+    labels = {node.name: label_of(node) for node in graph.node}
     with _Listener() as heard, refusing(path, "tf2onnx cannot convert it", "save it with other operators, or cut it"):
         model, _ = tf2onnx.convert.from_graph_def(
             graph,

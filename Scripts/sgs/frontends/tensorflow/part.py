@@ -24,6 +24,7 @@ _FREEZE = (
     "freeze it: tf.compat.v1.graph_util.convert_variables_to_constants(session, graph_def, outputs); or save it as a "
     "SavedModel and use the platform tensorflow_savemodel"
 )
+_MOST_RESULTS = 1 << 16  # of a node; a damaged file may say any number
 _FLOAT = 1  # TensorFlow's number of float32
 
 
@@ -75,14 +76,19 @@ def _imported(graph: Any) -> Any:
     return imported
 
 
+def label_of(node: Any) -> str:
+    """How messages name a node; a damaged one may have any characters in its name."""
+    return " ".join(f"{node.op} '{node.name}'".split())
+
+
 def _node_of(tensor: str) -> str:
     return tensor.split(":")[0]
 
 
 def _split(name: str) -> tuple[str, int]:
     """The node and the number of its result that an input of a node names."""
-    node, _, index = name.partition(":")
-    return node, int(index or 0)
+    node, colon, index = name.partition(":")
+    return (node, int(index)) if index.isascii() and index.isdigit() else (name if colon else node, 0)
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -167,7 +173,7 @@ class _Graph:
             kind, number = result.type_attr, result.number_attr
             value = result.type or (node.attr[kind] if kind in node.attr else defaults[kind]).type
             count = (node.attr[number] if number in node.attr else defaults[number]).i if number else 1
-            found += [value] * count
+            found += [value] * min(count, _MOST_RESULTS)
         return found
 
     def type_of(self, tensor: str) -> int:
@@ -205,7 +211,8 @@ class _Graph:
             if (name, index) in known or name in found:
                 continue
             if name not in self.nodes:
-                raise refused(self.path, f"reads '{name}', which is not in it", "save or download the model again")
+                reason = f"reads '{' '.join(name.split())}', which is not in it"
+                raise refused(self.path, reason, "save or download the model again")
             found.add(name)
             pending += [_split(operand) for operand in self.nodes[name].input if not operand.startswith("^")]
         return found
@@ -226,7 +233,6 @@ class _Graph:
         if variables:
             yield refused(self.path, f"is not frozen: its variables are {listing(variables, 4)}", _FREEZE)
         for node in nodes:
-            label = f"{node.op} '{node.name}'"
             if node.op in _FED:
                 reason = f"the outputs need input '{own.get(node.name, node.name)}', which is not named"
                 yield refused(self.path, reason, "name it among the inputs of the ini, or begin the network behind it")
@@ -235,11 +241,12 @@ class _Graph:
                     "is an operator that this TensorFlow does not have",
                     stage="convert",
                     file=self.path,
-                    node=label,
+                    node=label_of(node),
                     remedy="--load_op_libraries loads the library that has it; or end the network before it (outputs)",
                 )
         for name, tensor in inputs.items():
-            kind = tf.as_dtype(self.type_of(tensor))
+            with refusing(self.path, f"says no element type of '{tensor}'", "save or download the model again"):
+                kind = tf.as_dtype(self.type_of(tensor))
             if not (kind.is_numpy_compatible and (kind.is_floating or kind.is_integer or kind.is_bool)):
                 remedy = "begin the network behind what reads it: name the first tensor of numbers as the input"
                 yield refused(self.path, f"input '{name}' holds {kind.name}, no numbers", remedy)
@@ -258,9 +265,9 @@ class _Graph:
         graph.versions.CopyFrom(self.proto.versions)
         graph.library.CopyFrom(self.proto.library)
         for function in graph.library.function:
-            _forget_running(function)
+            _drop(function)
             for node in function.node_def:
-                _forget_running(node)
+                _drop(node)
         taken = set(self.nodes)
         fed: dict[tuple[str, int], str] = {}
         ports: dict[str, str] = {}
@@ -278,7 +285,7 @@ class _Graph:
                 node.CopyFrom(old)
                 node.name = renamed.get(old.name, old.name)
                 node.device = ""
-                _forget_running(node)
+                _drop(node)
                 if node.op == _DEFAULT:
                     _use_default(node)
                 operands = [_reads(operand, needed, fed, renamed) for operand in old.input]
@@ -307,9 +314,9 @@ class _Graph:
         return found
 
 
-def _forget_running(item: Any) -> None:
-    """Take from a node or function what says how TensorFlow is to run it."""
-    for name in _OF_RUNNING:
+def _drop(item: Any, names: Sequence[str] = _OF_RUNNING) -> None:
+    """Take attributes from a node or function, those that say how TensorFlow is to run it."""
+    for name in names:
         if name in item.attr:
             del item.attr[name]
 
@@ -318,7 +325,7 @@ def _use_default(node: Any) -> None:
     """Make a PlaceholderWithDefault its default."""
     node.op = "Identity"
     node.attr["T"].type = node.attr["dtype"].type
-    del node.attr["dtype"], node.attr["shape"]
+    _drop(node, ("dtype", "shape"))
 
 
 def _fresh(stem: str, taken: set[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,8 +45,11 @@ def refusing(path: Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """What an error of TensorFlow says, as one line of bearable length."""
-    line = " ".join(str(error).split()) or type(error).__name__
+    """What an error of TensorFlow says, as one line of bearable length, without the places in code that it lists."""
+    text = str(error)
+    if "in user code:" in text:
+        text = re.split(r"\b\w+(?:Error|Exception): ", text)[-1]
+    line = " ".join(text.split()) or type(error).__name__
     return line if len(line) <= 400 else f"{line[:400]} …"
 
 

@@ -18,6 +18,7 @@ from sgs.frontends.tensorflow.child import Request, in_child
 _LARGEST = (1 << 31) - 1  # bytes of a protobuf message
 _PACKAGES = ("tensorflow", "tf2onnx")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
+_KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 _HDF = b"\x89HDF"
 _CONVERT_ANYWAY = "give it to the platform tensorflow_savemodel: --saved_model_dir"
 
@@ -123,13 +124,12 @@ def _check_keras(path: Path) -> None:
     """Raise UserError for what is plainly no Keras model."""
     remedy = "give a model that model.save wrote, in a .keras or .h5 file"
     start = _start_of(path, remedy)
-    suffix = path.suffix.lower()
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
+    if path.suffix not in _KERAS_SUFFIXES:
         raise refused(path, f"has the extension '{path.suffix}'", f"the keras platform takes .keras and .h5; {remedy}")
-    if suffix == ".keras" and not (zipfile.is_zipfile(path) and "config.json" in zipfile.ZipFile(path).namelist()):
+    if path.suffix == ".keras" and not (zipfile.is_zipfile(path) and "config.json" in zipfile.ZipFile(path).namelist()):
         older = start.startswith(_HDF)
         raise refused(path, "is an HDF5 file" if older else "is no Keras model", "name it .h5" if older else remedy)
-    if suffix != ".keras" and not start.startswith(_HDF):
+    if path.suffix != ".keras" and not start.startswith(_HDF):
         raise refused(path, "is no HDF5 file, or is damaged", remedy)
 
 
@@ -141,9 +141,9 @@ _CHECKS = {
 
 
 # -- the platforms -----------------------------------------------------------------------------------------------------
-def _platform(name: str, help: str, options: tuple[Option, ...]) -> Platform:
+def _platform(name: str, help: str, options: tuple[Option, ...], *suffixes: str) -> Platform:
     load = partial(_load, name, options[0].name)
-    return Platform(name, help, (*options, *_TF2ONNX), load, takes_shapes=True, takes_surgery=True)
+    return Platform(name, help, (*options, *_TF2ONNX), load, takes_shapes=True, takes_surgery=True, suffixes=suffixes)
 
 
 TENSORFLOW_GRAPHDEF = _platform(
@@ -160,6 +160,7 @@ TENSORFLOW_GRAPHDEF = _platform(
         ),
         *_DEFAULTS,
     ),
+    ".pb",
 )
 
 TENSORFLOW_SAVEMODEL = _platform(
@@ -181,7 +182,7 @@ TENSORFLOW_SAVEMODEL = _platform(
             metavar="NAME",
             aliases=("--signature_def",),
         ),
-        Option("concrete_function", "in place of a signature: which trace of the model's own call, from 0 on"),
+        Option("concrete_function", "in place of a signature: a trace of the model's own call, from 0 on", metavar="N"),
         Option(
             "use_graph_names",
             "call inputs and outputs by the names of the graph, not those of the signature",
@@ -196,4 +197,5 @@ KERAS = _platform(
     "keras",
     "models of Keras (.keras, .h5)",
     (replace(file_option(".keras or .h5"), aliases=("--keras",)),),
+    *_KERAS_SUFFIXES,
 )
