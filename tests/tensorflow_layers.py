@@ -178,7 +178,7 @@ TURNING: dict[str, tuple[Row, int]] = {
     "attention": (lambda x: L.Attention()([L.Dense(6)(x), x]), 0),
     "additive_attention": (lambda x: L.AdditiveAttention()([L.Dense(6)(x), x]), 0),
     "multi_head": (lambda x: L.MultiHeadAttention(2, 8)(x, x), 4),
-    "permute": (chain(L.Permute((2, 1)), L.Dense(3)), 1),
+    "permute": (chain(L.Dense(4), L.Permute((2, 1)), L.Dense(3)), 1),
 }
 GROUPS = {"pictures": ((8, 12, 4), PICTURES), "sequences": ((7, 6), SEQUENCES), "turning": ((7, 6), TURNING)}
 

@@ -19,6 +19,7 @@ from sgs.passes.fold_gather import fold_gather
 from sgs.passes.fold_identity import fold_identity
 from sgs.passes.fold_pad import fold_pad
 from sgs.passes.fold_reshape import fold_reshape
+from sgs.passes.fold_transpose import fold_transpose
 from sgs.passes.fuse_activation import fuse_activation
 from sgs.passes.fuse_prelu import fuse_prelu
 from sgs.passes.hoist_arithmetic import hoist_arithmetic
@@ -256,6 +257,28 @@ CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
         lambda b, x: b("ADD", b("RELU", x), b("MUL", b("RELU", b("NEG", x)), ramp(3, 1, 1, 6), activation="NONE"),
                        activation="NONE"),
         ["RELU", "NEG", "RELU", "MUL", "ADD"],
+    ),
+    "transposed operand of a product": (
+        fold_transpose,
+        lambda b, x: b("BATCH_MATMUL", x, b("TRANSPOSE", x, perm=(0, 1, 3, 2)), adj_x=False, adj_y=False),
+        ["BATCH_MATMUL"],
+    ),
+    "transposed operands of a product": (
+        fold_transpose,
+        lambda b, x: (lambda t: b("BATCH_MATMUL", b("BATCH_MATMUL", t, t, adj_x=True, adj_y=False), x, adj_x=True,
+                                  adj_y=False))(b("TRANSPOSE", x, perm=(0, 1, 3, 2))),
+        ["BATCH_MATMUL", "BATCH_MATMUL"],
+    ),
+    "transposed operand that others read": (
+        fold_transpose,
+        lambda b, x: (lambda t: b("BATCH_MATMUL", x, b("ADD", t, b("TANH", t), activation="NONE"), adj_x=False,
+                                  adj_y=False))(b("TRANSPOSE", x, perm=(0, 1, 3, 2))),
+        ["TRANSPOSE", "TANH", "ADD", "BATCH_MATMUL"],
+    ),
+    "operand transposed in another way": (
+        fold_transpose,
+        lambda b, x: b("BATCH_MATMUL", x, b("TRANSPOSE", x, perm=(1, 0, 2, 3)), adj_x=False, adj_y=True),
+        ["TRANSPOSE", "BATCH_MATMUL"],
     ),
     "gather of a gather": (
         channel_shuffle,

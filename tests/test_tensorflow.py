@@ -19,7 +19,7 @@ import pytest
 from sgs.cli.convert_tool import main as convert_tool
 from sgs.engine import FloatEngine
 from sgs.errors import UserError
-from sgs.frontends.onnx_import import import_model
+from sgs.frontends.onnx_import import import_model, import_onnx
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.frontends.onnx_model import SourceModel
 from sgs.frontends.platforms import Asked, platform_named
@@ -116,11 +116,12 @@ def transposes(graph: Graph) -> list[str]:
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
 @needs_tensorflow
-@pytest.mark.parametrize(("group", "left"), [("pictures", 0), ("sequences", 0), ("turning", 5)])
-def test_layers_of_keras(seen: Seen, group: str, left: int) -> None:
-    """Attention turns heads and positions (4), and keys, as a Permute does (1)."""
+@pytest.mark.parametrize("group", ["pictures", "sequences", "turning"])
+def test_layers_of_keras(seen: Seen, group: str) -> None:
+    """Equal to Keras, without a Transpose but those that are in the nature of a layer."""
     graph = check_equal(seen, group)
-    assert len(transposes(graph)) == left
+    assert len(transposes(graph)) == seen.results[group]["left"]
+    assert group == "turning" or not transposes(graph)
     if group == "pictures":
         operators = [node.op for node in graph.nodes]
         assert operators.count("PRELU") == 2
@@ -163,6 +164,17 @@ def test_public_networks(seen: Seen, name: str) -> None:
     operators = [node.op for node in graph.nodes]
     assert transposes(graph) == []
     assert {op: operators.count(op) for op in NETWORKS[name]} == NETWORKS[name]
+
+
+@needs_tensorflow
+@pytest.mark.skipif(DATA is None, reason="SGS_TEST_DATA names no folder")
+def test_the_same_weights_come_to_the_same_as_from_onnx(seen: Seen) -> None:
+    graph = import_onnx(next(Path(DATA or "", "onnx", "mobilenet_v1_0.25_224").glob("*.onnx")))
+    optimise(graph)
+    result = seen.results["mobilenet"]
+    (got,) = FloatEngine(graph).run({graph.inputs[0]: result["feeds"]["input"]}).values()
+    wanted = result["wanted"]["L30_softmax"]
+    assert np.abs(got.reshape(wanted.shape) - wanted).max() <= CLOSE * wanted.max()
 
 
 @needs_tensorflow
