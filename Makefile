@@ -19,7 +19,8 @@
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
-#           EXTRAS=test,networks (what to install for the tests: with networks also those that PyTorch exports).
+#           EXTRAS=test,networks,tensorflow (what to install for the tests: with networks also those that PyTorch
+#           exports, with tensorflow those of TensorFlow and Keras).
 
 PYTHON ?= python3
 JOBS ?= 2

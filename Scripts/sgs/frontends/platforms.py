@@ -95,6 +95,9 @@ _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
     "caffe": "caffe.platform",
     "tflite": "tflite.platform",
+    "tensorflow_graphdef": "tensorflow.rows",
+    "tensorflow_savemodel": "tensorflow.rows",
+    "keras": "tensorflow.rows",
     "paddle": "paddle",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
