@@ -62,8 +62,8 @@ class Platform:
     `load(values, asked)` reads the model: a SourceModel, which is then imported like any ONNX model, or the graph as
     read (`makes_graph`). `values` has every option by its name. `takes_shapes`: `load` gives a model of the shapes that
     are asked for, in whatever layout; else the importer gives the model those shapes. `takes_surgery`: likewise, of the
-    part of the network that is asked for; there is no naming of free dimensions then. `shapes_required`: `load` cannot
-    do without shapes. `suffixes`: of files that are told to be of this platform by them, like ".tflite".
+    part of the network that is asked for. `shapes_required`: `load` cannot do without shapes. `suffixes`: of files that
+    are told to be of this platform by them, like ".tflite".
     """
 
     name: str
@@ -75,6 +75,11 @@ class Platform:
     takes_surgery: bool = False
     shapes_required: bool = False
     suffixes: tuple[str, ...] = ()
+
+    @property
+    def has_free_dims(self) -> bool:
+        """Whether dimensions of what `load` gives may still be free, so that extents can be given by their names."""
+        return not (self.takes_shapes or self.takes_surgery)
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with those of the options that are not given."""
@@ -89,6 +94,7 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
+    "pytorch": "pytorch_platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(
