@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickletools
+import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -118,6 +119,16 @@ def saved_by(path: Path) -> tuple[int, str]:
             return int(told["schema_version"]["major"]), str(told.get("torch_version", ""))
         except (ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile):
             return 0, ""
+
+
+def namespaces(path: Path) -> set[str]:
+    """The namespaces of the operators that a program or archive calls: aten, torchvision, quantized_decomposed …"""
+    found: set[bytes] = set()
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("models/model.json") or ("/code/" in name and name.endswith(".py")):
+                found.update(re.findall(rb"\bops\.(\w+)\.", archive.read(name)))
+    return {name.decode() for name in found}
 
 
 def refuse_foreign(path: Path, records: Sequence[str]) -> None:

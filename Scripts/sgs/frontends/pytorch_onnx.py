@@ -100,13 +100,17 @@ def _untranslatable(error: Exception, path: Path) -> UserError:
 
 # -- names -------------------------------------------------------------------------------------------------------------
 def _name_nodes(graph: GraphProto) -> None:
-    """Name nodes by the modules that they are of: layer1.0.conv1; by module and operator where one has several."""
+    """Name nodes by the modules that they are of: layer1.0.conv1; by module and operator where one has several, and
+    with a number where such a name is taken."""
     scopes = [_scopes(node) for node in graph.node]
     nodes_in = Counter(found[-2] for found in scopes if found)
+    used: Counter[str] = Counter()
     for node, found in zip(graph.node, scopes, strict=True):
         if found:
             module, operator = found[-2:]
-            node.name = module if module and nodes_in[module] == 1 else ".".join(filter(None, (module, operator)))
+            name = module if module and nodes_in[module] == 1 else ".".join(filter(None, (module, operator)))
+            node.name = f"{name}_{used[name]}" if used[name] else name
+            used[name] += 1
 
 
 def _scopes(node: NodeProto) -> list[str]:

@@ -17,11 +17,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sgs.frontends.onnx_model import SourceModel, normalised, refused
+from sgs.frontends.onnx_model import SourceModel, first_line, normalised, refused
 from sgs.frontends.platforms import Asked, Option, Platform, missing_extra, model_path
-from sgs.frontends.pytorch_files import kind_of
+from sgs.frontends.pytorch_files import kind_of, namespaces
 
 _log = logging.getLogger(__name__)
+# namespace of operators → module whose import defines them
+_DEFINED_BY = {"quantized_decomposed": "torch.ao.quantization.fx._decomposed", "torchvision": "torchvision"}
 _DTYPES = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool")
 
 
@@ -31,6 +33,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
     dtypes = values["input_dtypes"]
     _check_asked(path, asked, dtypes)
     _check_packages()
+    _register_operators(path)
     from sgs.frontends import pytorch_onnx, pytorch_program, pytorch_script
 
     with _quiet():
@@ -66,6 +69,19 @@ def _check_packages() -> None:
                 "pip install torch --index-url https://download.pytorch.org/whl/cpu"
             )
             raise missing_extra(name, "torch", "convert", remedy) from error
+
+
+def _register_operators(path: Path) -> None:
+    """Import what defines the operators of a file that are not PyTorch's own. Raises UserError where it cannot be."""
+    found = namespaces(path)
+    for namespace, module in _DEFINED_BY.items():
+        if namespace in found:
+            try:
+                with _quiet():
+                    import_module(module)
+            except (ImportError, RuntimeError) as error:  # RuntimeError: built for another version of PyTorch
+                reason = f"calls operators of {namespace}, but {module} cannot be imported: {first_line(error)}"
+                raise refused(path, reason, f"install the {module.split('.')[0]} that goes with torch") from error
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch._export.serde.schema import SCHEMA_VERSION
+from torch.export.pt2_archive._package import load_pt2
 from torch.utils import _pytree as pytree
 
 from sgs.errors import UserError, raise_all
@@ -22,6 +23,7 @@ from sgs.frontends.pytorch_files import refuse_foreign, saved_by
 from sgs.frontends.pytorch_onnx import Program, coarsest, to_onnx
 
 _EXPORT_AGAIN = "export the network again"
+_MODES = ("train", "training")  # arguments of operators that behave otherwise in training
 _EVAL = "call model.eval() before exporting it"
 _PYTORCH = f"the installed PyTorch {torch.__version__}"
 
@@ -77,7 +79,7 @@ def _loaded(path: Path) -> Any:
     try:
         refuse_foreign(path, torch._C.PyTorchFileReader(str(path)).get_all_records())
         with _tensors_only():
-            return torch.export.load(str(path))
+            return load_pt2(str(path)).exported_programs["model"]  # torch.export.load hides why it fails
     except UserError:
         raise
     except pickle.UnpicklingError as error:
@@ -298,9 +300,14 @@ def _schema_arguments(node: Any) -> dict[str, Any]:
 def _trains(node: Any) -> bool:
     """Whether an operator behaves as in training: batch statistics, or random values that are not all kept."""
     arguments = _schema_arguments(node)
-    if not any(arguments.get(name) is True for name in ("train", "training")):
+    if not any(arguments.get(name) is True for name in _MODES):
         return False
     return all(arguments.get(name) != 0 for name in ("p", "dropout"))
+
+
+def knows_training(exported: Any) -> bool:
+    """Whether any operator behaves otherwise in training."""
+    return any(not _schema_arguments(node).keys().isdisjoint(_MODES) for node in exported.graph.nodes)
 
 
 def _writes(exported: Any) -> Iterator[tuple[Any, str]]:

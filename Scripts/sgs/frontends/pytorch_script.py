@@ -16,7 +16,14 @@ from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, first_line, refused
 from sgs.frontends.platforms import Asked
 from sgs.frontends.pytorch_onnx import Program, coarsest, script_to_onnx, to_onnx
-from sgs.frontends.pytorch_program import check, check_ports, dtype_name, given_shapes, tree_names
+from sgs.frontends.pytorch_program import (
+    check,
+    check_ports,
+    dtype_name,
+    given_shapes,
+    knows_training,
+    tree_names,
+)
 
 _AGAIN = "save it again with torch.jit.save, or better export it with torch.export"
 _OLDER = "torch.export cannot follow it, so PyTorch's older exporter translates it"
@@ -37,7 +44,7 @@ class _Running(torch.nn.Module):  # type: ignore[misc]
 def read(path: Path, asked: Asked, dtypes: Sequence[str] | None) -> Program:
     """The program of an archive for the shapes that are asked for. Raises UserError."""
     script = _loaded(path)
-    remarks = (_IN_TRAINING,) if getattr(script, "training", False) else ()
+    trained = bool(getattr(script, "training", False))
     script.eval()
     for weight in script.parameters():
         weight.requires_grad_(False)
@@ -63,6 +70,7 @@ def read(path: Path, asked: Asked, dtypes: Sequence[str] | None) -> Program:
         trees = tree_names(exported)
         translate = partial(to_onnx, exported, path)
     told = (_OLDER,) if exported is None else ()
+    remarks = (_IN_TRAINING,) if trained and (exported is None or knows_training(exported)) else ()
     rounding = coarsest([*tensors, *script.parameters(), *script.buffers()])
     return Program(tuple(shapes), trees, tuple(types), rounding, translate, run, told, remarks)
 
