@@ -39,7 +39,7 @@ TOP_LEVEL = frozenset(
 )
 
 LAUNCHER_FOLDERS = ("Scripts/ConvertTool", "Scripts/calibrator", "DumpDebug")
-TORCH = ("sgs.retrain", "sgs.frontends.pytorch_onnx", "sgs.frontends.pytorch_program", "sgs.frontends.pytorch_script")
+TORCH = ("sgs.retrain", "sgs.frontends.pytorch.")
 LAUNCHER_LINES = 12
 FUNCTION_LINES = 150
 

@@ -94,7 +94,8 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
-    "pytorch": "pytorch_platform",
+    "caffe": "caffe.platform",
+    "pytorch": "pytorch.platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(

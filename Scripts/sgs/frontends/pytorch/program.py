@@ -19,8 +19,8 @@ from torch.utils import _pytree as pytree
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_model import Shape, first_line, refused
 from sgs.frontends.platforms import Asked
-from sgs.frontends.pytorch_files import refuse_foreign, saved_by
-from sgs.frontends.pytorch_onnx import Program, coarsest, to_onnx
+from sgs.frontends.pytorch.files import refuse_foreign, saved_by
+from sgs.frontends.pytorch.translate import Program, coarsest, to_onnx
 
 _EXPORT_AGAIN = "export the network again"
 _MODES = ("train", "training")  # arguments of operators that behave otherwise in training

@@ -15,8 +15,7 @@ from torch.utils import _pytree as pytree
 from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, first_line, refused
 from sgs.frontends.platforms import Asked
-from sgs.frontends.pytorch_onnx import Program, coarsest, script_to_onnx, to_onnx
-from sgs.frontends.pytorch_program import (
+from sgs.frontends.pytorch.program import (
     check,
     check_ports,
     dtype_name,
@@ -24,6 +23,7 @@ from sgs.frontends.pytorch_program import (
     knows_training,
     tree_names,
 )
+from sgs.frontends.pytorch.translate import Program, coarsest, script_to_onnx, to_onnx
 
 _AGAIN = "save it again with torch.jit.save, or better export it with torch.export"
 _OLDER = "torch.export cannot follow it, so PyTorch's older exporter translates it"

@@ -19,7 +19,7 @@ from typing import Any
 
 from sgs.frontends.onnx_model import SourceModel, first_line, normalised, refused
 from sgs.frontends.platforms import Asked, Option, Platform, missing_extra, model_path
-from sgs.frontends.pytorch_files import kind_of, namespaces
+from sgs.frontends.pytorch.files import kind_of, namespaces
 
 _log = logging.getLogger(__name__)
 # namespace of operators → module whose import defines them
@@ -34,18 +34,19 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
     _check_asked(path, asked, dtypes)
     _check_packages()
     _register_operators(path)
-    from sgs.frontends import pytorch_onnx, pytorch_program, pytorch_script
+    from sgs.frontends.pytorch import program as programs
+    from sgs.frontends.pytorch import script, translate
 
     with _quiet():
-        read = pytorch_program.read if kind == "program" else pytorch_script.read
+        read = programs.read if kind == "program" else script.read
         program = read(path, asked, dtypes)
-        proto = pytorch_onnx.translated(program)
+        proto = translate.translated(program)
     for remark in program.remarks:
         _log.warning("%s: %s", path, remark)
-    for line in (*program.told, *pytorch_onnx.name_ports(proto, asked)):
+    for line in (*program.told, *translate.name_ports(proto, asked)):
         _log.info("%s: %s", path, line)
     source = normalised(proto, path, _digest(path))
-    return replace(source, judge=pytorch_onnx.judge_of(program, proto)) if values["verify"] else source
+    return replace(source, judge=translate.judge_of(program, proto)) if values["verify"] else source
 
 
 def _check_asked(path: Path, asked: Asked, dtypes: tuple[str, ...] | None) -> None:

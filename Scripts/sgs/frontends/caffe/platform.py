@@ -1,0 +1,60 @@
+"""Caffe networks, as a platform."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sgs.errors import UserError, gathered, raise_all
+from sgs.frontends.caffe.context import Shape
+from sgs.frontends.caffe.network import Network, part_of, read_network, shaped
+from sgs.frontends.caffe.translate import translate
+from sgs.frontends.caffe.weights import read_weights
+from sgs.frontends.onnx_model import SourceModel, normalised
+from sgs.frontends.platforms import Asked, Option, Platform
+
+
+def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
+    return load_caffe(values["model_file"], values["weight_file"], asked)
+
+
+def load_caffe(model_file: Path, weight_file: Path, asked: Asked | None = None) -> SourceModel:
+    """The ONNX model of a prototxt and its caffemodel. Raises UserError with all that is wrong with them."""
+    read: dict[str, Any] = {}
+    problems = gathered(
+        lambda: read.update(network=read_network(model_file)), lambda: read.update(weights=read_weights(weight_file))
+    )
+    raise_all(problems, stage="convert")
+    weights, digest = read["weights"]
+    asked = asked or Asked()
+    network = part_of(read["network"], [end.name for end in asked.surgery.outputs], asked.surgery.input_shapes)
+    shapes, batch = shaped(network, _given(network, asked))
+    proto = translate(network, weights, weight_file, shapes, batch)
+    return normalised(proto, model_file, hashlib.sha256(network.digest + digest).hexdigest())
+
+
+def _given(network: Network, asked: Asked) -> dict[str, Shape]:
+    """The shapes that are asked for, by name."""
+    if asked.shapes is None:
+        return {}
+    names = asked.inputs or [found.name for found in network.inputs]
+    if len(names) != len(asked.shapes):
+        reason = f"{len(asked.shapes)} input shapes for {len(names)} inputs ({', '.join(names)})"
+        remedy = "--input_shapes takes one shape per input, with ':' between them"
+        raise UserError(reason, stage="convert", file=network.path, remedy=remedy)
+    return dict(zip(names, asked.shapes, strict=True))
+
+
+CAFFE = Platform(
+    "caffe",
+    "Caffe networks",
+    (
+        Option("model_file", "the .prototxt file: what the network is", "file", required=True, metavar="FILE"),
+        Option("weight_file", "the .caffemodel file: its weights", "file", required=True, metavar="FILE"),
+    ),
+    _load,
+    takes_shapes=True,
+    suffixes=(".prototxt",),
+)
