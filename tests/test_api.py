@@ -16,7 +16,6 @@ import sgs.python_api.chip
 from calibrator_custom import utils
 from conventions import ROOT
 from sgs.data.preprocess import Preprocessor
-from sgs.frontends.platforms import PLATFORMS
 from sgs.numeric.quantise import Array
 from sgs.python_api.models import ModelRunner
 from shipped import CHIP, INI, MODEL, SCRIPT, TEST, converted
@@ -191,7 +190,7 @@ WRONG_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
     (lambda: compiler(batch_mode=None), "batch_mode: expected one of n_buf, one_buf, got None"),
     (lambda: compiler(inplace_input_buf="False"), "inplace_input_buf: expected True or False, got 'False'"),
     (lambda: compiler(category="Cats"), "category: expected one of Classification, Detection, Unknown, got 'Cats'"),
-    (lambda: converter(None), f"platform: expected {', '.join(PLATFORMS)}, got None"),
+    (lambda: converter(None), "platform: expected onnx, got None"),
     (lambda: converter("-x"), "there is no platform '-x'"),
     (lambda: converter("caffe"), "platform caffe is not available in this version"),
     (lambda: converter(model_file=None), "model_file: expected a path, got None"),

@@ -153,12 +153,8 @@ def add_source(parser: Parser, platform: Platform) -> None:
     for option in platform.options:
         _add_option(parser, option)
     parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
-    add_source_facts(
-        parser,
-        free_dims=platform.has_free_dims,
-        shapes_required=platform.shapes_required,
-    )
-    if not platform.makes_graph:
+    add_source_facts(parser, free_dims=platform.has_free_dims, shapes_required=platform.shapes_required)
+    if platform.onnx:
         simplify = parser.add_mutually_exclusive_group()
         text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
         simplify.add_argument("--onnxsim", action="store_true", help=text)

@@ -56,8 +56,9 @@ class Judge:
 class SourceModel:
     """An ONNX model ready for import. `path` is for messages, `digest` the SHA-256 of the file, `external` holds the
     values of the initializers that the message itself lacks, `layouts` the layouts of rank-4 inputs and outputs that
-    the source's framework says, so that the model's structure need not be asked, `judge` what the import is to be
-    compared with, if anything."""
+    the source's framework says, so that the model's structure need not be asked. `format`: "tflite" for a message whose
+    nodes are those of a TFLite file (see `tflite.model`). `judge`: what the import is to be compared with, if anything.
+    """
 
     proto: ModelProto
     path: Path
@@ -65,6 +66,7 @@ class SourceModel:
     opset: int
     external: Mapping[str, Array] = field(default_factory=dict)
     layouts: Mapping[str, SourceLayout] = field(default_factory=dict)
+    format: str = "onnx"
     judge: Judge | None = None
 
     @property

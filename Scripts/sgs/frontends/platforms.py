@@ -1,7 +1,7 @@
 """The platforms that source models come from, and what each of them has to be told.
 
 A platform says in data which options it has; the command line and the Python API are both made from that. Its `load`
-gives an ONNX model in memory, or, for a format of the container that we write ourselves, the graph.
+gives a model in memory: an ONNX model, or one whose nodes are the operators of a TFLite file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, SourceModel
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery
-from sgs.ir import Graph
 
 OptionKind = Literal["file", "folder", "text", "names", "number", "flag"]
 
@@ -52,15 +51,15 @@ class Asked:
     surgery: Surgery = NO_SURGERY
 
 
-Load = Callable[[Mapping[str, Any], Asked], "SourceModel | Graph"]
+Load = Callable[[Mapping[str, Any], Asked], SourceModel]
 
 
 @dataclass(frozen=True)
 class Platform:
     """One platform.
 
-    `load(values, asked)` reads the model: a SourceModel, which is then imported like any ONNX model, or the graph as
-    read (`makes_graph`). `values` has every option by its name. `takes_shapes`: `load` gives a model of the shapes that
+    `load(values, asked)` reads the model, which is then imported. `values` has every option by its name. `onnx`: its
+    nodes are operators of ONNX, so that onnxsim can take it. `takes_shapes`: `load` gives a model of the shapes that
     are asked for, in whatever layout; else the importer gives the model those shapes. `takes_surgery`: likewise, of the
     part of the network that is asked for. `shapes_required`: `load` cannot do without shapes. `suffixes`: of files that
     are told to be of this platform by them, like ".tflite".
@@ -70,7 +69,7 @@ class Platform:
     help: str
     options: tuple[Option, ...]
     load: Load
-    makes_graph: bool = False
+    onnx: bool = True
     takes_shapes: bool = False
     takes_surgery: bool = False
     shapes_required: bool = False
@@ -96,6 +95,7 @@ _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
     "caffe": "caffe.platform",
     "pytorch": "pytorch.platform",
+    "tflite": "tflite.platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(
