@@ -118,6 +118,8 @@ EXAMPLES: list[tuple[Rule, str, str, str]] = [
     (rules.framework_violations, "Scripts/sgs/ops/add.py", "import math\nimport numpy\nfrom sgs.ir import Node", ""),
     (rules.framework_violations, "Scripts/sgs/quant/plan.py", "import torch.nn", "only sgs.retrain"),
     (rules.framework_violations, "Scripts/sgs/retrain/train.py", "import torch.nn", ""),
+    (rules.framework_violations, "Scripts/sgs/frontends/pytorch/script.py", "import torch.nn", ""),
+    (rules.framework_violations, "Scripts/sgs/frontends/onnx_model.py", "import torch", "only sgs.retrain"),
     (rules.framework_violations, "Scripts/sgs/quant/gather.py", "import distributed", "only sgs.data.cluster"),
     (
         rules.framework_violations,

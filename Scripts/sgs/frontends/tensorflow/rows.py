@@ -141,14 +141,14 @@ _CHECKS = {
 
 
 # -- the platforms -----------------------------------------------------------------------------------------------------
-def _platform(name: str, help: str, options: tuple[Option, ...], *suffixes: str) -> Platform:
+def _platform(name: str, kind: str, options: tuple[Option, ...], *suffixes: str) -> Platform:
     load = partial(_load, name, options[0].name)
-    return Platform(name, help, (*options, *_TF2ONNX), load, takes_shapes=True, takes_surgery=True, suffixes=suffixes)
+    return Platform(name, kind, (*options, *_TF2ONNX), load, takes_shapes=True, takes_surgery=True, suffixes=suffixes)
 
 
 TENSORFLOW_GRAPHDEF = _platform(
     "tensorflow_graphdef",
-    "frozen graphs of TensorFlow (.pb)",
+    "frozen TensorFlow graph",
     (
         Option(
             "graph_def_file",
@@ -165,7 +165,7 @@ TENSORFLOW_GRAPHDEF = _platform(
 
 TENSORFLOW_SAVEMODEL = _platform(
     "tensorflow_savemodel",
-    "SavedModels of TensorFlow (a folder with saved_model.pb)",
+    "TensorFlow SavedModel",
     (
         Option(
             "saved_model_dir",
@@ -195,7 +195,7 @@ TENSORFLOW_SAVEMODEL = _platform(
 
 KERAS = _platform(
     "keras",
-    "models of Keras (.keras, .h5)",
+    "Keras model",
     (replace(file_option(".keras or .h5"), aliases=("--keras",)),),
     *_KERAS_SUFFIXES,
 )
