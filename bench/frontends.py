@@ -1,0 +1,403 @@
+"""The frontends beside their frameworks, on every public Caffe, TFLite and TensorFlow network.
+
+usage: SGS_TEST_DATA=FOLDER [TF_PYTHON=PYTHON] [CV4_PYTHON=PYTHON] python bench/frontends.py
+           [--networks A,B] [--levels L5,L2] [--keep FOLDER] [--out FILE.json]
+
+Per network: seconds of the ConvertTool process; the largest difference of the float .sim from the source framework,
+over the output's range; Transposes that nobody wrote; then, calibrated on at most 32 samples (mobilenet on the 100 that
+bench/calibration.py uses) and compared with float on others: SQNR and cosine of every output; and whether the offline
+image computes the same integers. Frameworks: LiteRT for tflite; onnxruntime on the translation, and OpenCV 4, for
+Caffe; TensorFlow for its graphs. TF_PYTHON has the extra [tensorflow], CV4_PYTHON opencv-python-headless below 5; what
+needs one that is not given counts as missed. Networks of which others publish an 8-bit version are compared with that,
+run by LiteRT on the same samples. Exits with 1 where a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from frontend_networks import NETWORKS, SourceNetwork
+from judges import Arrays, LiteRt, NoJudge, elsewhere, float_twin
+from networks import Picture, data_folder
+from scores import score
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "Scripts"))
+
+from sgs.config.chips import load_chip  # noqa: E402
+from sgs.config.input_config import read_input_config  # noqa: E402
+from sgs.data.feed import fixed_inputs, float_inputs  # noqa: E402
+from sgs.data.preprocess import Preprocessor  # noqa: E402
+from sgs.engine import FixedEngine, FloatEngine  # noqa: E402
+from sgs.errors import UserError  # noqa: E402
+from sgs.img import OfflineEngine  # noqa: E402
+from sgs.ir import Graph  # noqa: E402
+from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed  # noqa: E402
+from sgs.quant.levels import LEVELS  # noqa: E402
+from sgs.sim import read_sim  # noqa: E402
+
+JUDGED = 8  # samples that the frameworks get
+MOST_ERROR, LEAST_COSINE, MOST_LOSS = 1e-3, 0.99, 0.5
+CHIP = "pcupid"
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One bar: what is measured, what is asked of it, what it is."""
+
+    what: str
+    asked: str
+    measured: str
+    ok: bool
+
+
+@dataclass
+class Bench:
+    """One run of this program: what has been found so far."""
+
+    levels: Sequence[str]
+    records: dict[str, Record] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
+
+    def judge(self, what: str, asked: str, measured: str, ok: bool) -> None:
+        self.verdicts.append(Verdict(what, asked, measured, ok))
+
+
+# -- a network ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """A network prepared in `folder`: its float graph, its samples, and what float makes of those that score."""
+
+    network: SourceNetwork
+    folder: Path
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        network, folder = self.network, self.folder
+        self.files = network.files(folder)
+        self.scripts = [Preprocessor(network.write_script(folder))]
+        self.ini = network.write_config(folder)
+        self.config = read_input_config(self.ini)
+        self.graph = self._convert()
+        self.calibrating, scored = network.split(folder)
+        self.inputs = {name: self.graph[name] for name in self.graph.inputs}
+        samples = [(path,) for path, _ in scored]
+        self.floats = [float_inputs(self.config, self.scripts, sample, self.inputs) for sample in samples]
+        self.codes = [fixed_inputs(self.config, self.scripts, sample, self.inputs) for sample in samples]
+        self.classes = _classes(network, scored)
+        engine = FloatEngine(self.graph)
+        self.truth: list[Arrays] = [engine.run(feeds) for feeds in self.floats]
+
+    def _convert(self) -> Graph:
+        """The float graph that ConvertTool writes, in a process of its own. Raises UserError where it refuses."""
+        network, target = self.network, self.folder / "net_float.sim"
+        python = os.environ.get("TF_PYTHON") if network.platform.startswith("tensorflow") else sys.executable
+        if not python:
+            raise UserError("TF_PYTHON names no Python", stage="convert")
+        command = [python, str(ROOT / "Scripts/ConvertTool/ConvertTool.py"), network.platform]
+        command += [part for option, file in self.files.items() for part in (option, str(file))]
+        if network.shapes:
+            command += ["--input_shapes", ":".join(",".join(map(str, shape)) for shape in network.shapes)]
+        command += [*network.options, "--input_config", str(self.ini), "--output_file", str(target)]
+        start = time.perf_counter()
+        done = subprocess.run([*command, "--soc_version", CHIP], capture_output=True, text=True)
+        self.seconds = time.perf_counter() - start
+        if done.returncode:
+            raise UserError(done.stderr.strip()[-2000:], stage="convert", file=network.path())
+        return read_sim(target).graph
+
+    def calibrated(self, level: str) -> Graph:
+        samples = [(path,) for path, _ in self.calibrating]
+        return calibrate(self.graph, self.config, self.scripts, samples, CalibrationOptions(level, processes=2)).graph
+
+    @property
+    def judged(self) -> list[int]:
+        """The samples that frameworks get."""
+        count = len(self.floats)
+        return [i * count // JUDGED for i in range(JUDGED)] if count > JUDGED else list(range(count))
+
+
+def _classes(network: SourceNetwork, scored: Sequence[Picture]) -> np.ndarray | None:
+    if network.first_class is None:
+        return None
+    return np.array([label for _, label in scored]) + network.first_class
+
+
+@contextmanager
+def opened(network: SourceNetwork, keep: Path | None) -> Iterator[Case]:
+    with tempfile.TemporaryDirectory(prefix="frontends_") as scratch:
+        folder = Path(scratch) if keep is None else keep.resolve() / network.name
+        folder.mkdir(parents=True, exist_ok=True)
+        yield Case(network, folder)
+
+
+# -- float, beside the source framework --------------------------------------------------------------------------------
+
+
+def frameworks(case: Case) -> dict[str, Any]:
+    """What judges a network: name → function from samples (in the framework's layout) to outputs."""
+    network = case.network
+    if network.platform == "tflite":
+        return {"LiteRT": lambda samples: _litert(case, samples)}
+    if network.platform == "caffe":
+        return {
+            "onnxruntime": lambda samples: _translated(case, samples),
+            "OpenCV 4": lambda samples: elsewhere("opencv", list(case.files.values()), samples, network.outputs),
+        }
+    return {"TensorFlow": lambda samples: elsewhere("tensorflow", list(case.files.values()), samples, network.outputs)}
+
+
+def _litert(case: Case, samples: Sequence[Arrays]) -> list[Arrays]:
+    """LiteRT on the file, as float32 where it holds integers."""
+    network = case.network
+    data = network.path().read_bytes()
+    judge = LiteRt(float_twin(data, network.inputs[0]) if network.integers else data)
+    found = [judge.run(sample) for sample in samples]
+    return (
+        [dict(zip(network.outputs, outputs.values(), strict=True)) for outputs in found] if network.integers else found
+    )
+
+
+def _translated(case: Case, samples: Sequence[Arrays]) -> list[Arrays]:
+    """onnxruntime on the ONNX model that the Caffe frontend makes."""
+    from sgs.frontends.platforms import Asked, platform_named
+
+    network = case.network
+    values = {option.removeprefix("--"): file for option, file in case.files.items()}
+    row = platform_named("caffe", stage="bench")
+    source = row.load(row.complete(values), Asked(network.inputs, network.outputs, network.shapes))
+    session = onnxruntime.InferenceSession(source.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    names = list(network.outputs)
+    return [dict(zip(names, session.run(names, sample), strict=True)) for sample in samples]
+
+
+def float_errors(bench: Bench, case: Case, record: Record) -> None:
+    """The float .sim beside every judge: largest difference over the output's range, over all outputs."""
+    network = case.network
+    samples = [_turned(case.floats[i], (0, 3, 1, 2), network.nchw) for i in case.judged]
+    record["float_error"] = {}
+    for judge, run in frameworks(case).items():
+        what, asked = f"{network.name}, float beside {judge}", f"at most {MOST_ERROR:g} of the range"
+        try:
+            found = [_turned(outputs, (0, 2, 3, 1), network.nchw) for outputs in run(samples)]
+        except (NoJudge, RuntimeError) as error:
+            bench.judge(what, asked, _one_line(str(error)), False)
+            continue
+        errors = {name: _largest_error(case, found, name) for name in network.outputs}
+        record["float_error"][judge] = errors
+        bench.judge(what, asked, f"{max(errors.values()):.1e}", max(errors.values()) <= MOST_ERROR)
+
+
+def _largest_error(case: Case, found: Sequence[Arrays], name: str) -> float:
+    """Largest |ours - the framework's|, over the range of the framework's output on all samples."""
+    theirs = np.stack([outputs[name] for outputs in found])
+    ours = np.stack([case.truth[i][name] for i in case.judged])
+    if ours.shape != theirs.shape and ours.size == theirs.size:  # OpenCV keeps axes that others drop
+        theirs = theirs.reshape(ours.shape)
+    return float(np.abs(ours - theirs).max() / max(np.ptp(theirs), 1e-30))
+
+
+def _turned(arrays: Arrays, perm: tuple[int, ...], nchw: bool) -> Arrays:
+    return {
+        name: np.ascontiguousarray(value.transpose(perm)) if nchw and value.ndim == 4 else value
+        for name, value in arrays.items()
+    }
+
+
+# -- fixed, beside float -----------------------------------------------------------------------------------------------
+
+
+def fixed(bench: Bench, case: Case, record: Record) -> None:
+    """Every level beside float; L5 on the chip as well."""
+    network = case.network
+    record["levels"] = {}
+    for level in bench.levels:
+        start = time.perf_counter()
+        graph = case.calibrated(level)
+        seconds = time.perf_counter() - start
+        found = list(FixedEngine(graph).map(case.codes))
+        record["levels"][level] = {**compared(case, found), "seconds": seconds}
+        if level == LEVELS[-1]:
+            cosines = record["levels"][level]["cosines"]
+            shown = " / ".join(f"{value:.5f}" for value in cosines.values())
+            asked = f"at least {LEAST_COSINE} for every output"
+            bench.judge(f"{network.name}, {level}, cosine", asked, shown, min(cosines.values()) >= LEAST_COSINE)
+            offline(bench, case, graph, found[0])
+    if network.reference is not None:
+        beside_reference(bench, case, record)
+
+
+def compared(case: Case, found: Sequence[Arrays]) -> Record:
+    """Outputs beside those of float: what `scores` says of them, and the mean over samples and outputs of the SQNR of
+    each, "each_sqnr"."""
+    result = asdict(score(case.truth, found, None if case.classes is None else list(case.classes), detects=False))
+    pairs = [(truth[name], outputs[name]) for truth, outputs in zip(case.truth, found, strict=True) for name in truth]
+    if case.classes is not None:
+        float_right, right = (_right(case, outputs) for outputs in (case.truth, found))
+        result["flips"] = [int((float_right & ~right).sum()), int((right & ~float_right).sum())]
+    return {**result, "each_sqnr": float(np.mean([_sqnr(*pair) for pair in pairs]))}
+
+
+def _sqnr(expected: np.ndarray, found: np.ndarray) -> float:
+    y = expected.astype(np.float64)
+    return float(10 * np.log10((y**2).sum() / max(float(((y - found) ** 2).sum()), 1e-30)))
+
+
+def _right(case: Case, found: Sequence[Arrays]) -> np.ndarray:
+    """Whether the first output of every sample answers its class."""
+    name = case.network.outputs[0]
+    return np.array([outputs[name].argmax() for outputs in found]) == case.classes
+
+
+def offline(bench: Bench, case: Case, graph: Graph, expected: Arrays) -> None:
+    """The image for the default chip, on one sample."""
+    found = OfflineEngine(compile_fixed(graph, load_chip(CHIP))).run(case.codes[0])
+    apart = sum(int(np.count_nonzero(found[name] != expected[name])) for name in graph.outputs)
+    bench.judge(f"{case.network.name}, offline beside fixed", "0 elements differ", str(apart), apart == 0)
+
+
+# -- an 8-bit version by other people ----------------------------------------------------------------------------------
+
+
+def beside_reference(bench: Bench, case: Case, record: Record) -> None:
+    """Our levels, and the reference in LiteRT, beside float. Classifiers of reference answer in codes of 1/256, so ours
+    are also compared in such, "in_codes"."""
+    network = case.network
+    reference = LiteRt((data_folder() / str(network.reference)).read_bytes())
+    name = network.outputs[0]
+    found = [{name: next(iter(reference.run(feeds).values()))} for feeds in case.floats]
+    record["reference"] = compared(case, found)
+    if network.peers_split:
+        judge_top1(bench, case, record)
+        return
+    theirs, ours = record["reference"], record["levels"][LEVELS[-1]]
+    for key, what in (("mean_sqnr", "SQNR over all samples"), ("each_sqnr", "mean SQNR of a sample")):
+        asked = f"at least {theirs[key]:.2f} dB (8-bit reference)"
+        bench.judge(f"{network.name}, {LEVELS[-1]}, {what}", asked, f"{ours[key]:.2f}", ours[key] >= theirs[key])
+
+
+def judge_top1(bench: Bench, case: Case, record: Record) -> None:
+    """Top-1 beside LiteRT's, float's and the reference's on all labelled pictures that score."""
+    name, level = case.network.name, LEVELS[-1]
+    ours, theirs = record["levels"][level], record["reference"]
+    litert = [outputs[case.network.outputs[0]].argmax() for outputs in _litert(case, case.floats)]
+    differ = int((np.array(litert) != [outputs[case.network.outputs[0]].argmax() for outputs in case.truth]).sum())
+    bench.judge(f"{name}, float, answers that are not LiteRT's", "0", str(differ), differ == 0)
+    least = ours["float_top1"] - MOST_LOSS
+    flips = "{} pictures lost, {} won".format(*ours["flips"])
+    bench.judge(
+        f"{name}, {level}, top-1", f"at least {least:.2f}", f"{ours['top1']:.2f}, {flips}", ours["top1"] >= least
+    )
+    asked = f"at least {theirs['top1']:.2f} (8-bit reference)"
+    bench.judge(f"{name}, {level}, top-1", asked, f"{ours['top1']:.2f}", ours["top1"] >= theirs["top1"])
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def measure(bench: Bench, network: SourceNetwork, keep: Path | None) -> None:
+    record: Record = {"platform": network.platform}
+    bench.records[network.name] = record
+    try:
+        with opened(network, keep) as case:
+            record.update(seconds=case.seconds, calibrating=len(case.calibrating), scoring=len(case.codes))
+            record["transposes"] = sum(node.op == "TRANSPOSE" for node in case.graph.nodes)
+            stray = record["transposes"] - network.transposes
+            bench.judge(f"{network.name}, stray Transposes", "0", str(stray), stray <= 0)
+            float_errors(bench, case, record)
+            fixed(bench, case, record)
+    except (UserError, NoJudge) as error:
+        record["error"] = str(error)
+        bench.judge(f"{network.name}, whole way", "no error", _one_line(str(error)), False)
+
+
+def _one_line(text: str, longest: int = 300) -> str:
+    flat = " ".join(text.replace("|", "/").split())
+    return flat if len(flat) <= longest else flat[:longest] + " ..."
+
+
+def line(name: str, record: Record) -> str:
+    """A network's row of the table."""
+    if "levels" not in record:
+        return f"| {name} | {_one_line(record['error'])} |"
+    errors = " / ".join(f"{judge} {max(by.values()):.1e}" for judge, by in record["float_error"].items())
+    cells = [name, f"{record['seconds']:.1f}", errors, str(record["transposes"])]
+    for found in record["levels"].values():
+        cells.append(" / ".join(f"{value:.2f}" for value in found["sqnr"].values()))
+        cells.append(" / ".join(f"{value:.5f}" for value in found["cosines"].values()))
+    return "| " + " | ".join(cells) + " |"
+
+
+def references(bench: Bench) -> None:
+    """The networks that have an 8-bit version, beside it."""
+    print("\n| network | network of 8 bit or level | SQNR over all dB | mean SQNR of a sample dB | top-1 | lost, won |")
+    print("|---|---|---|---|---|---|")
+    for name, record in bench.records.items():
+        if "reference" not in record:
+            continue
+        for label, found in {"reference": record["reference"], **record["levels"]}.items():
+            top1 = "" if found["top1"] is None else f"{found['top1']:.2f} (float {found['float_top1']:.2f})"
+            flips = ", ".join(map(str, found.get("flips", [])))
+            print(f"| {name} | {label} | {found['mean_sqnr']:.2f} | {found['each_sqnr']:.2f} | {top1} | {flips} |")
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    several = {"type": lambda text: text.split(","), "metavar": "A,B"}
+    parser.add_argument("--networks", **several, default=list(NETWORKS), help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--levels", **several, default=[LEVELS[-1], LEVELS[1]], help=f"of {', '.join(LEVELS)}")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="what is converted and prepared stays there")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+    options = parser.parse_args(argv)
+    for key, known in {"networks": NETWORKS, "levels": LEVELS}.items():
+        if unknown := [name for name in getattr(options, key) if name not in known]:
+            parser.error(f"--{key}: {', '.join(unknown)} is none of {', '.join(known)}")
+    return options
+
+
+def main(argv: Sequence[str]) -> int:
+    options = arguments(argv)
+    if "SGS_TEST_DATA" not in os.environ:
+        print("set SGS_TEST_DATA to the folder that holds the public networks", file=sys.stderr)
+        return 2
+    bench = Bench(options.levels)
+    columns = [column for level in options.levels for column in (f"{level} dB", "cosine")]
+    columns = ["network", "ConvertTool s", "float beside the framework", "Transposes", *columns]
+    print("| " + " | ".join(columns) + " |\n|" + "---|" * len(columns), flush=True)
+    for name in options.networks:
+        measure(bench, NETWORKS[name], options.keep)
+        print(line(name, bench.records[name]), flush=True)
+        if options.out:
+            write(bench, options.out)
+    references(bench)
+    print("\n| what | asked | measured | |\n|---|---|---|---|")
+    for verdict in bench.verdicts:
+        print(f"| {verdict.what} | {verdict.asked} | {verdict.measured} | {'ok' if verdict.ok else 'MISSED'} |")
+    return 0 if all(verdict.ok for verdict in bench.verdicts) else 1
+
+
+def write(bench: Bench, path: Path) -> None:
+    """Everything found so far."""
+    data = {"networks": bench.records, "verdicts": [asdict(verdict) for verdict in bench.verdicts]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
