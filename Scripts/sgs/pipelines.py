@@ -26,7 +26,6 @@ from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import Pool
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, gathered, raise_all
-from sgs.frontends.graph_import import import_graph
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import Shape, SourceModel, assumed_shapes, complete_model
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
@@ -100,29 +99,23 @@ def convert(
     row = platform_named(platform, stage="convert")
     layouts = source_layouts or {}
     read = row.load(row.complete(values), _asked(config, input_shapes, surgery))
-    if isinstance(read, Graph):
-        file = row.files(values)[0]
-        written = {node.name for node in read.nodes if node.op == "TRANSPOSE"}
-        imported = _import_read(read, file, config, layouts)
-    else:
-        file = read.path
-        transposes = [node for node in read.proto.graph.node if node.op_type == "Transpose"]
-        written = {node.name or next(iter(node.output), "") for node in transposes}
-        surgery = NO_SURGERY if row.takes_surgery else surgery
-        _check_source_names(read, config, layouts, surgery)
-        imported = import_model(
-            read,
-            input_shapes=None if row.takes_shapes else input_shapes,
-            input_names=[spec.name for spec in config.inputs],
-            output_names=[spec.name for spec in config.outputs],
-            input_layouts=_layouts(config.inputs),
-            output_layouts=_layouts(config.outputs),
-            source_layouts=layouts,
-            skip_simplify=skip_simplify,
-            force_simplify=force_simplify,
-            surgery=surgery,
-        )
-    check_source_layouts(layouts, imported, file)
+    transposes = [node for node in read.proto.graph.node if node.op_type.upper() == "TRANSPOSE"]
+    written = {node.name or next(iter(node.output), "") for node in transposes}
+    surgery = NO_SURGERY if row.takes_surgery else surgery
+    _check_source_names(read, config, layouts, surgery)
+    imported = import_model(
+        read,
+        input_shapes=None if row.takes_shapes else input_shapes,
+        input_names=[spec.name for spec in config.inputs],
+        output_names=[spec.name for spec in config.outputs],
+        input_layouts=_layouts(config.inputs),
+        output_layouts=_layouts(config.outputs),
+        source_layouts=layouts,
+        skip_simplify=skip_simplify,
+        force_simplify=force_simplify,
+        surgery=surgery,
+    )
+    check_source_layouts(layouts, imported, read.path)
     imported.metadata["config"] = config.text
     graph = imported.copy()
     optimise(graph)
@@ -139,21 +132,6 @@ def convert(
 def _asked(config: InputConfig, shapes: Sequence[Sequence[int]] | None, surgery: Surgery) -> Asked:
     inputs, outputs = (tuple(spec.name for spec in specs) for specs in (config.inputs, config.outputs))
     return Asked(inputs, outputs, None if shapes is None else tuple(map(tuple, shapes)), surgery)
-
-
-def _import_read(read: Graph, file: Path, config: InputConfig, source_layouts: Layouts) -> Graph:
-    """The graph that a frontend read, as the ini asks for it. Raises UserError where the ini names what it lacks."""
-    problems = name_problems(config, read.inputs, read.outputs, inner=read.tensors, all_outputs=False)
-    raise_all(problems, stage=INI, file=config.path)
-    return import_graph(
-        read,
-        file,
-        input_names=[spec.name for spec in config.inputs],
-        output_names=[spec.name for spec in config.outputs],
-        input_layouts=_layouts(config.inputs),
-        output_layouts=_layouts(config.outputs),
-        source_layouts=source_layouts,
-    )
 
 
 def _check_source_names(source: SourceModel, config: InputConfig, source_layouts: Layouts, surgery: Surgery) -> None:

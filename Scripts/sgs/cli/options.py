@@ -154,7 +154,7 @@ def add_source(parser: Parser, platform: Platform) -> None:
         _add_option(parser, option)
     parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
     add_source_facts(parser, free_dims=not platform.takes_surgery, shapes_required=platform.shapes_required)
-    if not platform.makes_graph:
+    if platform.onnx:
         simplify = parser.add_mutually_exclusive_group()
         text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
         simplify.add_argument("--onnxsim", action="store_true", help=text)

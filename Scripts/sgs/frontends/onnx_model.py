@@ -45,7 +45,8 @@ class Port:
 class SourceModel:
     """An ONNX model ready for import. `path` is for messages, `digest` the SHA-256 of the file, `external` holds the
     values of the initializers that the message itself lacks, `layouts` the layouts of rank-4 inputs and outputs that
-    the source's framework says, so that the model's structure need not be asked."""
+    the source's framework says, so that the model's structure need not be asked. `format`: "tflite" for a message whose
+    nodes are those of a TFLite file (see `tflite_model`)."""
 
     proto: ModelProto
     path: Path
@@ -53,6 +54,7 @@ class SourceModel:
     opset: int
     external: Mapping[str, Array] = field(default_factory=dict)
     layouts: Mapping[str, SourceLayout] = field(default_factory=dict)
+    format: str = "onnx"
 
     @property
     def inputs(self) -> list[Port]:

@@ -1,7 +1,7 @@
 """The platforms that source models come from, and what each of them has to be told.
 
 A platform says in data which options it has; the command line and the Python API are both made from that. Its `load`
-gives an ONNX model in memory, or, for a format of the container that we write ourselves, the graph.
+gives a model in memory: an ONNX model, or one whose nodes are the operators of a TFLite file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, SourceModel
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery
-from sgs.ir import Graph
 
 OptionKind = Literal["file", "folder", "text", "names", "number", "flag"]
 
@@ -52,15 +51,15 @@ class Asked:
     surgery: Surgery = NO_SURGERY
 
 
-Load = Callable[[Mapping[str, Any], Asked], "SourceModel | Graph"]
+Load = Callable[[Mapping[str, Any], Asked], SourceModel]
 
 
 @dataclass(frozen=True)
 class Platform:
     """One platform.
 
-    `load(values, asked)` reads the model: a SourceModel, which is then imported like any ONNX model, or the graph as
-    read (`makes_graph`). `values` has every option by its name. `takes_shapes`: `load` gives a model of the shapes that
+    `load(values, asked)` reads the model, which is then imported. `values` has every option by its name. `onnx`: its
+    nodes are operators of ONNX, so that onnxsim can take it. `takes_shapes`: `load` gives a model of the shapes that
     are asked for, in whatever layout; else the importer gives the model those shapes. `takes_surgery`: likewise, of the
     part of the network that is asked for; there is no naming of free dimensions then. `shapes_required`: `load` cannot
     do without shapes. `suffixes`: of files that are told to be of this platform by them, like ".tflite".
@@ -70,7 +69,7 @@ class Platform:
     help: str
     options: tuple[Option, ...]
     load: Load
-    makes_graph: bool = False
+    onnx: bool = True
     takes_shapes: bool = False
     takes_surgery: bool = False
     shapes_required: bool = False
@@ -89,43 +88,4 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
-    "caffe": "caffe.platform",
-}
-PLATFORMS: Sequence[str] = tuple(_HOMES)
-LATER_PLATFORMS: Sequence[str] = tuple(
-    name
-    for name in ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
-    if name not in _HOMES
-)
-
-
-def platform_named(name: str, *, stage: str) -> Platform:
-    """The platform of a name. Raises UserError for one that this version does not convert from, or that nobody
-    knows."""
-    remedy = f"available: {', '.join(PLATFORMS)}"
-    if name in LATER_PLATFORMS:
-        raise UserError(f"platform {name} is not available in this version", stage=stage, remedy=remedy)
-    if name not in PLATFORMS:
-        guess = did_you_mean(name, (*PLATFORMS, *LATER_PLATFORMS))
-        raise UserError(f"there is no platform '{name}'", stage=stage, remedy=guess)
-    found = getattr(import_module(f"sgs.frontends.{_HOMES[name]}"), name.upper())
-    assert isinstance(found, Platform)
-    return found
-
-
-def file_option(suffix: str) -> Option:
-    """--model_file, the one file of most platforms."""
-    return Option("model_file", f"the {suffix} file", "file", required=True, metavar="FILE")
-
-
-def missing_extra(name: str, extra: str, stage: str, remedy: str = "") -> UserError:
-    """The error for a package that only one platform needs and that is not installed."""
-    told = remedy or f"pip install 'open-ipu-toolchain[{extra}]'"
-    return UserError(f"the Python package {name} is not installed", stage=stage, remedy=told)
-
-
-def model_path(values: Mapping[str, Any]) -> Path:
-    """The model file among the values of the options."""
-    path = values["model_file"]
-    assert isinstance(path, Path)
-    return path
+    "tflite": "tflite_platform",

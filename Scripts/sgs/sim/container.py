@@ -26,18 +26,24 @@ from sgs.sim.spelling import NONSENSE
 
 MAX_RANK = 8
 MAX_TENSOR_BYTES = 1 << 36  # of one activation; more is a damaged file, not a network
-STAGE = "stage"  # metadata key, behind `sgs.`, that only files of ours have
+STAGE_KEY = "sgs.stage"  # metadata that only files of ours have
 
 # What the generated classes and the flexbuffer reader raise on bytes that are not theirs.
 MALFORMED = (struct.error, MemoryError, RecursionError, *NONSENSE)
 _OPERATORS, _TYPES = enum_names(schema.BuiltinOperator), enum_names(schema.TensorType)
 # element type → what holds its values; the packed and the narrow ones have a decoder of their own
 _HELD: dict[str, Any] = {
-    **{"FLOAT32": np.float32, "FLOAT16": np.float16, "FLOAT64": np.float64, "BOOL": np.bool_, "COMPLEX64": np.complex64},
+    **{
+        "FLOAT32": np.float32,
+        "FLOAT16": np.float16,
+        "FLOAT64": np.float64,
+        "BOOL": np.bool_,
+        "COMPLEX64": np.complex64,
+    },
     **{"INT8": np.int8, "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "COMPLEX128": np.complex128},
     **{"UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64},
 }
-_BITS = {**{word: np.dtype(kind).itemsize * 8 for word, kind in _HELD.items()}, "BFLOAT16": 16, "INT4": 4}
+_BITS = {word: np.dtype(kind).itemsize * 8 for word, kind in _HELD.items()} | {"BFLOAT16": 16, "INT4": 4}
 
 
 @dataclass
@@ -167,17 +173,14 @@ class _Reader:
         main = subgraphs[0]
         tensors = [self._tensor(index, record) for index, record in enumerate(main.tensors or [])]
         count = len(tensors)
-        ends = [self._indices(side, what, count) for side, what in ((main.inputs, "inputs"), (main.outputs, "outputs"))]
-        for found, what in zip(ends, ("inputs", "outputs"), strict=True):
-            if -1 in found:
-                raise self.fault(f"the network's {what} leave one out")
         return Container(
             self.path,
             main.name or "",
             self.model.description or "",
             tensors,
             self._operators(main.operators or [], count),
-            *ends,
+            self._ends(main.inputs, "the network's inputs", count),
+            self._ends(main.outputs, "the network's outputs", count),
             len(subgraphs) - 1,
             self._metadata(),
             self._aliases(count),
@@ -191,8 +194,14 @@ class _Reader:
         listed = [] if numbers is None else [int(i) for i in numbers]
         wrong = [i for i in listed if not -1 <= i < count]
         if wrong:
-            whose = what if what.startswith("the ") else f"the network's {what}"
-            raise self.fault(f"{whose} name tensor {wrong[0]}; the file has {count}")
+            raise self.fault(f"{what} name tensor {wrong[0]}; the file has {count}")
+        return listed
+
+    def _ends(self, numbers: Any, what: str, count: int) -> list[int]:
+        """Numbers of tensors, all of which must be there."""
+        listed = self._indices(numbers, what, count)
+        if -1 in listed:
+            raise self.fault(f"{what} leave one out")
         return listed
 
     # -- tensors -------------------------------------------------------------------------------------------------------
@@ -202,7 +211,7 @@ class _Reader:
         signature = shape if record.shapeSignature is None else tuple(int(d) for d in record.shapeSignature)
         kinds = {"sparse": record.sparsity, "a variable": record.isVariable, "in another file": record.externalBuffer}
         kind = _TYPES.get(record.type, str(record.type))
-        if prod(shape) * max(_BITS.get(kind, 8) // 8, 1) > MAX_TENSOR_BYTES:
+        if int(prod(shape)) * max(_BITS.get(kind, 8) // 8, 1) > MAX_TENSOR_BYTES:
             raise self.fault(f"its shape {shape} is absurd", where)
         return FileTensor(
             record.name or "",
@@ -267,22 +276,19 @@ class _Reader:
             if record.opcodeIndex >= len(kinds):
                 raise self.fault(f"{what} is of kind {record.opcodeIndex}; the file has {len(kinds)}")
             op, custom = kinds[record.opcodeIndex]
-            outputs = self._indices(record.outputs, f"the results of {what}", count)
-            if not outputs or -1 in outputs:
-                lack = "has no result" if not outputs else "leaves a result out"
-                raise self.fault(f"{what} ({custom or op}) {lack}")
+            outputs = self._ends(record.outputs, f"the results of {what}", count)
             inputs = self._indices(record.inputs, f"the operands of {what}", count)
             made = FileOperator(op, custom, inputs, outputs)
             try:
                 self._read_options(made, record)
             except MALFORMED as error:
                 reason = f"its options cannot be read: {error or type(error).__name__}"
-                raise self.fault(reason, f"{custom or op} '{self._name_of(outputs[0])}'") from error
+                raise self.fault(reason, f"{custom or op} '{self._name_of((outputs or [-1])[0])}'") from error
             found.append(made)
         return found
 
     def _name_of(self, index: int) -> str:
-        return self.model.subgraphs[0].tensors[index].name or f"tensor{index}"
+        return "?" if index < 0 else self.model.subgraphs[0].tensors[index].name or f"tensor{index}"
 
     def _read_options(self, made: FileOperator, record: Any) -> None:
         if record.builtinOptions is not None:
@@ -301,7 +307,11 @@ class _Reader:
         found = {}
         for record in self.model.metadata or []:
             name = record.name or ""
-            raw = self._raw(self.buffers[record.buffer], f"metadata {name}") if record.buffer < len(self.buffers) else None
+            raw = (
+                self._raw(self.buffers[record.buffer], f"metadata {name}")
+                if record.buffer < len(self.buffers)
+                else None
+            )
             found[name] = b"" if raw is None else bytes(raw)
         return found
 

@@ -89,10 +89,8 @@ class _Reader:
         graph = self.graph
         for index, tensor in enumerate(self.file.tensors):
             self._add_tensor(tensor, tensor.name or f"tensor{index}")
-        graph.inputs, graph.outputs = (
-            [self.names[i] for i in ends] for ends in (self.file.inputs, self.file.outputs)
-        )
-        graph.nodes = [self._node(record) for record in self.file.operators]
+        graph.inputs, graph.outputs = ([self.names[i] for i in ends] for ends in (self.file.inputs, self.file.outputs))
+        graph.nodes = [self._node(position, record) for position, record in enumerate(self.file.operators)]
         self._well_formed("in the file")
         self._spell_out()
         self._well_formed("when read")
@@ -126,8 +124,10 @@ class _Reader:
         self.names.append(made.name)
 
     # -- operators -----------------------------------------------------------------------------------------------------
-    def _node(self, record: FileOperator) -> Node:
+    def _node(self, position: int, record: FileOperator) -> Node:
         op = _known_as(record)
+        if not record.outputs:
+            raise fault(self.path, f"operator {position} ({op}) has no result")
         operands: list[str | None] = [None if i < 0 else self.names[i] for i in record.inputs]
         node = Node(op, operands, [self.names[i] for i in record.outputs])
         try:
