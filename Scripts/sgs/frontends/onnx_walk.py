@@ -536,3 +536,47 @@ class ImportWalk:
 
     def _about(self, reason: str, remedy: str | None, node: NodeProto | None, kind: type[UserError]) -> UserError:
         label = None if node is None else label_of(node)
+        return kind(reason, stage="convert", file=self.source.path, node=label, remedy=remedy)
+
+
+def _key(node: NodeProto) -> str:
+    """The operator's name in the import table: operators of other domains are `domain.Operator`."""
+    return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _row(node: NodeProto) -> Row | None:
+    """What emits a node; None where nothing does."""
+    return tflite_row(node) if node.domain == TFLITE else IMPORT_ONNX.get(_key(node))
+
+
+def _is_current(node: NodeProto, opset: int) -> bool:
+    """Whether an operator is one of the standard's, and not one that it has withdrawn."""
+    try:
+        schema = defs.get_schema(node.op_type, opset, "") if node.domain in ("", "ai.onnx") else None
+    except defs.SchemaError:
+        return False
+    return schema is not None and not schema.deprecated
+
+
+def _aligned(builder: GraphBuilder, node: NodeProto, operands: list[Tensor | None]) -> list[Tensor | None]:
+    """Before operator set 7, attribute `axis` said where the second operand's axes stand among the first one's."""
+    attrs = {a.name: a.i for a in node.attribute if a.name in ("axis", "broadcast")}
+    if not attrs.get("broadcast") or "axis" not in attrs or len(operands) != 2:
+        return operands
+    first, second = operands
+    if first is None or second is None:
+        return operands
+    axis = attrs["axis"] % len(first.shape)
+    behind = (1,) * (len(first.shape) - axis - len(second.shape))
+    if second.data is None:
+        shape = second.shape + behind
+        return [first, builder("RESHAPE", second, name=node.name, output=f"{second.name}/aligned", shape=shape)]
+    data = second.data.reshape(second.shape + behind)
+    return [first, Tensor(second.name, data.shape, second.dtype, data)]
+
+
+def _turn_shape(shape: Sequence[int], present: SourceLayout, wanted: SourceLayout) -> tuple[int, ...]:
+    if present == wanted:
+        return tuple(shape)
+    perm = NHWC_TO_NCHW if wanted == "NCHW" else NCHW_TO_NHWC
+    return tuple(shape[axis] for axis in perm)

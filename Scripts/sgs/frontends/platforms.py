@@ -88,4 +88,44 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
+    "caffe": "caffe.platform",
     "tflite": "tflite_platform",
+}
+PLATFORMS: Sequence[str] = tuple(_HOMES)
+LATER_PLATFORMS: Sequence[str] = tuple(
+    name
+    for name in ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
+    if name not in _HOMES
+)
+
+
+def platform_named(name: str, *, stage: str) -> Platform:
+    """The platform of a name. Raises UserError for one that this version does not convert from, or that nobody
+    knows."""
+    remedy = f"available: {', '.join(PLATFORMS)}"
+    if name in LATER_PLATFORMS:
+        raise UserError(f"platform {name} is not available in this version", stage=stage, remedy=remedy)
+    if name not in PLATFORMS:
+        guess = did_you_mean(name, (*PLATFORMS, *LATER_PLATFORMS))
+        raise UserError(f"there is no platform '{name}'", stage=stage, remedy=guess)
+    found = getattr(import_module(f"sgs.frontends.{_HOMES[name]}"), name.upper())
+    assert isinstance(found, Platform)
+    return found
+
+
+def file_option(suffix: str) -> Option:
+    """--model_file, the one file of most platforms."""
+    return Option("model_file", f"the {suffix} file", "file", required=True, metavar="FILE")
+
+
+def missing_extra(name: str, extra: str, stage: str, remedy: str = "") -> UserError:
+    """The error for a package that only one platform needs and that is not installed."""
+    told = remedy or f"pip install 'open-ipu-toolchain[{extra}]'"
+    return UserError(f"the Python package {name} is not installed", stage=stage, remedy=told)
+
+
+def model_path(values: Mapping[str, Any]) -> Path:
+    """The model file among the values of the options."""
+    path = values["model_file"]
+    assert isinstance(path, Path)
+    return path
