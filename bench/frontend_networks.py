@@ -19,7 +19,7 @@ from networks import Network, Picture, data_folder
 from sgs.frontends.caffe.generated import NetParameter, NetWeights
 from sgs.frontends.caffe.prototxt import read_text
 
-Sets = tuple[np.ndarray, np.ndarray]  # [n, 1, ...] of samples, [n] of their classes
+Sets = tuple[np.ndarray, np.ndarray]  # [n, *shape of the input] of samples, [n] of their classes
 Platform = Literal["caffe", "tflite", "tensorflow_graphdef"]
 CALIBRATING = 32  # samples, of networks without a split of their own
 SCORING = 128
@@ -121,7 +121,7 @@ def _waves(length: int) -> np.ndarray:
 
 
 def _spectra() -> Sets:
-    """What yamnet makes of speech up to the magnitude of its RFFT2D, [n, 1, 96, 257]: of the recorded words, and of
+    """What yamnet makes of speech up to the magnitude of its RFFT2D, [n, 96, 257]: of the recorded words, and of
     what is said in the file beside the network, every 0.1 s."""
     folder, length, tensor = data_folder() / "tflite/yamnet", 15600, "magnitude_spectrogram"
     with wave.open(str(folder / "speech.wav")) as file:
@@ -129,7 +129,7 @@ def _spectra() -> Sets:
     waves = [*_waves(length), *(said[start : start + length] for start in range(0, len(said) - length, 1600))]
     network = LiteRt((folder / "yamnet.tflite").read_bytes(), inner=True)
     found = [network.run({"waveform_binary": one}, [tensor])[tensor] for one in waves]
-    return np.array(found)[:, None].reshape(-1, 1, 96, 257), np.full(len(found), -1)
+    return np.array(found), np.full(len(found), -1)
 
 
 def _mfcc(network: str) -> Sets:
