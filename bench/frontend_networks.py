@@ -23,6 +23,7 @@ Sets = tuple[np.ndarray, np.ndarray]  # [n, *shape of the input] of samples, [n]
 Platform = Literal["caffe", "tflite", "tensorflow_graphdef"]
 CALIBRATING = 32  # samples, of networks without a split of their own
 SCORING = 128
+CHIP = "pcupid"
 TINY = "images/mlperf_tiny_sets"
 F32, S16 = "RAWDATA_F32_NHWC", "RAWDATA_S16_NHWC"
 
@@ -77,11 +78,19 @@ class SourceNetwork(Network):
         return _spread(calibrating, CALIBRATING), _spread(scored, SCORING)
 
     def files(self, folder: Path) -> dict[str, Path]:
-        """ConvertTool's options that name files, and the files."""
+        """ConvertTool's options that name files, and the files, some of which are made in `folder`."""
         if self.platform != "caffe":
             return {"--graph_def_file" if self.platform == "tensorflow_graphdef" else "--model_file": self.path()}
         weights = data_folder() / self.weights if self.weights else random_weights(self.path(), folder)
         return {"--model_file": self.path(), "--weight_file": weights}
+
+    def arguments(self, files: Mapping[str, Path], ini: Path, target: Path) -> list[str]:
+        """ConvertTool's arguments for a float .sim."""
+        given = [part for option, file in files.items() for part in (option, str(file))]
+        if self.shapes is not None:
+            given += ["--input_shapes", ":".join(",".join(map(str, shape)) for shape in self.shapes)]
+        ends = ["--input_config", str(ini), "--output_file", str(target), "--soc_version", CHIP]
+        return [self.platform, *given, *self.options, *ends]
 
     def write_script(self, folder: Path, index: int = 0) -> Path:
         if self.arrays is None:
@@ -122,11 +131,11 @@ def _waves(length: int) -> np.ndarray:
 
 def _spectra() -> Sets:
     """What yamnet makes of speech up to the magnitude of its RFFT2D, [n, 96, 257]: of the recorded words, and of
-    what is said in the file beside the network, every 0.1 s."""
+    what is said in the file beside the network, every 0.2 s."""
     folder, length, tensor = data_folder() / "tflite/yamnet", 15600, "magnitude_spectrogram"
     with wave.open(str(folder / "speech.wav")) as file:
         said = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
-    waves = [*_waves(length), *(said[start : start + length] for start in range(0, len(said) - length, 1600))]
+    waves = [*_waves(length)[::2], *(said[start : start + length] for start in range(0, len(said) - length, 3200))]
     network = LiteRt((folder / "yamnet.tflite").read_bytes(), inner=True)
     found = [network.run({"waveform_binary": one}, [tensor])[tensor] for one in waves]
     return np.array(found), np.full(len(found), -1)

@@ -21,15 +21,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from frontend_networks import NETWORKS, SourceNetwork
+from frontend_networks import CHIP, NETWORKS, SourceNetwork
 from judges import Arrays, LiteRt, NoJudge, elsewhere, float_twin
 from networks import Picture, data_folder
 from scores import score
@@ -43,6 +44,7 @@ from sgs.data.feed import fixed_inputs, float_inputs  # noqa: E402
 from sgs.data.preprocess import Preprocessor  # noqa: E402
 from sgs.engine import FixedEngine, FloatEngine  # noqa: E402
 from sgs.errors import UserError  # noqa: E402
+from sgs.frontends.platforms import Asked, platform_named  # noqa: E402
 from sgs.img import OfflineEngine  # noqa: E402
 from sgs.ir import Graph  # noqa: E402
 from sgs.pipelines import CalibrationOptions, calibrate, compile_fixed  # noqa: E402
@@ -52,7 +54,6 @@ from sgs.sim import read_sim  # noqa: E402
 JUDGED = 8  # samples that the frameworks get
 MOST_ERROR, LEAST_COSINE, MOST_LOSS = 1e-3, 0.99, 0.5
 BEYOND = 2
-CHIP = "pcupid"
 Record = dict[str, Any]
 
 
@@ -115,13 +116,11 @@ class Case:
         python = os.environ.get("TF_PYTHON") if network.platform.startswith("tensorflow") else sys.executable
         if not python:
             raise UserError("TF_PYTHON names no Python", stage="convert")
-        command = [python, str(ROOT / "Scripts/ConvertTool/ConvertTool.py"), network.platform]
-        command += [part for option, file in self.files.items() for part in (option, str(file))]
-        if network.shapes:
-            command += ["--input_shapes", ":".join(",".join(map(str, shape)) for shape in network.shapes)]
-        command += [*network.options, "--input_config", str(self.ini), "--output_file", str(target)]
+        command = [python, str(ROOT / "Scripts/ConvertTool/ConvertTool.py")]
         start = time.perf_counter()
-        done = subprocess.run([*command, "--soc_version", CHIP], capture_output=True, text=True)
+        done = subprocess.run(
+            [*command, *network.arguments(self.files, self.ini, target)], capture_output=True, text=True
+        )
         self.seconds = time.perf_counter() - start
         if done.returncode:
             raise UserError(done.stderr.strip()[-2000:], stage="convert", file=network.path())
@@ -130,12 +129,6 @@ class Case:
     def calibrated(self, level: str) -> Graph:
         samples = [(path,) for path, _ in self.calibrating]
         return calibrate(self.graph, self.config, self.scripts, samples, CalibrationOptions(level, processes=2)).graph
-
-    @property
-    def judged(self) -> list[int]:
-        """The samples that frameworks get."""
-        count = len(self.floats)
-        return [i * count // JUDGED for i in range(JUDGED)] if count > JUDGED else list(range(count))
 
 
 def _classes(network: SourceNetwork, scored: Sequence[Picture]) -> np.ndarray | None:
@@ -155,37 +148,52 @@ def opened(network: SourceNetwork, keep: Path | None) -> Iterator[Case]:
 # -- float, beside the source framework --------------------------------------------------------------------------------
 
 
-def frameworks(case: Case) -> dict[str, Any]:
-    """What judges a network: name → function from samples (in the framework's layout) to outputs."""
-    network = case.network
+Judge = Callable[[Sequence[Arrays]], list[Arrays]]  # samples → outputs; rank 4 is NHWC
+
+
+def frameworks(network: SourceNetwork, files: Mapping[str, Path]) -> dict[str, Judge]:
+    """What judges a network, by name."""
+    paths = list(files.values())
+    runs: dict[str, Judge]
     if network.platform == "tflite":
-        return {"LiteRT": lambda samples: _litert(case, samples)}
-    if network.platform == "caffe":
-        return {
-            "onnxruntime": lambda samples: _translated(case, samples),
-            "OpenCV 4": lambda samples: elsewhere("opencv", list(case.files.values()), samples, network.outputs),
+        runs = {"LiteRT": partial(litert, network)}
+    elif network.platform == "caffe":
+        runs = {
+            "onnxruntime": partial(translated, network, files),
+            "OpenCV 4": partial(elsewhere, "opencv", paths, network.outputs),
         }
-    return {"TensorFlow": lambda samples: elsewhere("tensorflow", list(case.files.values()), samples, network.outputs)}
+    else:
+        runs = {"TensorFlow": partial(elsewhere, "tensorflow", paths, network.outputs)}
+    return {name: partial(_in_nchw, run) for name, run in runs.items()} if network.nchw else runs
 
 
-def _litert(case: Case, samples: Sequence[Arrays]) -> list[Arrays]:
+def _in_nchw(run: Judge, samples: Sequence[Arrays]) -> list[Arrays]:
+    """A framework's answers where it has its pictures in NCHW."""
+    found = run([_turned(sample, (0, 3, 1, 2)) for sample in samples])
+    return [_turned(outputs, (0, 2, 3, 1)) for outputs in found]
+
+
+def _turned(arrays: Arrays, perm: tuple[int, ...]) -> Arrays:
+    return {
+        name: np.ascontiguousarray(value.transpose(perm)) if value.ndim == 4 else value
+        for name, value in arrays.items()
+    }
+
+
+def litert(network: SourceNetwork, samples: Sequence[Arrays]) -> list[Arrays]:
     """LiteRT on the file, as float32 where it holds integers."""
-    network = case.network
     data = network.path().read_bytes()
     judge = LiteRt(float_twin(data, network.inputs[0]) if network.integers else data)
     found = [judge.run(sample) for sample in samples]
-    return (
-        [dict(zip(network.outputs, outputs.values(), strict=True)) for outputs in found] if network.integers else found
-    )
+    if not network.integers:
+        return found
+    return [dict(zip(network.outputs, outputs.values(), strict=True)) for outputs in found]  # the twin renames
 
 
-def _translated(case: Case, samples: Sequence[Arrays]) -> list[Arrays]:
+def translated(network: SourceNetwork, files: Mapping[str, Path], samples: Sequence[Arrays]) -> list[Arrays]:
     """onnxruntime on the ONNX model that the Caffe frontend makes."""
-    from sgs.frontends.platforms import Asked, platform_named
-
-    network = case.network
-    values = {option.removeprefix("--"): file for option, file in case.files.items()}
-    row = platform_named("caffe", stage="bench")
+    values = {option.removeprefix("--"): file for option, file in files.items()}
+    row = platform_named(network.platform, stage="bench")
     source = row.load(row.complete(values), Asked(network.inputs, network.outputs, network.shapes))
     session = onnxruntime.InferenceSession(source.proto.SerializeToString(), providers=["CPUExecutionProvider"])
     names = list(network.outputs)
@@ -195,34 +203,28 @@ def _translated(case: Case, samples: Sequence[Arrays]) -> list[Arrays]:
 def float_errors(bench: Bench, case: Case, record: Record) -> None:
     """The float .sim beside every judge: largest difference over the output's range, over all outputs."""
     network = case.network
-    samples = [_turned(case.floats[i], (0, 3, 1, 2), network.nchw) for i in case.judged]
+    count = len(case.floats)
+    judged = [i * count // JUDGED for i in range(JUDGED)] if count > JUDGED else list(range(count))
     record["float_error"] = {}
-    for judge, run in frameworks(case).items():
+    for judge, run in frameworks(network, case.files).items():
         what, asked = f"{network.name}, float beside {judge}", f"at most {MOST_ERROR:g} of the range"
         try:
-            found = [_turned(outputs, (0, 2, 3, 1), network.nchw) for outputs in run(samples)]
-        except (NoJudge, RuntimeError) as error:
+            found = run([case.floats[i] for i in judged])
+        except NoJudge as error:
             bench.judge(what, asked, _one_line(str(error)), False)
             continue
-        errors = {name: _largest_error(case, found, name) for name in network.outputs}
+        ours = [case.truth[i] for i in judged]
+        errors = {name: largest_error(*([o[name] for o in side] for side in (ours, found))) for name in network.outputs}
         record["float_error"][judge] = errors
         bench.judge(what, asked, f"{max(errors.values()):.1e}", max(errors.values()) <= MOST_ERROR)
 
 
-def _largest_error(case: Case, found: Sequence[Arrays], name: str) -> float:
-    """Largest |ours - the framework's|, over the range of the framework's output on all samples."""
-    theirs = np.stack([outputs[name] for outputs in found])
-    ours = np.stack([case.truth[i][name] for i in case.judged])
-    if ours.shape != theirs.shape and ours.size == theirs.size:  # OpenCV keeps axes that others drop
-        theirs = theirs.reshape(ours.shape)
-    return float(np.abs(ours - theirs).max() / max(np.ptp(theirs), 1e-30))
-
-
-def _turned(arrays: Arrays, perm: tuple[int, ...], nchw: bool) -> Arrays:
-    return {
-        name: np.ascontiguousarray(value.transpose(perm)) if nchw and value.ndim == 4 else value
-        for name, value in arrays.items()
-    }
+def largest_error(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> float:
+    """Largest |ours - the framework's| of an output, over the range of the framework's on all samples."""
+    found, expected = np.stack(ours), np.stack(theirs)
+    if found.size == expected.size:  # OpenCV keeps axes that others drop
+        expected = expected.reshape(found.shape)
+    return float(np.abs(found - expected).max() / max(np.ptp(expected), 1e-30))
 
 
 # -- fixed, beside float -----------------------------------------------------------------------------------------------
@@ -323,8 +325,11 @@ def judge_top1(bench: Bench, case: Case, record: Record) -> None:
     """Top-1 beside LiteRT's, float's and the reference's on all labelled pictures that score."""
     name, level = case.network.name, LEVELS[-1]
     ours, theirs = record["levels"][level], record["reference"]
-    litert = [outputs[case.network.outputs[0]].argmax() for outputs in _litert(case, case.floats)]
-    differ = int((np.array(litert) != [outputs[case.network.outputs[0]].argmax() for outputs in case.truth]).sum())
+    answers = [
+        [outputs[case.network.outputs[0]].argmax() for outputs in side]
+        for side in (litert(case.network, case.floats), case.truth)
+    ]
+    differ = int(np.not_equal(*answers).sum())
     bench.judge(f"{name}, float, answers that are not LiteRT's", "0", str(differ), differ == 0)
     least = ours["float_top1"] - MOST_LOSS
     flips = "{} pictures lost, {} won".format(*ours["flips"])

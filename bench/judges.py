@@ -16,7 +16,6 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "Scripts"))
@@ -28,7 +27,7 @@ PYTHONS = {"tensorflow": "TF_PYTHON", "opencv": "CV4_PYTHON"}
 
 
 class NoJudge(Exception):
-    """A judge that this machine does not have; the message says how to get it."""
+    """A judge that this machine does not have, or that cannot run the network; the message says which."""
 
 
 class LiteRt:
@@ -36,6 +35,8 @@ class LiteRt:
     for reals, rounded to the nearest."""
 
     def __init__(self, data: bytes, *, inner: bool = False) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
         self._interpreter = Interpreter(model_content=data, num_threads=2, experimental_preserve_all_tensors=inner)
         self._interpreter.allocate_tensors()
         details = self._interpreter.get_tensor_details() if inner else self._interpreter.get_output_details()
@@ -132,8 +133,9 @@ def _remove_conversions(graph: Any, codes: list[Any]) -> None:
     graph.outputs = [same.get(index, index) for index in graph.outputs]
 
 
-def elsewhere(framework: str, model: Sequence[Path], samples: Sequence[Arrays], outputs: Sequence[str]) -> list[Arrays]:
-    """Outputs of a network, sample by sample, of a framework in its own Python (bench/framework_judge.py)."""
+def elsewhere(framework: str, model: Sequence[Path], outputs: Sequence[str], samples: Sequence[Arrays]) -> list[Arrays]:
+    """Outputs of a network, sample by sample, of a framework in its own Python (bench/framework_judge.py). Raises
+    NoJudge."""
     python = os.environ.get(PYTHONS[framework])
     if not python:
         raise NoJudge(f"{PYTHONS[framework]} names no Python")
@@ -158,7 +160,7 @@ def elsewhere(framework: str, model: Sequence[Path], samples: Sequence[Arrays], 
         command = [python, str(ROOT / "bench/framework_judge.py"), str(folder / "job.json")]
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
-            raise RuntimeError(f"{framework}: {done.stderr.strip()[-2000:]}")
+            raise NoJudge(f"{framework}: {done.stderr.strip()[-2000:]}")
         with np.load(folder / "found.npz") as found:
             return [{n: found[f"{i}/{k}"] for k, n in enumerate(outputs)} for i in range(len(samples))]
 
@@ -168,4 +170,4 @@ def mfcc_of_waves(model: Path, waves: np.ndarray) -> np.ndarray:
     16 kHz."""
     decoded = "decoded_sample_data"
     feeds = [{f"{decoded}:0": one[:, None], f"{decoded}:1": np.array(16000, np.int32)} for one in waves]
-    return np.concatenate([found["Mfcc"] for found in elsewhere("tensorflow", [model], feeds, ["Mfcc"])])
+    return np.concatenate([found["Mfcc"] for found in elsewhere("tensorflow", [model], ["Mfcc"], feeds)])
