@@ -12,6 +12,8 @@
 # make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
+# make bench-frontends   measure the networks of Caffe, TFLite and TensorFlow beside their frameworks (TF_PYTHON has the
+#              extra tensorflow, CV4_PYTHON opencv-python-headless below 5)
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
@@ -40,7 +42,8 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import bench-frontends \
+    clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -100,6 +103,10 @@ bench-evaluation: $(VENV)/.core
 bench-import: $(VENV)/.test
 	$(PY) bench/onnx_import.py --out build/onnx_import.json $(BENCH_ARGS); status=$$?; \
 	$(PY) -W ignore tests/onnx_backend.py || status=1; exit $$status
+
+# What is converted and prepared stays in build/frontends, the record in build/.
+bench-frontends: $(VENV)/.test
+	$(PY) bench/frontends.py --keep build/frontends --out build/frontends.json $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info
