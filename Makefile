@@ -3,8 +3,9 @@
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
 # make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
-#              damaged ONNX files against ConvertTool (FUZZ_ONNX_ARGS), 1,000 random graphs through the compiler
-#              (SEEDS="5000 9000"), then 400 networks with random inputs and outputs through every stage (PORT_SEEDS)
+#              damaged ONNX files (FUZZ_ONNX_ARGS) and 1,000 Caffe networks (FUZZ_CAFFE_ARGS) against ConvertTool,
+#              1,000 random graphs through the compiler (SEEDS="5000 9000"), then 400 networks with random inputs and
+#              outputs through every stage (PORT_SEEDS)
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -14,6 +15,7 @@
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
 # make bench-frontends   measure the networks of Caffe, TFLite and TensorFlow beside their frameworks (TF_PYTHON has the
 #              extra tensorflow, CV4_PYTHON opencv-python-headless below 5)
+# make judge-caffe   compare every Caffe layer and network with OpenCV 4 (CV4_PYTHON has 'opencv-python-headless<5')
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
@@ -26,6 +28,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_ONNX_ARGS ?=
+FUZZ_CAFFE_ARGS ?=
 SEEDS ?= 0 1000
 PORT_SEEDS ?= 0 400
 SOC ?= pcupid
@@ -43,7 +46,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
 .PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import bench-frontends \
-    clean
+    judge-caffe clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -81,6 +84,7 @@ docs: $(VENV)/.core
 fuzz: $(VENV)/.test
 	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)
 	$(PY) tests/fuzz_onnx.py --jobs $(JOBS) $(FUZZ_ONNX_ARGS)
+	$(PY) tests/fuzz_caffe.py --jobs $(JOBS) $(FUZZ_CAFFE_ARGS)
 	$(PY) tests/random_graphs.py $(SEEDS)
 	$(PY) tests/random_ports.py $(PORT_SEEDS)
 
@@ -107,6 +111,9 @@ bench-import: $(VENV)/.test
 # What is converted and prepared stays in build/frontends, the record in build/.
 bench-frontends: $(VENV)/.test
 	$(PY) bench/frontends.py --keep build/frontends --out build/frontends.json $(BENCH_ARGS)
+
+judge-caffe: $(VENV)/.test
+	$(PY) tests/opencv_caffe.py --python "$(CV4_PYTHON)" $(if $(SGS_TEST_DATA),--networks "$(SGS_TEST_DATA)/caffe")
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info

@@ -15,7 +15,7 @@ from typing import Any
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError, raise_all
 
-LONGEST = 64 << 20  # bytes; a prototxt of a thousand layers has half a megabyte
+LONGEST = 16 << 20  # bytes; a prototxt of a thousand layers has half a megabyte
 _SKIPPED = "Ignored"  # the message whose fields are not read
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\f\v]+|\#[^\n]*)
@@ -42,7 +42,7 @@ class Stray:
     entry: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Token:
     kind: str  # "text", "word", "mark", or "end"
     text: str
@@ -68,8 +68,8 @@ def read_text(path: Path, content: bytes, message: Any, entries: tuple[str, ...]
         text = "\0"
     if "\0" in text:
         raise _error(path, "is not text", "the prototxt is the text file, the caffemodel the one with the weights")
-    reader = _Reader(text, entries)
     try:
+        reader = _Reader(text, entries)
         reader.fill(message, "")
     except _Refused as error:
         raise _error(path, str(error), "give a prototxt: text in the format of protocol buffers") from error
@@ -110,7 +110,7 @@ class _Reader:
     # -- messages ------------------------------------------------------------------------------------------------------
     def fill(self, message: Any, closing: str) -> None:
         """Read fields into a message, up to the mark that closes it."""
-        opened = self.here.line
+        opened = self.tokens[self.position - 1].line
         fields = message.DESCRIPTOR.fields_by_name
         while not (closing and self.skip(closing)):
             name = self.take()
@@ -235,7 +235,7 @@ def _tokens(text: str) -> list[_Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise _Refused(line, f"'{text[position : position + 20].splitlines()[0]}' means nothing here")
+            raise _Refused(line, f"{text[position : position + 20]!r} means nothing here")
         kind = str(match.lastgroup)
         if kind == "newline":
             line += 1

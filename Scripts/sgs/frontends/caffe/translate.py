@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 import sgs.frontends.caffe.layers  # noqa: F401  (fills the table)
+from sgs.config.nearest import counted, listing
 from sgs.errors import UnsupportedOperator, UserError, raise_all
 from sgs.frontends.caffe.context import CAFFE, LARGEST_TENSOR, LayerContext, Shape, Value
 from sgs.frontends.caffe.network import Network, label_of
@@ -52,10 +53,9 @@ def translate(
         second = Translation(network, {**weights, **{to: weights[by] for to, by in pairs}}, weight_file, batch)
         second.walk(shapes)
         if not second.problems:
-            told = ", ".join(f"'{to}' those of '{by}'" for to, by in pairs[:_TOLD_PAIRS])
-            more = " ..." if len(pairs) > _TOLD_PAIRS else ""
-            reason = "%s: it has other names for %d layers; they get its weights in order, as all shapes agree: %s%s"
-            _log.warning(reason, weight_file, len(pairs), told, more)
+            told = listing([f"'{to}' those of '{by}'" for to, by in pairs], _TOLD_PAIRS)
+            reason = f"{weight_file} has other names for {counted(len(pairs), 'layer')}"
+            second.warn(f"{reason}; they get its weights in order, as all shapes agree: {told}")
             return second.model(shapes)
     return first.model(shapes)
 
@@ -77,12 +77,16 @@ class Translation:
         self._kinds: dict[str, Value] = {}  # every value that a node makes
         # blob → its values in order, with the type of the layer that makes each, None for inputs
         self._versions: dict[str, list[tuple[Value, str | None]]] = {}
+        self._bound: set[str] = set()  # values that blobs have
         self._consumed: set[str] = set()
         self._lost: set[str] = set()
         self._names = {name for layer in network.layers for name in layer.top} | {i.name for i in network.inputs}
         self._node_names: set[str] = set()
+        self._taken: set[str] = set()  # names of layers that take weights
+        self._weighted: list[LayerContext] = []  # layers that the weight file has weights of
         self._missing: list[LayerContext] = []  # layers that the weight file lacks
         self.problems: list[UserError] = []
+        self._warnings: list[str] = []
         self._schemas: dict[str, Any] = {}
 
     def walk(self, shapes: Mapping[str, Shape]) -> None:
@@ -92,6 +96,7 @@ class Translation:
         for layer in self.network.layers:
             self._layer(layer)
         self._tell_missing()
+        self.problems += [context.refuse_blobs() for context in self._weighted if context.layer.name not in self._taken]
         if not self.problems and not self._outputs():
             self.report(self._refused("the network has no output: every blob is read by a layer"))
 
@@ -112,11 +117,11 @@ class Translation:
         if bottoms is None:
             return self._lose(layer)
         context = LayerContext(self, layer, bottoms, self._weights.get(layer.name, ()))
-        before, first = len(self.problems), len(self._nodes)
+        first = len(self._nodes)
         try:
             tops = list(row(context))
-            if len(self.problems) == before:
-                context.check_blobs_read()
+            if context.blob_count:
+                self._weighted.append(context)
             self._bind(context, tops)
             self._name_nodes(context.name, self._nodes[first:])
         except UserError as error:
@@ -149,10 +154,11 @@ class Translation:
                 self._consumed.discard(value.name)
                 continue
             if versions and name not in context.layer.bottom:
-                _log.warning("%s: %s writes '%s' anew", self.path, context.label, name)
-            if value.name not in self._kinds or any(value is v for all_ in self._versions.values() for v, _ in all_):
+                context.warn(f"it writes '{name}' anew")
+            if value.name not in self._kinds or value.name in self._bound:
                 value = context.emit("Identity", [value])  # an input, a constant, or the value of another blob
             versions.append((value, context.type))
+            self._bound.add(value.name)
 
     def _name_nodes(self, layer: str, nodes: Sequence[NodeProto]) -> None:
         """Give a layer's nodes its name: the one that computes, and names below it to the others."""
@@ -169,10 +175,23 @@ class Translation:
     def report(self, problem: UserError) -> None:
         self.problems.append(problem)
 
+    def warn(self, what: str) -> None:
+        """Something that the log is to say of the network if this is what becomes of it."""
+        self._warnings.append(what)
+
     def _unknown(self, layer: Any) -> UserError:
         constant = {name for name, versions in self._versions.items() if versions[-1][0].name in self._constant}
         reason, remedy = reason_of(layer.type, [name for name in layer.bottom if name not in constant])
         return UnsupportedOperator(reason, stage="convert", file=self.path, node=label_of(layer), remedy=remedy)
+
+    def take(self, context: LayerContext) -> None:
+        """Take note that a layer takes weights. Raises UserError where another one of its name does, too."""
+        if context.layer.name in self._taken:
+            raise context.refuse(
+                "another layer that takes weights has the same name",
+                "weights are found by the layer's name: give each its own, in both files",
+            )
+        self._taken.add(context.layer.name)
 
     def report_missing(self, context: LayerContext) -> None:
         """Take note of a layer that the weight file lacks."""
@@ -182,8 +201,8 @@ class Translation:
         if not self._missing:
             return
         if not any(layer.name in self._weights for layer in self.network.layers):
-            known = ", ".join(f"'{name}'" for name in list(self._weights)[:3]) or "none"
-            reason = f"{self._weight_file} has weights of no layer of this network (it has those of {known} ...)"
+            known = listing([f"'{name}'" for name in self._weights], _TOLD_PAIRS)
+            reason = f"{self._weight_file} has weights of no layer of this network, but of {known}"
             self.report(self._refused(reason, self._missing[0].label, "give the caffemodel of this network"))
             return
         for context in self._missing:
@@ -229,7 +248,7 @@ class Translation:
         try:
             found = infer_node_outputs(schema, node, kinds, known, opset_imports=[helper.make_opsetid("", OPSET)])
         except InferenceError as error:
-            told = str(error).rpartition("ShapeInferenceError]")[2].strip().splitlines()[0]
+            told = str(error).rpartition("ShapeInferenceError]")[2].strip()
             raise context.refuse(f"its inputs do not fit it: {told}", "check the prototxt") from error
         values = []
         for name in node.output:
@@ -275,6 +294,8 @@ class Translation:
     def model(self, shapes: Mapping[str, Shape]) -> ModelProto:
         """What the walk has made. Raises UserError with all that it met."""
         raise_all(self.problems, stage="convert", file=self.path)
+        for what in self._warnings:
+            _log.warning("%s: %s", self.path, what)
         outputs = self._outputs()
         names = self._renamed()
         for node in self._nodes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
@@ -21,7 +23,7 @@ class _Sequence:
         if p.expose_hidden and not exposed:
             raise context.refuse("expose_hidden of an RNN", "make its state part of the network, or leave it inside")
         context.check_bottoms(2 + exposed, 3 + exposed)
-        self.context, self.size, self.exposed = context, p.num_output, bool(exposed)
+        self.context, self.size, self.exposed = context, context.positive(p.num_output, "num_output"), bool(exposed)
         self.x, self.cont = context.bottoms[:2]
         self.static = context.bottoms[2] if len(context.bottoms) == 3 + exposed else None
         self.state: list[Value | None] = [None, None]
@@ -31,17 +33,21 @@ class _Sequence:
                 f"its inputs {told} are not [steps, batch, ...] and [steps, batch]", "check the prototxt"
             )
         self.steps, self.batch = self.cont.shape
+        if self.static is not None and self.static.shape[:1] != (self.batch,):
+            raise context.refuse(
+                f"its static input {list(self.static.shape)} is not [batch, ...]", "check the prototxt"
+            )
         if self.steps > LONGEST:
             raise context.refuse(f"its sequence has {self.steps} steps, and {LONGEST} is the most", "cut the sequence")
         if exposed:
             self.state = [context.reshape(value, (self.batch, self.size)) for value in context.bottoms[-2:]]
-        self.width, self.outputs = int(np.prod(self.x.shape[2:])), gates * self.size
+        self.width, self.outputs = prod(self.x.shape[2:]), gates * self.size
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of the blobs for x, its bias, the static input, and the state, in Caffe's order."""
         found: dict[str, tuple[int, ...]] = {"input weights": (self.outputs, self.width), "bias": (self.outputs,)}
         if self.static is not None:
-            found["static weights"] = (self.outputs, int(np.prod(self.static.shape[1:])))
+            found["static weights"] = (self.outputs, prod(self.static.shape[1:]))
         return {**found, "state weights": (self.outputs, self.size)}
 
     def product(self, value: Value, weights: Array, bias: Array | None = None) -> Value:
@@ -59,7 +65,7 @@ class _Sequence:
 
     def step(self, value: Value, t: int) -> Value:
         """What a value [T, N, ...] is at a step, [N, ...]; [N, 1] for cont."""
-        width = int(np.prod(value.shape[2:]))
+        width = prod(value.shape[2:])
         return self.context.reshape(part(self.context, value, {0: (t, t + 1)}), (self.batch, width))
 
     def kept(self, state: Value | None, t: int) -> Value | None:
