@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -237,6 +238,8 @@ def main() -> int:
     parser.add_argument("--networks", type=Path, help="folder of public networks")
     parser.add_argument("--kinds", default="", help="only cases of these layer types")
     options = parser.parse_args()
+    if shutil.which(options.python) is None:
+        parser.error(f"no interpreter '{options.python}'; make judge-caffe CV4_PYTHON=/path/to/python with OpenCV 4")
     kinds = {kind for kind in options.kinds.split(",") if kind}
     groups: dict[str, list[Network]] = {}
     for network in [*cases(kinds), *(public(options.networks) if options.networks else ())]:

@@ -344,6 +344,12 @@ def test_a_blob_that_lacks_values(tmp_path: Path) -> None:
     assert "its weights cannot be read: it holds 2 values for a shape of 4,3,3,3" in told
 
 
+def test_a_variance_below_0(tmp_path: Path) -> None:
+    weights = {"bn": [np.zeros(3, np.float32), np.float32([1, -1, 1]), np.ones(1, np.float32)]}
+    told = refusal(tmp_path, INPUT + layer("bn", "BatchNorm", "data", "y"), weights)
+    assert "BatchNorm 'bn': its variance has values below 0" in told
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -402,6 +408,7 @@ def test_the_text_form(tmp_path: Path) -> None:
         (INPUT + layer("a", "Silence", "data", "y"), "Silence 'a': its top 'y' is not supported"),
         (INPUT + 'layer { name: "a" type: "Silence" bottom: "data" }', "the network has no output"),
         (INPUT + layer("a", "ReLU", "data", "y", "include { } exclude { }"), "both include and exclude rules"),
+        (INPUT + 'layer { name: "a" type: "SoftmaxWithLoss" top: "y" }', "SoftmaxWithLoss 'a': it has no bottom"),
         (INPUT + layer("a", "Data", "data", "y"), "layer type Data reads its data itself (give the deploy prototxt"),
         (INPUT + layer("a", "Accuracy", "data", "y"), "layer type Accuracy is for training"),
     ],
@@ -447,8 +454,25 @@ def test_absurd_extents_are_refused(parameters: str, tmp_path: Path) -> None:
     assert "Convolution 'conv'" in refusal(tmp_path, text, CONV_WEIGHTS)
 
 
+@pytest.mark.parametrize("kind", list(CAFFE))
+def test_layers_take_any_input_or_refuse_it(kind: str, tmp_path: Path) -> None:
+    """Whatever its rank and however many, with no parameters said."""
+    for rank in range(1, 6):
+        dims = " ".join(f"dim: {extent}" for extent in range(2, 2 + rank))
+        for count in range(5):
+            bottoms = 'bottom: "data" ' * count
+            text = f'input: "data" input_shape {{ {dims} }} layer {{ name: "a" type: "{kind}" {bottoms} top: "y" }}'
+            try:
+                assert load(tmp_path, text, shapes=[tuple(range(2, 2 + rank))]).proto.graph.node
+            except UserError as error:
+                assert f"{kind} 'a'" in str(error)
+
+
 # -- as a user sees it -------------------------------------------------------------------------------------------------
-def test_errors_of_the_importer_name_the_layer() -> None:
+def test_errors_of_the_importer_name_the_layer(tmp_path: Path) -> None:
+    text = 'input: "data" input_shape { dim: 1 dim: 3 dim: 4 dim: 5 dim: 6 dim: 7 }\n' + conv("deep", "data", 2)
+    with pytest.raises(UserError, match="Convolution 'deep': convolution of a tensor of rank 6"):
+        import_model(load(tmp_path, text, {"deep": drawn((2, 3, 3, 3, 3, 3), (2,))}))
     node = helper.make_node("Gemm", ["a"], ["b"], name="ip/Gemm")
     assert label_of(node) == "Gemm 'ip/Gemm'"
     node.metadata_props.add(key=SOURCE_LABEL, value="InnerProduct 'ip'")

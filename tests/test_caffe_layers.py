@@ -175,7 +175,7 @@ REFUSED: list[tuple[Case, str]] = [
     ),
     (
         one("LSTM", "recurrent_param { num_output: 3 }", (4, 2, 5), (4, 2), weights=[(12, 4), (12,), (12, 3)]),
-        "input weights",
+        "input_weights",
     ),
     (one("BatchReindex", "", (4, 2), (3,)), "chooses samples of a batch"),
     (one("Embed", "embed_param { num_output: 4 input_dim: 3 }", (1, 6)), "has weights of no layer"),

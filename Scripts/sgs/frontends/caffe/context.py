@@ -146,8 +146,8 @@ class LayerContext:
         return self._translation.constant(f"{self.name}/{name}", array)
 
     def emit(self, op_type: str, inputs: Sequence[Value | None], /, **attrs: Any) -> Value:
-        """Append an ONNX node of operator set `translate.OPSET`; returns its result. Attributes that are None are left
-        out. Raises UserError where ONNX finds the operands wrong."""
+        """Append an ONNX node of operator set `translate.OPSET`; returns its result. Attributes that are None or
+        empty are left out. Raises UserError where ONNX finds the operands wrong."""
         return self.emit_many(op_type, inputs, 1, **attrs)[0]
 
     def emit_many(self, op_type: str, inputs: Sequence[Value | None], outputs: int, /, **attrs: Any) -> list[Value]:

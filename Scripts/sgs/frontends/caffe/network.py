@@ -246,7 +246,7 @@ def _check_inputs(inputs: Sequence[Input], path: Path) -> None:
 
 
 def _holds(shape: Shape) -> bool:
-    return all(extent > 0 for extent in shape) and prod(shape) <= LARGEST_TENSOR
+    return bool(shape) and min(shape) > 0 and prod(shape) <= LARGEST_TENSOR
 
 
 def _told(shape: Shape) -> str:

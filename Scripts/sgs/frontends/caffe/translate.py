@@ -32,6 +32,7 @@ OPSET = 17
 _IR_VERSION = 10  # the first in which nodes have metadata
 _TOLD = 1024  # elements up to which shape inference is told the values of a constant
 _TOLD_PAIRS = 3
+_SOURCES = frozenset({"Parameter"})  # layers that read nothing
 _LABELLED = frozenset({"SoftmaxWithLoss"})  # layers whose bottoms behind the first one nothing gives where they run
 _MOVING = frozenset({"Flatten", "Identity", "Pad", "Reshape", "Transpose"})
 _log = logging.getLogger(__name__)
@@ -132,6 +133,9 @@ class Translation:
     def _bottoms(self, layer: Any) -> list[Value] | None:
         """What a layer reads; None where something of it is lost, or is not there, which is reported."""
         names = list(layer.bottom[:1] if layer.type in _LABELLED else layer.bottom)
+        if not names and layer.type not in _SOURCES:
+            self.report(self._refused("it has no bottom", label_of(layer)))
+            return None
         missing = [name for name in names if name not in self._versions and name not in self._lost]
         for name in missing:
             reason = f"it reads '{name}', which no layer before it gives"
@@ -225,7 +229,7 @@ class Translation:
         """Append a node; its results, of the shapes that ONNX infers."""
         names = ["" if value is None else value.name for value in inputs]
         results = [self._fresh(f"{context.name}/{op_type}") for _ in range(outputs)]
-        given = {key: value for key, value in attrs.items() if value is not None}
+        given = {key: value for key, value in attrs.items() if value not in (None, [], ())}
         node = helper.make_node(op_type, names, results, **given)
         node.metadata_props.add(key=SOURCE_LABEL, value=context.label)
         values = self._inferred(context, node, [value for value in inputs if value is not None])
@@ -309,12 +313,15 @@ class Translation:
             self.network.name,
             fed,
             [_info(self._kinds[name], names[name]) for name in outputs],
-            [numpy_helper.from_array(np.ascontiguousarray(data), name) for name, data in self._constants.items()],
             value_info=[_info(value, names.get(value.name)) for value in inner],
         )
-        return helper.make_model(
+        model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="caffe"
         )
+        for name, data in self._constants.items():  # into the model at once: a message is copied with what it holds
+            kind = helper.np_dtype_to_tensor_dtype(data.dtype)
+            model.graph.initializer.add(name=name, dims=data.shape, data_type=kind, raw_data=data.tobytes())
+        return model
 
 
 def _free(wanted: str, taken: Container[str]) -> str:

@@ -15,9 +15,7 @@ def convolution(context: LayerContext) -> list[Value]:
 @CAFFE.row("ConvolutionDepthwise", "DepthwiseConvolution", "DepthwiseConv")
 def convolution_depthwise(context: LayerContext) -> list[Value]:
     """A group for each channel, whatever `group` says."""
-    return _convolved(
-        context, "Conv", context.bottoms[0].shape[1] if context.bottoms and context.bottoms[0].rank > 1 else 1
-    )
+    return _convolved(context, "Conv", None)
 
 
 @CAFFE.row("Deconvolution")
@@ -26,16 +24,17 @@ def deconvolution(context: LayerContext) -> list[Value]:
     return _convolved(context, "ConvTranspose", context.layer.convolution_param.group)
 
 
-def _convolved(context: LayerContext, op_type: str, group: int) -> list[Value]:
+def _convolved(context: LayerContext, op_type: str, group: int | None) -> list[Value]:
     param = context.layer.convolution_param
     outputs = context.positive(param.num_output, "num_output")
-    if not context.bottoms:
-        raise context.refuse("it has no bottom", "check the prototxt")
     first = context.bottoms[0]
+    if len({value.shape for value in context.bottoms}) > 1:
+        raise context.refuse("its bottoms have other shapes than each other", "check the prototxt")
     if param.axis not in (1, 1 - first.rank):
         raise context.refuse(f"its axis is {param.axis}", "an axis of 1 is supported")
     window = window_of(context, param, first)
     channels = first.shape[1]
+    group = channels if group is None else group
     if group < 1 or channels % group or outputs % group:
         raise context.refuse(f"{channels} channels and {outputs} outputs do not come in {group} groups")
     front = (outputs, channels // group) if op_type == "Conv" else (channels, outputs // group)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
-
-import numpy as np
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
 from sgs.frontends.caffe.layers.moving import part
-from sgs.numeric.quantise import Array
 
 LONGEST = 512  # steps: each is a dozen nodes
 
@@ -43,20 +41,20 @@ class _Sequence:
             self.state = [context.reshape(value, (self.batch, self.size)) for value in context.bottoms[-2:]]
         self.width, self.outputs = prod(self.x.shape[2:]), gates * self.size
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the blobs for x, its bias, the static input, and the state, in Caffe's order."""
-        found: dict[str, tuple[int, ...]] = {"input weights": (self.outputs, self.width), "bias": (self.outputs,)}
+    def blobs(self, **more: tuple[int, ...]) -> list[Value]:
+        """The layer's blobs: those for x, its bias, the static input, and the state, in Caffe's order; then `more`."""
+        shapes: dict[str, tuple[int, ...]] = {"input_weights": (self.outputs, self.width), "bias": (self.outputs,)}
         if self.static is not None:
-            found["static weights"] = (self.outputs, prod(self.static.shape[1:]))
-        return {**found, "state weights": (self.outputs, self.size)}
+            shapes["static_weights"] = (self.outputs, prod(self.static.shape[1:]))
+        shapes |= {"state_weights": (self.outputs, self.size), **more}
+        return [self.context.const(blob, name) for name, blob in zip(shapes, self.context.blobs(**shapes), strict=True)]
 
-    def product(self, value: Value, weights: Array, bias: Array | None = None) -> Value:
+    def product(self, value: Value, weights: Value, *bias: Value) -> Value:
         """value [rows, ...] · weights transposed + bias."""
         rows = self.context.reshape(value, (value.shape[0], weights.shape[1]))
-        constants = [self.context.const(np.ascontiguousarray(w)) for w in (weights, bias) if w is not None]
-        return self.context.emit("Gemm", [rows, *constants], transB=1)
+        return self.context.emit("Gemm", [rows, weights, *bias], transB=1)
 
-    def driven(self, weights: list[Array]) -> Value:
+    def driven(self, weights: Sequence[Value]) -> Value:
         """What the inputs add to the gates, [T, N, gates · H]."""
         context = self.context
         flat = context.reshape(self.x, (self.steps * self.batch, self.width))
@@ -69,16 +67,8 @@ class _Sequence:
         return self.context.reshape(part(self.context, value, {0: (t, t + 1)}), (self.batch, width))
 
     def kept(self, state: Value | None, t: int) -> Value | None:
-        """What of a state goes on into a step; None: nothing, it is 0."""
-        if state is None:
-            return None
-        if self.cont.data is not None:
-            flags = self.cont.data[t]
-            if (flags == 1).all():
-                return state
-            if (flags == 0).all():
-                return None
-        return self.context.emit("Mul", [state, self.step(self.cont, t)])
+        """What of a state goes on into a step; None: there is no state yet, it is 0."""
+        return None if state is None else self.context.emit("Mul", [state, self.step(self.cont, t)])
 
     def stacked(self, steps: list[Value]) -> Value:
         context = self.context
@@ -90,7 +80,7 @@ class _Sequence:
 def lstm(context: LayerContext) -> list[Value]:
     """Gates i, f, o, g: c = f · c + i · g, h = o · tanh(c)."""
     sequence = _Sequence(context, 4)
-    weights = context.blobs(**sequence.shapes())
+    weights = sequence.blobs()
     driven = sequence.driven(weights)
     h, c = sequence.state
     tops: list[Value] = []
@@ -112,9 +102,7 @@ def rnn(context: LayerContext) -> list[Value]:
     """h = tanh(what x and h give), and the output tanh(W · h + b)."""
     sequence = _Sequence(context, 1)
     size = sequence.size
-    *weights, recurrent, out, bias = context.blobs(
-        **sequence.shapes(), **{"output weights": (size, size), "output bias": (size,)}
-    )
+    *weights, recurrent, out, bias = sequence.blobs(output_weights=(size, size), output_bias=(size,))
     driven = sequence.driven(weights)
     h: Value | None = None
     tops: list[Value] = []
