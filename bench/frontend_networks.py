@@ -5,19 +5,23 @@ A set is arrays as the network's input takes them (pictures before normalisation
 
 from __future__ import annotations
 
+import sys
 import wave
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from judges import LiteRt, mfcc_of_waves
 from networks import _HALF as HALF
 from networks import Network, Picture, data_folder
 
-from sgs.frontends.caffe.generated import NetParameter, NetWeights
-from sgs.frontends.caffe.prototxt import read_text
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
+from caffe_cases import weight_file
+from caffe_random import random_weights
+from opencv_caffe import named
 
 Sets = tuple[np.ndarray, np.ndarray]  # [n, *shape of the input] of samples, [n] of their classes
 Platform = Literal["caffe", "tflite", "tensorflow_graphdef"]
@@ -81,8 +85,18 @@ class SourceNetwork(Network):
         """ConvertTool's options that name files, and the files, some of which are made in `folder`."""
         if self.platform != "caffe":
             return {"--graph_def_file" if self.platform == "tensorflow_graphdef" else "--model_file": self.path()}
-        weights = data_folder() / self.weights if self.weights else random_weights(self.path(), folder)
+        if self.weights is not None:
+            return {"--model_file": self.path(), "--weight_file": data_folder() / self.weights}
+        weights = folder / f"{self.path().stem}.caffemodel"
+        weights.write_bytes(random_weights(self.path()))
         return {"--model_file": self.path(), "--weight_file": weights}
+
+    def renamed(self, files: Mapping[str, Path], folder: Path) -> list[Path]:
+        """The files of a Caffe network for OpenCV, which knows weights by the names of their layers only."""
+        text = self.path().read_text("utf-8")
+        weights = folder / "renamed.caffemodel"
+        weights.write_bytes(weight_file(text, named(text, files["--weight_file"])))
+        return [self.path(), weights]
 
     def arguments(self, files: Mapping[str, Path], ini: Path, target: Path) -> list[str]:
         """ConvertTool's arguments for a float .sim."""
@@ -184,42 +198,6 @@ def _written(arrays: np.ndarray, classes: np.ndarray, folder: Path) -> list[Pict
 
 def _spread(samples: list[Picture], most: int) -> list[Picture]:
     return [samples[i * len(samples) // most] for i in range(most)] if len(samples) > most else samples
-
-
-def random_weights(structure: Path, folder: Path) -> Path:
-    """A caffemodel for a prototxt of convolutions, BatchNorm and Scale: weights by He et al. (arXiv:1502.01852),
-    statistics near those that they give."""
-    rng = np.random.default_rng(3)
-    network, held, channels = NetParameter(), NetWeights(), {"data": 3}
-    read_text(structure, structure.read_bytes(), network, ("layer",))
-    for layer in network.layer:
-        count = channels[layer.bottom[0]] if layer.bottom else channels["data"]
-        blobs: list[np.ndarray] = []
-        if layer.type == "Convolution":
-            facts = layer.convolution_param
-            kernel, inputs, count = facts.kernel_size[0], count // facts.group, facts.num_output
-            blobs.append(rng.normal(0, (2 / (inputs * kernel**2)) ** 0.5, (count, inputs, kernel, kernel)))
-            blobs += [rng.normal(0, 0.1, count)] if facts.bias_term else []
-        elif layer.type == "BatchNorm":
-            blobs = [rng.normal(0, 0.1, count), rng.uniform(0.5, 2, count), np.ones(1)]
-        elif layer.type == "Scale":
-            blobs = [rng.uniform(0.5, 1.5, count), rng.normal(0, 0.1, count)]
-        elif layer.type == "Concat":
-            count = sum(channels[name] for name in layer.bottom)
-        channels.update(dict.fromkeys(layer.top, count))
-        _hold(held, layer.name, blobs)
-    path = folder / f"{structure.stem}.caffemodel"
-    path.write_bytes(held.SerializeToString())
-    return path
-
-
-def _hold(weights: Any, name: str, blobs: list[np.ndarray]) -> None:
-    if blobs:
-        layer = weights.layer.add(name=name)
-        for values in blobs:
-            blob = layer.blobs.add()
-            blob.shape.dim.extend(values.shape)
-            blob.data.append(values.astype("<f4").tobytes())
 
 
 # -- networks ----------------------------------------------------------------------------------------------------------

@@ -153,17 +153,16 @@ Judge = Callable[[Sequence[Arrays]], list[Arrays]]  # samples → outputs; rank 
 
 def frameworks(network: SourceNetwork, files: Mapping[str, Path]) -> dict[str, Judge]:
     """What judges a network, by name."""
-    paths = list(files.values())
     runs: dict[str, Judge]
     if network.platform == "tflite":
         runs = {"LiteRT": partial(litert, network)}
     elif network.platform == "caffe":
         runs = {
             "onnxruntime": partial(translated, network, files),
-            "OpenCV 4": partial(elsewhere, "opencv", paths, network.outputs),
+            "OpenCV 4": partial(opencv, network, files),
         }
     else:
-        runs = {"TensorFlow": partial(elsewhere, "tensorflow", paths, network.outputs)}
+        runs = {"TensorFlow": partial(elsewhere, "tensorflow", list(files.values()), network.outputs)}
     return {name: partial(_in_nchw, run) for name, run in runs.items()} if network.nchw else runs
 
 
@@ -190,12 +189,20 @@ def litert(network: SourceNetwork, samples: Sequence[Arrays]) -> list[Arrays]:
     return [dict(zip(network.outputs, outputs.values(), strict=True)) for outputs in found]  # the twin renames
 
 
+def opencv(network: SourceNetwork, files: Mapping[str, Path], samples: Sequence[Arrays]) -> list[Arrays]:
+    """OpenCV 4 on a Caffe network."""
+    with tempfile.TemporaryDirectory(prefix="opencv_") as folder:
+        return elsewhere("opencv", network.renamed(files, Path(folder)), network.outputs, samples)
+
+
 def translated(network: SourceNetwork, files: Mapping[str, Path], samples: Sequence[Arrays]) -> list[Arrays]:
     """onnxruntime on the ONNX model that the Caffe frontend makes."""
     values = {option.removeprefix("--"): file for option, file in files.items()}
     row = platform_named(network.platform, stage="bench")
     source = row.load(row.complete(values), Asked(network.inputs, network.outputs, network.shapes))
-    session = onnxruntime.InferenceSession(source.proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3
+    session = onnxruntime.InferenceSession(source.proto.SerializeToString(), quiet, ["CPUExecutionProvider"])
     names = list(network.outputs)
     return [dict(zip(names, session.run(names, sample), strict=True)) for sample in samples]
 
