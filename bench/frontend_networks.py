@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 from judges import LiteRt, mfcc_of_waves
-from networks import _HALF as HALF
-from networks import Network, Picture, data_folder
+from networks import HALF, Network, Picture, data_folder
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -74,9 +73,8 @@ class SourceNetwork(Network):
             calibrating, scored = samples[::5], [sample for index, sample in enumerate(samples) if index % 5]
         else:
             calibrating, scored = super().split(scratch)
-            scored = scored + [
-                (path, -1) for folder in self.also for path in sorted(data_folder().glob(f"{folder}/*.jpg"))
-            ]
+            further = [path for folder in self.also for path in sorted((data_folder() / folder).glob("*.jpg"))]
+            scored = scored + [(path, -1) for path in further]
         if self.peers_split:
             return calibrating, scored
         return _spread(calibrating, CALIBRATING), _spread(scored, SCORING)

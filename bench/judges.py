@@ -52,10 +52,13 @@ class LiteRt:
         outputs = wanted or [detail["name"] for detail in self._interpreter.get_output_details()]
         return {name: self._reals(self._found[name]) for name in outputs}
 
+    def rounded(self, value: np.ndarray) -> np.ndarray:
+        """Reals as the codes of the first output say them."""
+        (detail, *_) = self._interpreter.get_output_details()
+        return _decoded(_codes(value, detail), detail)
+
     def _reals(self, detail: Any) -> np.ndarray:
-        value = self._interpreter.get_tensor(detail["index"])
-        scale, zero = detail["quantization"]
-        return (value.astype(np.float32) - zero) * np.float32(scale) if scale else value
+        return _decoded(self._interpreter.get_tensor(detail["index"]), detail)
 
 
 def _codes(value: np.ndarray, detail: Any) -> np.ndarray:
@@ -64,6 +67,11 @@ def _codes(value: np.ndarray, detail: Any) -> np.ndarray:
         return value.astype(detail["dtype"])
     limits = np.iinfo(detail["dtype"])
     return np.clip(np.rint(value / np.float32(scale)) + zero, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _decoded(codes: np.ndarray, detail: Any) -> np.ndarray:
+    scale, zero = detail["quantization"]
+    return (codes.astype(np.float32) - zero) * np.float32(scale) if scale else codes
 
 
 def float_twin(data: bytes, begin: str | None = None) -> bytes:

@@ -186,8 +186,8 @@ def data_folder() -> Path:
     return Path(os.environ["SGS_TEST_DATA"])
 
 
-_HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
-_IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
+IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 MAIN = (  # the networks of the main benchmark
     Network(
@@ -243,7 +243,7 @@ MORE = (
         crop=True,
         pictures="images/imagenet_sample",
         first_class=1,
-        **_HALF,
+        **HALF,
     ),
     Network(
         "shufflenet_v2",
@@ -255,7 +255,7 @@ MORE = (
         crop=True,
         pictures="images/imagenet_sample",
         first_class=0,
-        **_IMAGENET,
+        **IMAGENET,
     ),
 )
 NETWORKS = {network.name: network for network in (*MAIN, *MORE)}
@@ -291,7 +291,7 @@ CALIBRATED = (  # further networks of the calibration benchmark
         640,
         shapes=((1, 3, 640, 640),),
         words=True,
-        **_IMAGENET,
+        **IMAGENET,
     ),
     Network(
         "mnist_cntk",
@@ -315,7 +315,7 @@ CALIBRATED = (  # further networks of the calibration benchmark
         256,
         sizes=((128, 128), (256, 256)),
         central=(0.5, 1.0),
-        **_IMAGENET,
+        **IMAGENET,
     ),
 )
 EVERY = {**NETWORKS, **{network.name: network for network in CALIBRATED}}
