@@ -141,10 +141,10 @@ def _waves(length: int) -> np.ndarray:
     return waves[:, 0, :length].astype(np.float32) / 32768
 
 
-def _spectra() -> Sets:
-    """What yamnet makes of speech up to the magnitude of its RFFT2D, [n, 96, 257]: of the recorded words, and of
-    what is said in the file beside the network, every 0.2 s."""
-    folder, length, tensor = data_folder() / "tflite/yamnet", 15600, "magnitude_spectrogram"
+def _of_yamnet(tensor: str) -> Sets:
+    """An inner tensor of yamnet, [n, 96, bands], of the recorded words, and of what is said in the file beside the
+    network, every 0.2 s."""
+    folder, length = data_folder() / "tflite/yamnet", 15600
     with wave.open(str(folder / "speech.wav")) as file:
         said = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
     waves = [*_waves(length)[::2], *(said[start : start + length] for start in range(0, len(said) - length, 3200))]
@@ -177,7 +177,8 @@ SETS: Mapping[str, Callable[[], Sets]] = {
     "vww01": lambda: _held("vww01_200.npz"),
     "kws01": _words,
     "ad01": _machines,
-    "spectra": _spectra,
+    "spectra": lambda: _of_yamnet("magnitude_spectrogram"),  # behind its RFFT2D
+    "log_mel": lambda: _of_yamnet("log_mel_spectrogram"),
     "reviews": _reviews,
     "DNN_M": lambda: _mfcc("DNN_M.pb"),
     "DS_CNN_S": lambda: _mfcc("DS_CNN_S.pb"),
@@ -213,6 +214,13 @@ def _caffe(name: str, folder: str, model: str, weights: str | None, *ports: obje
 
 def _tflite(name: str, model: str, *ports: object, **facts: object) -> SourceNetwork:
     return SourceNetwork(name, f"tflite/{model}.tflite", *ports, **facts)
+
+
+def _yamnet(name: str, begin: str, arrays: str, bands: int) -> SourceNetwork:
+    return _tflite(
+        name, "yamnet/yamnet", (begin,), ("tower0/network/layer32/final_output",), 96, bands, F32, arrays=arrays,
+        options=("--inputs", begin, "--dequantize"), integers=True,
+    )  # fmt: skip
 
 
 def _graph(name: str, model: str, *ports: object, **facts: object) -> SourceNetwork:
@@ -293,10 +301,8 @@ TFLITE = (
         "yolox_nano", "yolox_nano/yolox_nano_float16_quantize", ("serving_default_images:0",),
         ("PartitionedCall:0",), 416, 416, "BGR", std=(1.0, 1.0, 1.0), letterbox=True, nchw=True, **_FACES,
     ),
-    _tflite(
-        "yamnet", "yamnet/yamnet", ("magnitude_spectrogram",), ("tower0/network/layer32/final_output",), 96, 257, F32,
-        arrays="spectra", options=("--inputs", "magnitude_spectrogram", "--dequantize"), integers=True,
-    ),
+    _yamnet("yamnet", "magnitude_spectrogram", "spectra", 257),
+    _yamnet("yamnet_log_mel", "log_mel_spectrogram", "log_mel", 64),
 )  # fmt: skip
 _MFCC = {"options": ("--inputs", "Mfcc")}
 TENSORFLOW = (
