@@ -3,9 +3,9 @@
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
 # make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
-#              damaged ONNX files (FUZZ_ONNX_ARGS) and 1,000 Caffe networks (FUZZ_CAFFE_ARGS) against ConvertTool,
-#              1,000 random graphs through the compiler (SEEDS="5000 9000"), then 400 networks with random inputs and
-#              outputs through every stage (PORT_SEEDS)
+#              damaged ONNX files (FUZZ_ONNX_ARGS), 1,000 Caffe networks (FUZZ_CAFFE_ARGS) and 1,000 TFLite files
+#              (FUZZ_TFLITE_ARGS) against ConvertTool, 1,000 random graphs through the compiler (SEEDS="5000 9000"), then
+#              400 networks with random inputs and outputs through every stage (PORT_SEEDS)
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -29,6 +29,7 @@ BENCH_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_ONNX_ARGS ?=
 FUZZ_CAFFE_ARGS ?=
+FUZZ_TFLITE_ARGS ?=
 SEEDS ?= 0 1000
 PORT_SEEDS ?= 0 400
 SOC ?= pcupid
@@ -85,6 +86,7 @@ fuzz: $(VENV)/.test
 	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)
 	$(PY) tests/fuzz_onnx.py --jobs $(JOBS) $(FUZZ_ONNX_ARGS)
 	$(PY) tests/fuzz_caffe.py --jobs $(JOBS) $(FUZZ_CAFFE_ARGS)
+	$(PY) tests/fuzz_tflite.py --jobs $(JOBS) $(FUZZ_TFLITE_ARGS)
 	$(PY) tests/random_graphs.py $(SEEDS)
 	$(PY) tests/random_ports.py $(PORT_SEEDS)
 

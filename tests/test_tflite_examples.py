@@ -1,13 +1,15 @@
 """Every row of the TFLite import, and every builtin that is an operator of ours: LiteRT computes the same."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sgs.ops  # noqa: F401 - fills the tables
+from conventions import ROOT
 from sgs.engine import FloatEngine
-from sgs.frontends.tflite_rows import is_spelled
+from sgs.frontends.tflite.rows import is_spelled
 from sgs.numeric.quantise import Array
 from sgs.passes.pipeline import optimise
 from sgs.registry import EXAMPLES, IMPORT_TFLITE, SIM, TFLITE_EXAMPLES
@@ -22,6 +24,15 @@ def test_every_row_has_an_example() -> None:
     assert set(TFLITE_EXAMPLES) == set(IMPORT_TFLITE) - ELSEWHERE
     spelled = {op for op in SIM if is_spelled(op)}
     assert spelled <= set(EXAMPLES)
+
+
+def test_the_page_names_what_can_be_imported() -> None:
+    page = (ROOT / "docs/FRONTENDS.md").read_text("utf-8").partition("## TFLite")[2].partition("\n## ")[0]
+    tables = "".join(line for line in page.partition("### Operators")[2].splitlines() if line.startswith("|"))
+    named = set(re.findall(r"\b[A-Z][A-Z0-9_]+\b\*?", tables)) - {"UNSORTED_SEGMENT_*"}
+    named |= {f"UNSORTED_SEGMENT_{kind}" for kind in ("SUM", "PROD", "MAX", "MIN")}
+    builtins = {op for op in IMPORT_TFLITE if not op.startswith("custom ")}
+    assert named == builtins | {op for op in SIM if is_spelled(op)}
 
 
 def assert_close(ours: Array, theirs: Array) -> None:

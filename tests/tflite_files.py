@@ -9,20 +9,16 @@ import numpy as np
 import pytest
 
 from sgs.frontends.onnx_import import import_model
-from sgs.frontends.tflite_model import load_tflite
+from sgs.frontends.tflite.model import load_tflite
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
 from sgs.registry import TfliteCase
 from sgs.sim import generated as schema
 from sgs.sim.fields import pack_options
 
-KINDS = {
-    np.dtype(getattr(np, name)): getattr(schema.TensorType, name.upper()) for name in ("float32", "float16", "int8")
-}
-KINDS |= {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in ("uint8", "int16", "int32", "int64")}
-KINDS[np.dtype(bool)] = schema.TensorType.BOOL
+_NAMES = ("float32", "float16", "bool", "int8", "uint8", "int16", "int32", "int64")
+KINDS = {np.dtype(name): getattr(schema.TensorType, name.upper()) for name in _NAMES}
 _LARGEST_OLD_CODE = 127
-_PLAIN = object()
 
 
 def record(kind: str, **fields: Any) -> Any:
@@ -144,6 +140,23 @@ def _draw(rng: np.random.Generator, shape: Any, kind: Any, case: TfliteCase) -> 
     if kind.kind in "iu":
         return rng.integers(int(case.low), int(case.high) + 1, shape).astype(kind)
     return rng.uniform(case.low, case.high, shape).astype(kind)
+
+
+def written_out(data: bytes) -> bytes:
+    """The file with its constants of codes as real numbers."""
+    model, kinds = unpacked(data), {schema.TensorType.INT8: np.int8, schema.TensorType.UINT8: np.uint8}
+    for tensor in model.subgraphs[0].tensors:
+        quant, kind = tensor.quantization, kinds.get(tensor.type)
+        if quant is None or kind is None or not tensor.buffer:
+            continue
+        shape = [1] * len(tensor.shape)
+        shape[quant.quantizedDimension] = -1
+        raw = np.asarray(model.buffers[tensor.buffer].data, np.uint8).view(kind).reshape(tensor.shape)
+        scale, zero = np.asarray(quant.scale, np.float64).reshape(shape), np.asarray(quant.zeroPoint).reshape(shape)
+        value = ((raw.astype(np.float64) - zero) * scale).astype(np.float32)
+        model.buffers.append(record("Buffer", data=value.reshape(-1).view(np.uint8)))
+        tensor.buffer, tensor.type, tensor.quantization = len(model.buffers) - 1, schema.TensorType.FLOAT32, None
+    return pack(model)
 
 
 def imported(data: bytes, folder: Path, *, dequantize: bool = False, **more: Any) -> Graph:

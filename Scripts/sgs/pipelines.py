@@ -143,7 +143,7 @@ def _check_source_names(source: SourceModel, config: InputConfig, source_layouts
     problems = name_problems(config, inputs, outputs, inner=inner, all_outputs=False)
     if not problems:
         return
-    found = _examined(
+    found = examine(
         source, config, input_shapes=None, source_layouts=source_layouts, skip_simplify=True, surgery=surgery
     )
     if found.graph is not None:
@@ -197,7 +197,7 @@ def examine_onnx(
         source = complete_model(proto, digest, path)
     except UserError as error:
         return Examined({}, error)
-    return _examined(
+    return examine(
         source,
         config,
         input_shapes=input_shapes,
@@ -207,16 +207,16 @@ def examine_onnx(
     )
 
 
-def _examined(
+def examine(
     source: SourceModel,
-    config: InputConfig | None,
+    config: InputConfig | None = None,
     *,
-    input_shapes: Sequence[Sequence[int]] | None,
-    source_layouts: Layouts | None,
-    skip_simplify: bool,
-    surgery: Surgery,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    source_layouts: Layouts | None = None,
+    skip_simplify: bool = False,
+    surgery: Surgery = NO_SURGERY,
 ) -> Examined:
-    """`examine_onnx` of a model that could be read."""
+    """`examine_onnx` of a model that could be read, of whatever platform."""
     assumed: dict[str, Shape] = {}
     part = operate(source, surgery)
     if input_shapes is None:

@@ -12,15 +12,16 @@ from typing import Any
 from sgs.cli.options import add_free_dims, shapes, start_log, surgery_of
 from sgs.cli.program import Parser, run
 from sgs.errors import UserError
-from sgs.frontends.onnx_facts import onnx_facts
+from sgs.frontends.onnx_facts import onnx_facts, tflite_facts
 from sgs.frontends.onnx_model import read_message
+from sgs.frontends.tflite.model import load_tflite
 from sgs.img import Image, read_image
-from sgs.pipelines import examine_onnx
+from sgs.pipelines import Examined, examine, examine_onnx
 from sgs.report.model_info import model_text, problem_facts, sim_facts
 from sgs.sim import read_sim
 from sgs.simulation import is_image
 
-_KINDS = ".onnx, .sim, .img"
+_KINDS = ".onnx, .tflite, .sim, .img"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +34,7 @@ def _parser() -> Parser:
     parser = Parser(prog="show_model_info.py", description=description)
     parser.add_argument("model", metavar="MODEL", help=f"a model file: {_KINDS}")
     add_free_dims(parser)
-    text = "ONNX: shapes of the inputs, in the model's order, like 1,3,224,224:1,10 (default: free extents are guessed)"
+    text = "shapes of the inputs, in the model's order, like 1,3,224,224:1,10 (default: free extents are guessed)"
     parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
     parser.add_argument("--skip_simplify", action="store_true", help="ONNX: never try onnxsim")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
@@ -53,7 +54,9 @@ def _facts(path: Path, options: argparse.Namespace, stage: str) -> dict[str, Any
     suffix = path.suffix.lower()
     if suffix == ".onnx":
         return _onnx(path, options)
-    if suffix not in (".sim", ".img", ".tflite"):
+    if suffix == ".tflite":
+        return _tflite(path, options)
+    if suffix not in (".sim", ".img"):
         reason = f"has the extension '{path.suffix}'"
         raise UserError(reason, stage=stage, file=path, remedy=f"models that can be shown are {_KINDS}")
     return _image(read_image(path), path) if is_image(path, stage=stage) else sim_facts(read_sim(path), path)
@@ -70,6 +73,18 @@ def _onnx(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         surgery=surgery_of(options),
         skip_simplify=options.skip_simplify,
     )
+    return {**facts, **_problems(found)}
+
+
+def _tflite(path: Path, options: argparse.Namespace) -> dict[str, Any]:
+    source = load_tflite(path)
+    found = examine(source, input_shapes=options.input_shapes, surgery=surgery_of(options))
+    return {**tflite_facts(source.proto, path), **_problems(found)}
+
+
+def _problems(found: Examined) -> dict[str, Any]:
+    """What was assumed of a model, and what would be refused of it."""
+    facts: dict[str, Any] = {}
     facts["assumed_shapes"] = {name: list(shape) for name, shape in found.assumed.items()}
     facts["problems"] = problem_facts(found.refusal)
     if found.refusal is None:

@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, whether or not it can be imported."""
+"""What a model file says of itself, whether or not it can be imported."""
 
 from __future__ import annotations
 
@@ -33,6 +33,14 @@ def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
         "subgraphs": sum(1 for _ in inner_graphs(proto)),
         "functions": len(proto.functions),
     }
+
+
+def tflite_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
+    """Those of the message that a TFLite file was read into: what ONNX alone says is left out."""
+    of_onnx = ("ir_version", "opsets", "external_files", "subgraphs", "functions")
+    facts = {key: value for key, value in onnx_facts(proto, path).items() if key not in of_onnx}
+    operators = dict(Counter(str(node.op_type) for node in proto.graph.node).most_common())
+    return {**facts, "kind": "TFLite model", "producer": proto.producer_version, "operators": operators}
 
 
 def _port(value: ValueInfoProto) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from onnx import (
     shape_inference,
 )
 
-from sgs.frontends.tflite_rows import DOMAIN as TFLITE
+from sgs.frontends.tflite.rows import DOMAIN as TFLITE
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 

@@ -46,7 +46,7 @@ class SourceModel:
     """An ONNX model ready for import. `path` is for messages, `digest` the SHA-256 of the file, `external` holds the
     values of the initializers that the message itself lacks, `layouts` the layouts of rank-4 inputs and outputs that
     the source's framework says, so that the model's structure need not be asked. `format`: "tflite" for a message whose
-    nodes are those of a TFLite file (see `tflite_model`)."""
+    nodes are those of a TFLite file (see `tflite.model`)."""
 
     proto: ModelProto
     path: Path

@@ -38,8 +38,8 @@ from sgs.frontends.onnx_model import (
     invalid_because,
 )
 from sgs.frontends.onnx_reasons import reason_of
-from sgs.frontends.tflite_rows import DOMAIN as TFLITE
-from sgs.frontends.tflite_rows import Row, tflite_row
+from sgs.frontends.tflite.rows import DOMAIN as TFLITE
+from sgs.frontends.tflite.rows import Row, quantised, tflite_row
 from sgs.ir.graph import Graph, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ir.verify import verify
@@ -108,6 +108,8 @@ class ImportWalk:
 
     def run(self) -> list[UserError]:
         """Import everything; returns the problems, of which the graph is free only when there are none."""
+        if (told := quantised(self.source.proto.graph.node)) is not None:
+            self._report(told[0], remedy=told[1])
         self._add_inputs()
         self._bind_constants({tensor.name: tensor for tensor in self.source.proto.graph.initializer})
         self._walk()
@@ -276,7 +278,7 @@ class ImportWalk:
             return make()
         except UserError as error:
             if not (error.node and error.file):
-                cause, error = error, self._about(error.reason, error.remedy, node, type(error))
+                cause, error = error, self._about(error.reason, node, error.remedy, type(error))
                 error.__cause__ = cause
             if isinstance(error, NeedsConstant):
                 error.operand = self._outer(error.operand)
@@ -302,7 +304,7 @@ class ImportWalk:
         body = self._standard_body(node, stem) if function is None else called(node, function, stem)
         opset = self.opset if body is None or body.opset is None else body.opset
         if body is None or (function is None and not all(self._has_meaning(n, opset) for n in body.nodes)):
-            raise self._about(*reason_of(node, _key(node)), node, UnsupportedOperator)
+            raise self.unsupported(node, *reason_of(node, _key(node)))
         self.opset = opset
         return body.nodes
 
@@ -337,13 +339,13 @@ class ImportWalk:
         if not name or name in self.values:
             return self.values.get(name)
         reason, remedy = f"its {what} '{name}' is computed by the network", f"a constant {what} is supported"
-        error = self._about(reason, remedy, node, NeedsConstant)
+        error = self._about(reason, node, remedy, NeedsConstant)
         assert isinstance(error, NeedsConstant)
         error.operand = self._outer(name)
         raise error
 
     def unsupported(self, node: NodeProto, reason: str, remedy: str = "") -> UserError:
-        return self._about(reason, remedy or None, node, UnsupportedOperator)
+        return self._about(reason, node, remedy or None, UnsupportedOperator)
 
     def _outer(self, name: str) -> str:
         """A computed value of the model itself that a value inside a body comes from."""
@@ -527,14 +529,14 @@ class ImportWalk:
         self.lost.update(filter(None, node.output))
 
     def _refuse(self, node: NodeProto) -> None:
-        self.problems.append(self._about(*reason_of(node, _key(node)), node, UnsupportedOperator))
+        self.problems.append(self.unsupported(node, *reason_of(node, _key(node))))
         self._lose(node)
 
     def _report(self, reason: str, node: NodeProto | None = None, remedy: str | None = None) -> UserError:
-        self.problems.append(self._about(reason, remedy, node, UserError))
+        self.problems.append(self._about(reason, node, remedy, UserError))
         return self.problems[-1]
 
-    def _about(self, reason: str, remedy: str | None, node: NodeProto | None, kind: type[UserError]) -> UserError:
+    def _about(self, reason: str, node: NodeProto | None, remedy: str | None, kind: type[UserError]) -> UserError:
         label = None if node is None else label_of(node)
         return kind(reason, stage="convert", file=self.source.path, node=label, remedy=remedy)
 

@@ -89,7 +89,7 @@ class Platform:
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
     "caffe": "caffe.platform",
-    "tflite": "tflite_platform",
+    "tflite": "tflite.platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(

@@ -19,7 +19,7 @@ from sgs.numeric.types import DType
 from sgs.ops._import import add, reshaped
 from sgs.ops._layout import remap_axis
 from sgs.ops._move import axis_in, free_axes, move_cost
-from sgs.ops._tflite import axis_of, operand, option
+from sgs.ops._tflite import AGAIN, axis_of, operand, option
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -269,10 +269,14 @@ def _by_batch(ctx: ImportContext, x: Tensor, numbers: Tensor, axis: int, batches
     rows = reshaped(ctx, x, (count, math.prod(middle), extent, math.prod(rest)))
     rows = ctx.emit("TRANSPOSE", rows, perm=order) if middle else rows
     rows = reshaped(ctx, rows, (count * extent, math.prod(middle), math.prod(rest)))
-    flat = reshaped(ctx, numbers, (count, math.prod(kept)))
     starts = np.arange(count, dtype=np.int32)[:, None] * extent
-    flat = ctx.emit("RESHAPE", add(ctx, flat, starts), shape=(count * math.prod(kept),))
-    taken = ctx.emit("GATHER", rows, flat, axis=0)
+    if numbers.data is None:
+        flat = add(ctx, reshaped(ctx, numbers, (count, math.prod(kept))), starts)
+        taken = ctx.emit("GATHER", rows, ctx.emit("RESHAPE", flat, shape=(count * math.prod(kept),)), axis=0)
+    elif numbers.elements and not 0 <= numbers.data.min() <= numbers.data.max() < extent:
+        raise ctx.refuse(f"indices leave axis {axis} of shape {x.shape}", AGAIN)
+    else:
+        taken = ctx.emit("GATHER", rows, (numbers.data.reshape(count, -1) + starts).reshape(-1), axis=0)
     taken = reshaped(ctx, taken, (count, math.prod(kept), math.prod(middle), math.prod(rest)))
     taken = ctx.emit("TRANSPOSE", taken, perm=order) if middle else taken
     return reshaped(ctx, taken, (*lead, *middle, *kept, *rest))

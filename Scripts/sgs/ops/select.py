@@ -70,7 +70,7 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
         raise ValueError(f"{OP} takes a condition of type BOOL")
     if not any(is_coded(tensor) for tensor in operands[1:]):
         common_carrier(OP, operands[1:], dict.fromkeys(("real", "integer", "boolean")))  # type: ignore[arg-type]
-    ((shape, _),) = infer_broadcast(node, operands)
+    ((shape, _),) = infer_broadcast(node, operands, 3)
     ((_, dtype),) = infer_broadcast(node, operands[1:])
     return [(shape, dtype)]
 

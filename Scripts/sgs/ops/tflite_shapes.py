@@ -76,7 +76,15 @@ def import_range(ctx: ImportContext) -> list[Tensor]:
 def import_matrix_diag(ctx: ImportContext) -> list[Tensor]:
     """Rows as diagonals of matrices of zeros."""
     x = operand(ctx, 0)
-    return [multiply(ctx, reshaped(ctx, x, (*x.shape, 1)), np.eye(x.shape[-1], dtype=x.dtype.numpy))]
+    unit = _eye(ctx, x.shape[-1], x.shape[-1]).astype(x.dtype.numpy)
+    return [multiply(ctx, reshaped(ctx, x, (*x.shape, 1)), unit)]
+
+
+def _eye(ctx: ImportContext, rows: int, columns: int) -> Array:
+    """True on the diagonal."""
+    if rows * columns > _LARGEST:
+        raise ctx.refuse(f"a matrix of {rows} by {columns} is too large", SHAPES)
+    return np.eye(rows, columns, dtype=np.bool_)
 
 
 @IMPORT_TFLITE.row("MATRIX_SET_DIAG")
@@ -89,7 +97,7 @@ def import_matrix_set_diag(ctx: ImportContext) -> list[Tensor]:
         around = (*((0, 0),) * (len(diagonal.shape) - 1), (0, missing))
         diagonal = ctx.emit("PAD", diagonal, paddings=around)
     row = reshaped(ctx, diagonal, (*diagonal.shape[:-1], 1, diagonal.shape[-1]))
-    return [ctx.emit("SELECT_V2", np.eye(rows, columns, dtype=np.bool_), row, x)]
+    return [ctx.emit("SELECT_V2", _eye(ctx, rows, columns), row, x)]
 
 
 _X: dict[str, Shape] = {"x": (2, 3, 5)}

@@ -1,7 +1,7 @@
 """A TFLite container as plain records: what the file says, of every element type and operator.
 
 Nothing in the file is believed: what does not fit the format is a UserError that names the file. What the records mean
-is for the reader to say: `sim.read` for files of ours, `frontends.tflite_*` for those of others.
+is for the reader to say: `sim.read` for files of ours, `frontends.tflite` for those of others.
 """
 
 from __future__ import annotations
@@ -97,11 +97,11 @@ class Container:
     aliases: dict[str, int]
 
 
-def read_container(path: str | PathLike[str], *, stage: str) -> Container:
+def read_container(path: str | PathLike[str], *, stage: str, kind: str) -> Container:
     """Read a file. Constants are read-only views of the mapped file. Raises UserError of that `stage` for anything but
     a well-formed one."""
     name = os.fspath(path)
-    data = _map(name, stage)
+    data = _map(name, stage, kind)
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
     except MALFORMED as error:
@@ -133,7 +133,7 @@ def values_of(tensor: FileTensor) -> Array:
     return data if data.flags.aligned else data.copy()
 
 
-def _map(path: str, stage: str) -> mmap.mmap:
+def _map(path: str, stage: str, kind: str) -> mmap.mmap:
     """The file's bytes, mapped, after a look at what kind of file it is."""
 
     def refused(reason: str, remedy: str | None = None) -> UserError:
@@ -150,9 +150,9 @@ def _map(path: str, stage: str) -> mmap.mmap:
     except OSError as error:
         raise refused(error.strerror or str(error)) from error
     if data[:6] == b"SGSIMG":
-        raise refused("this is an offline .img, not a .sim", "give the .sim file that it was compiled from")
+        raise refused(f"this is an offline .img, not a {kind}", f"give the {kind} file that it comes from")
     if data[4:8] != b"TFL3":
-        raise refused("this is neither a .sim nor a .tflite file: it lacks the identifier TFL3")
+        raise refused(f"this is not a {kind} file: it lacks the identifier TFL3")
     return data
 
 
@@ -211,7 +211,7 @@ class _Reader:
         signature = shape if record.shapeSignature is None else tuple(int(d) for d in record.shapeSignature)
         kinds = {"sparse": record.sparsity, "a variable": record.isVariable, "in another file": record.externalBuffer}
         kind = _TYPES.get(record.type, str(record.type))
-        if int(prod(shape)) * max(_BITS.get(kind, 8) // 8, 1) > MAX_TENSOR_BYTES:
+        if prod(shape) * max(_BITS.get(kind, 8) // 8, 1) > MAX_TENSOR_BYTES:
             raise self.fault(f"its shape {shape} is absurd", where)
         return FileTensor(
             record.name or "",
@@ -235,7 +235,7 @@ class _Reader:
         if index >= len(self.buffers):
             raise self.fault(f"it names buffer {index}; the file has {len(self.buffers)}", where)
         raw = self._raw(self.buffers[index], where)
-        return None if raw is None or (not raw.size and prod(shape)) else raw
+        return None if raw is None or (not raw.size and 0 not in shape) else raw
 
     def _raw(self, buffer: Any, where: str) -> Array | None:
         """Bytes of a buffer, wherever they lie; None where there are none."""

@@ -45,7 +45,7 @@ def read_sim(path: str | PathLike[str]) -> SimFile:
 
     Constants are read-only views of the mapped file. Raises UserError for anything but a well-formed file of ours.
     """
-    return _Reader(read_container(path, stage=STAGE)).read()
+    return _Reader(read_container(path, stage=STAGE, kind=".sim")).read()
 
 
 def expect_stage(sim: SimFile, wanted: str | Iterable[str], tool: str) -> Graph:

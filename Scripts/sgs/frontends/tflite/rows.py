@@ -3,7 +3,7 @@ others have no meaning here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from onnx import NodeProto
@@ -21,6 +21,7 @@ CODES = "quantised"  # attribute of nodes that compute in integer codes: their t
 Row = Callable[[ImportContext], Sequence[Tensor]]
 _CUT = "cut the network in front of it with --outputs, or behind it with --inputs"
 _DEQUANTISE = "convert the float network that it was made from, or have real numbers made of it with --dequantize"
+_DETECTORS = ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "custom TFLite_Detection_PostProcess")
 _REASONS: dict[tuple[str, ...], str] = {
     ("RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"): "computes with complex numbers",
     ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE"): "runs another network of the file",
@@ -33,22 +34,27 @@ _REASONS: dict[tuple[str, ...], str] = {
         "gives random values, which differ from run to run"
     ),
     ("WHERE", "UNIQUE"): "gives results whose shape depends on the values",
-    ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "custom TFLite_Detection_PostProcess"): (
-        "is the post-processing of a detector, which is done outside of the network"
-    ),
+    _DETECTORS: "chooses boxes, which is done outside of the network",
     ("BITCAST",): "reads the bits of numbers",
 }
 _BY_OPERATOR = {op: reason for ops, reason in _REASONS.items() for op in ops}
 
 
 def tflite_row(node: NodeProto) -> Row | None:
-    """What emits a node of a TFLite file; None for an operator without a meaning here."""
-    row = IMPORT_TFLITE.get(node.op_type)
-    if row is None and is_spelled(node.op_type):
-        row = _spelled
-    if row is not None and any(attribute.name == CODES for attribute in node.attribute):
-        return _refuse_codes
-    return row
+    """What emits a node of a TFLite file; None for one without a meaning here."""
+    return IMPORT_TFLITE.get(node.op_type) or (_spelled if is_spelled(node.op_type) else None)
+
+
+def quantised(nodes: Iterable[NodeProto]) -> tuple[str, str] | None:
+    """(reason, remedy) where nodes of a TFLite file compute in codes, which was not asked to be made real numbers."""
+    coded = [(node, attribute) for node in nodes for attribute in node.attribute if attribute.name == CODES]
+    if not coded:
+        return None
+    node, kind = coded[0][0], coded[0][1].s.decode()
+    told = (
+        f"the network is quantised: {len(coded)} operators compute in {kind} codes, {node.op_type} '{node.name}' first"
+    )
+    return told, _DEQUANTISE
 
 
 def is_spelled(op: str) -> bool:
@@ -57,15 +63,13 @@ def is_spelled(op: str) -> bool:
     return row is not None and not row.custom and OPERATOR[op].stage != "fixed"
 
 
-def refusal(op: str) -> tuple[str, str]:
-    """(reason, remedy) for an operator without a row."""
+def refusal(node: NodeProto) -> tuple[str, str]:
+    """(reason, remedy) for a node without a row."""
+    op = str(node.op_type)
     why = _BY_OPERATOR.get(op) or ("runs a kernel of TensorFlow's own" if op.startswith("custom Flex") else "")
     kind = f"custom operator {op.removeprefix('custom ')}" if op.startswith("custom ") else f"operator {op}"
-    return f"{kind} is not supported" + (f": it {why}" if why else ""), _CUT
-
-
-def _refuse_codes(ctx: ImportContext) -> Sequence[Tensor]:
-    raise ctx.refuse(f"it computes in {ctx.attrs[CODES]} codes: the network is quantised", _DEQUANTISE)
+    cut = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
+    return f"{kind} is not supported" + (f": it {why}" if why else ""), cut
 
 
 def _spelled(ctx: ImportContext) -> Sequence[Tensor]:

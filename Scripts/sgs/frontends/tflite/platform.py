@@ -7,7 +7,7 @@ from typing import Any
 
 from sgs.frontends.onnx_model import SourceModel
 from sgs.frontends.platforms import Asked, Option, Platform, file_option, model_path
-from sgs.frontends.tflite_model import load_tflite
+from sgs.frontends.tflite.model import load_tflite
 
 
 def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:

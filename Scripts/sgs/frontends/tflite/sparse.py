@@ -19,7 +19,7 @@ _DENSE, _SPARSE_CSR = 0, 1
 
 
 def dense_values(tensor: FileTensor) -> Array:
-    """The values of a sparse constant, of its shape. Raises ValueError for one that contradicts itself."""
+    """The values of a sparse constant, of its shape. Raises one of `MALFORMED` for one that contradicts itself."""
     facts = tensor.sparsity
     rank, order = len(tensor.shape), _numbers(facts.traversalOrder)
     blocks, levels = _numbers(facts.blockMap), list(facts.dimMetadata or [])

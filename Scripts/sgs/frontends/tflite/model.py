@@ -1,7 +1,7 @@
 """A TFLite file as a model for the importer.
 
 The message in memory only carries the graph: its nodes are the file's own operators, in domain `tflite`, with the
-options as attributes; nothing is translated to operators of ONNX. `tflite_rows` says what they mean.
+options as attributes; nothing is translated to operators of ONNX. `tflite.rows` says what they mean.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_model import SourceModel, normalised
-from sgs.frontends.tflite_dilation import fold_dilations
-from sgs.frontends.tflite_layout import layouts_of
-from sgs.frontends.tflite_real import become_real, describe_inputs
-from sgs.frontends.tflite_rows import CODES, DOMAIN
-from sgs.frontends.tflite_sparse import dense_values
+from sgs.frontends.tflite.dilation import fold_dilations
+from sgs.frontends.tflite.layout import layouts_of
+from sgs.frontends.tflite.real import become_real, describe_inputs
+from sgs.frontends.tflite.rows import CODES, DOMAIN
+from sgs.frontends.tflite.sparse import dense_values
 from sgs.numeric.quantise import Array
-from sgs.sim.container import STAGE_KEY, Container, FileOperator, FileTensor, read_container, values_of
+from sgs.sim.container import MALFORMED, STAGE_KEY, Container, FileOperator, FileTensor, read_container, values_of
 
 _log = logging.getLogger(__name__)
 _OPSET, _IR_VERSION = 17, 8  # of the message; nothing depends on them
@@ -39,10 +39,10 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
 
     Raises UserError for a file that is no network of another toolchain.
     """
-    file = read_container(path, stage="convert")
+    file = read_container(path, stage="convert", kind=".tflite")
     _check_kind(file)
-    _name_tensors(file, named)
     fold_dilations(file)
+    _name_tensors(file, named)
     values = _constants(file)
     for line in describe_inputs(file) if dequantize else ():
         _log.info("%s", line)
@@ -91,8 +91,9 @@ def _constants(file: Container) -> dict[int, Array]:
     for index, tensor in enumerate(file.tensors):
         try:
             value = _value(tensor)
-        except ValueError as error:
-            problems.append(UserError(str(error), stage="convert", file=file.path, node=tensor.name))
+        except MALFORMED as error:
+            reason = str(error) or "its values are damaged"
+            problems.append(UserError(reason, stage="convert", file=file.path, node=tensor.name))
             continue
         if value is not None:
             found[index] = value
@@ -101,7 +102,7 @@ def _constants(file: Container) -> dict[int, Array]:
 
 
 def _value(tensor: FileTensor) -> Array | None:
-    """Raises ValueError for bytes that are not those of its type and shape."""
+    """Raises one of `MALFORMED` for bytes that are not those of its type and shape."""
     if tensor.special == "a variable":
         return np.broadcast_to(np.float32(0), tensor.shape)
     if tensor.special == "in another file":

@@ -23,6 +23,17 @@ _WIDE = ("INT32", "INT64")
 # operator → which operand is its bias, which may be codes of the product of the other two's scales
 _BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3}
 _DATA = {"TRANSPOSE_CONV": (2, 1)}  # operands that are multiplied; (0, 1) for others
+_MOVES = (
+    "CONCATENATION",
+    "EXPAND_DIMS",
+    "GATHER",
+    "GATHER_ND",
+    "RESHAPE",
+    "SLICE",
+    "SPLIT",
+    "SQUEEZE",
+    "STRIDED_SLICE",
+)
 _ACTIVATION = "fused_activation_function"
 
 
@@ -32,10 +43,13 @@ def become_real(file: Container, values: dict[int, Array]) -> dict[int, str]:
     Returns the operators that computed in codes, by position: the type of the codes.
     """
     coded = {index for index, tensor in enumerate(file.tensors) if tensor.quant is not None and tensor.kind in _NARROW}
-    computed = coded - values.keys()
+    still = coded & values.keys()  # constants, and what only moves their codes
     found: dict[int, str] = {}
     for position, operator in enumerate(file.operators):
-        kinds = [file.tensors[index].kind for index in (*operator.outputs, *operator.inputs) if index in computed]
+        if operator.op in _MOVES and coded.intersection(operator.inputs) <= still:
+            still |= coded.intersection(operator.outputs)
+        computed = [index for index in (*operator.outputs, *operator.inputs) if index in coded - still]
+        kinds = [file.tensors[index].kind for index in computed]
         if kinds:
             found[position] = kinds[0]
             _restore_clamp(file, operator)
@@ -56,9 +70,7 @@ def describe_inputs(file: Container) -> list[str]:
     for tensor in (file.tensors[index] for index in file.inputs):
         if tensor.quant is not None and tensor.kind in _NARROW:
             scale, zero = float(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])
-            lines.append(
-                f"input '{tensor.name}' takes real numbers: (code - {zero}) * {scale:g} for a {tensor.kind} code"
-            )
+            lines.append(f"input '{tensor.name}' takes (code - {zero}) * {scale:g} in place of {tensor.kind} codes")
     return lines
 
 
@@ -104,7 +116,7 @@ def _scale_of_products(file: Container, operator: FileOperator) -> QuantParams |
 
 def _restore_clamp(file: Container, operator: FileOperator) -> None:
     """Write down the activation that only the range of the result says."""
-    if operator.options.get(_ACTIVATION) != "NONE" or operator.op == "CONCATENATION":
+    if operator.options.get(_ACTIVATION) != "NONE" or operator.op == "CONCATENATION" or not operator.outputs:
         return
     result = file.tensors[operator.outputs[0]]
     if result.quant is None or result.kind not in _NARROW or not result.quant.per_tensor:

@@ -25,9 +25,10 @@ def fold_dilations(file: Container) -> None:
     inner = {index for index, found in readers.items() if len(found) == 1} - set(file.outputs)
     gone: set[int] = set()
     for operator in file.operators:
-        if operator.op not in _CONVOLUTIONS or not {operator.inputs[0], operator.outputs[0]} <= inner:
+        ends = operator.inputs[:1] + operator.outputs[:1]
+        if operator.op not in _CONVOLUTIONS or len(ends) < 2 or not inner.issuperset(ends):
             continue
-        before, behind = makers.get(operator.inputs[0]), readers[operator.outputs[0]][0]
+        before, behind = makers.get(ends[0]), readers[ends[1]][0]
         pads = _dilated_pads(file, operator, before, behind)
         if before is not None and pads is not None:
             _rewrite(file, operator, before, behind, pads)
@@ -82,8 +83,7 @@ def _rewrite(
     widths = np.zeros((4, 2), np.int32)
     widths[1:3] = pads
     padded.shape = padded.signature = tuple(int(d + sum(w)) for d, w in zip(x.shape, widths.tolist(), strict=True))
-    name = f"{padded.name}/paddings"
-    file.tensors.append(FileTensor(name, (4, 2), (4, 2), "INT32", widths.reshape(-1).view(np.uint8)))
+    file.tensors.append(FileTensor("", (4, 2), (4, 2), "INT32", widths.reshape(-1).view(np.uint8)))
     before.op, before.table, before.options = "PAD", "PadOptions", {}
     before.inputs = [before.inputs[0], len(file.tensors) - 1]
     convolution.options |= {"dilation_h_factor": int(block[0]), "dilation_w_factor": int(block[1])}
