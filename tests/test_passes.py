@@ -28,9 +28,11 @@ from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.pipeline import optimise
 from sgs.passes.stack_slices import stack_slices
+from sgs.passes.whole_windows import whole_windows
 
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "activation": "NONE"}
+POOL = {"strides": (2, 3), "pads": (0, 0, 0, 0), "activation": "NONE"}
 
 
 def ramp(*shape: int) -> np.ndarray:
@@ -56,6 +58,26 @@ Build = Callable[[GraphBuilder, Tensor], Tensor]
 
 # (pass, network over x [1,5,7,6], operators that must be left)
 CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
+    "mean of a window that is the picture": (
+        whole_windows,
+        lambda b, x: b("AVERAGE_POOL_2D", x, **{**POOL, "kernel": (5, 7)}),
+        ["MEAN"],
+    ),
+    "mean of a window that is not": (
+        whole_windows,
+        lambda b, x: b("AVERAGE_POOL_2D", x, **{**POOL, "kernel": (5, 6)}),
+        ["AVERAGE_POOL_2D"],
+    ),
+    "mean of a window that is the picture, clamped": (
+        whole_windows,
+        lambda b, x: b("AVERAGE_POOL_2D", x, **{**POOL, "kernel": (5, 7), "activation": "RELU"}),
+        ["AVERAGE_POOL_2D"],
+    ),
+    "largest value of a window that is the picture": (
+        whole_windows,
+        lambda b, x: b("MAX_POOL_2D", x, **{**POOL, "kernel": (5, 7)}),
+        ["REDUCE_MAX"],
+    ),
     "reshape of reshape": (
         fold_reshape,
         lambda b, x: b("RESHAPE", b("RESHAPE", x, shape=(35, 6)), shape=(7, 30)),

@@ -26,6 +26,7 @@ from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.pair_rounding import pair_rounding
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.stack_slices import stack_slices
+from sgs.passes.whole_windows import whole_windows
 
 _log = logging.getLogger(__name__)
 Pass = Callable[[Graph], int]
@@ -55,6 +56,7 @@ ARITHMETIC: Sequence[Pass] = (
     fold_pad,
     block_windows,
     fuse_prelu,
+    whole_windows,
     fuse_activation,
 )
 
