@@ -12,6 +12,7 @@ from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from sgs.builder import GraphBuilder
 from sgs.errors import OPERATOR_LIST, NeedsConstant, UnsupportedOperator, UserError
+from sgs.frontends.onnx_message import label_of
 from sgs.ir.graph import Node, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.numeric.quantise import Array
@@ -79,6 +80,7 @@ class NodeContext:
         self._path = path
         self._stems = [name or f"{self.op.lower()}_unused" for name in node.output]
         self.name = node.name or self._stems[0]
+        self._label = label_of(node)
 
     def source_type(self, index: int) -> str:
         name = self._node.input[index]
@@ -93,7 +95,7 @@ class NodeContext:
     @property
     def label(self) -> str:
         """How messages name this node."""
-        return f"{self._source_op} '{self.name}'"
+        return self._label
 
     def constant(self, index: int, what: str) -> Array | None:
         """Value of a constant operand, None when absent; refuses a node whose operand is computed."""

@@ -7,6 +7,13 @@ from collections.abc import Iterable, Iterator
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 NAMED = "initializer"  # what `tensors_of` calls those of the main graph
+SOURCE_LABEL = "sgs.source_label"  # key in the metadata of nodes that a frontend made of something that it calls so
+
+
+def label_of(node: NodeProto) -> str:
+    """How messages name a node: its operator and name, or what it is in the framework that the model comes from."""
+    own = f"{node.op_type} '{node.name or next(filter(None, node.output), '?')}'"
+    return next((entry.value for entry in node.metadata_props if entry.key == SOURCE_LABEL), own)
 
 
 def bodies_of(node: NodeProto) -> Iterator[GraphProto]:

@@ -21,7 +21,7 @@ from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, in
 from sgs.errors import UserError, raise_all
 from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
 from sgs.frontends.onnx_layout import SourceLayout
-from sgs.frontends.onnx_message import inlined_nodes, texts_of
+from sgs.frontends.onnx_message import inlined_nodes, label_of, texts_of
 from sgs.numeric.quantise import Array
 
 MOST_INLINED = 200_000  # nodes
@@ -153,7 +153,7 @@ def _definitions(graph: GraphProto) -> Iterator[tuple[str, str]]:
     yield from ((value.name, "an input") for value in graph.input)
     yield from ((tensor.name, "an initializer") for tensor in graph.initializer)
     for node in graph.node:
-        yield from ((name, f"{node.op_type} '{node.name or name}'") for name in node.output if name)
+        yield from ((name, label_of(node)) for name in node.output if name)
 
 
 def _map(path: Path) -> mmap.mmap:

@@ -29,7 +29,7 @@ from sgs.frontends.onnx_context import NodeContext, as_graph_data, is_small
 from sgs.frontends.onnx_control import HANDLERS, IDENTITY, Item, Walk
 from sgs.frontends.onnx_fold import evaluate, foldable, result_sizes
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
-from sgs.frontends.onnx_message import reads_of
+from sgs.frontends.onnx_message import label_of, reads_of
 from sgs.frontends.onnx_model import (
     Port,
     SourceModel,
@@ -516,7 +516,7 @@ class ImportWalk:
         return self.problems[-1]
 
     def _about(self, reason: str, node: NodeProto | None, remedy: str | None, kind: type[UserError]) -> UserError:
-        label = None if node is None else f"{node.op_type} '{node.name or (node.output[0] if node.output else '?')}'"
+        label = None if node is None else label_of(node)
         return kind(reason, stage="convert", file=self.source.path, node=label, remedy=remedy)
 
 

@@ -89,6 +89,7 @@ class Platform:
 # platform → module of sgs.frontends that has it as a Platform of the same name in capitals
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
+    "caffe": "caffe.platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
 LATER_PLATFORMS: Sequence[str] = tuple(

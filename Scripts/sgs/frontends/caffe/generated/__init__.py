@@ -1,0 +1,3 @@
+"""Classes of schema/caffe.proto; written by schema/generate.py."""
+
+from .caffe_pb2 import *
