@@ -104,7 +104,7 @@ class LayerContext:
     def blobs(self, **wanted: Shape) -> list[Array]:
         """The layer's blobs in order, float32, each of its name and shape: `blobs(weights=(8, 3, 3, 3), bias=(8,))`.
 
-        Ones in front of a shape do not count. A layer without weights, another number of them and other shapes are
+        Ones in a shape do not count. A layer without weights, another number of them and other shapes are
         reported; in their place there are zeros, so that the walk goes on and finds all problems.
         """
         self._read_blobs = True
@@ -173,11 +173,9 @@ def _zeros(shape: Shape) -> Array:
 
 
 def _plain(shape: Shape) -> Shape:
-    """A shape without the ones in front."""
-    for index, extent in enumerate(shape):
-        if extent != 1:
-            return shape[index:]
-    return ()
+    """A shape without ones, which move no value: old files write [1, 1, 1, 8] where new ones have [8], forks
+    [1, 8, 1, 1]."""
+    return tuple(extent for extent in shape if extent != 1)
 
 
 # layer type → (context) → its tops
