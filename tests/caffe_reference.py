@@ -82,7 +82,7 @@ def _scalar(token: str) -> Any:
 
 
 def run(text: str, feeds: Mapping[str, Any], weights: Mapping[str, Sequence[Any]]) -> dict[str, Array]:
-    """All blobs of a network, after its last layer; `weights` layer → blobs. Layers of other phases must not be there."""
+    """All blobs of a network, after its last layer; `weights` layer → blobs. No layer may be of another phase."""
     blobs = {name: np.asarray(value, np.float64) for name, value in feeds.items()}
     for layer in parse(text).all("layer"):
         kind, name = layer.get("type", ""), layer.get("name", "")
@@ -508,7 +508,7 @@ def slice_(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Array
 
 @layer("Crop")
 def crop(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Array]:
-    """To the extents of the second bottom along all axes from `axis` on; one offset for all of them, or each its own."""
+    """To the extents of the second bottom along all axes from `axis` on, with one offset for all or each its own."""
     c, (x, like) = p.sub("crop_param"), bottoms
     axis = c.get("axis", 2) % x.ndim
     offsets = c.all("offset") or [0]
@@ -631,8 +631,8 @@ def ratios_of(c: Message) -> list[float]:
 
 @layer("PriorBox")
 def prior_box(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Array]:
-    """[1, 2, 4 · boxes]: corners x1, y1, x2, y2 as shares of the picture, and their variances. At every place, for every
-    min_size (whole pixels): its square, the square between it and max_size, then the other ratios."""
+    """[1, 2, 4 · boxes]: corners x1, y1, x2, y2 as shares of the picture, and their variances. At every place, for
+    every min_size (whole pixels): its square, the square between it and max_size, then the other ratios."""
     c, (feature, picture) = p.sub("prior_box_param"), bottoms
     size = c.get("img_size", 0)
     height, width = c.get("img_h", size) or picture.shape[2], c.get("img_w", size) or picture.shape[3]

@@ -50,8 +50,10 @@ class Network:
 
 @dataclass
 class Row:
-    """Of a layer type or a network: the distances of its cases, and what was said of those that have none."""
+    """Of a layer type or a network: the number of its cases, the distances of those that OpenCV takes, and what there
+    is to say of the others and of those that are not near."""
 
+    cases: int = 0
     distances: list[float] = field(default_factory=list)
     told: list[str] = field(default_factory=list)
 
@@ -87,13 +89,16 @@ def input_shapes(text: str) -> dict[str, tuple[int, ...]]:
     shapes = shapes or [tuple(dims[i : i + 4]) for i in range(0, len(dims), 4)]
     for layer in net.all("layer"):
         if layer.get("type", "") == "Input":
-            names, shapes = [*names, *layer.all("top")], [*shapes, tuple(layer.sub("input_param").sub("shape").all("dim"))]
+            names, shapes = (
+                [*names, *layer.all("top")],
+                [*shapes, tuple(layer.sub("input_param").sub("shape").all("dim"))],
+            )
     return {name: (1, *shape[1:]) for name, shape in zip(names, shapes, strict=True)}
 
 
 def write(network: Network, folder: Path) -> None:
     """What `opencv_worker` reads. OpenCV knows results by the layer that gives them."""
-    (folder / f"{network.name}.prototxt").write_text(reshaped(network))
+    (folder / f"{network.name}.prototxt").write_text(network.text)
     (folder / f"{network.name}.caffemodel").write_bytes(network.weights)
     np.savez(folder / f"{network.name}.feeds.npz", **network.feeds)  # type: ignore[arg-type]
     read = [name for layer in parse(network.text).all("layer") for name in layer.all("bottom")]
@@ -105,17 +110,14 @@ def write(network: Network, folder: Path) -> None:
     (folder / f"{network.name}.json").write_text(json.dumps(asked))
 
 
-def reshaped(network: Network) -> str:
-    """The text as it is; the batch is set by what is fed."""
-    return network.text
-
-
 def theirs(networks: list[Network], folder: Path, python: str) -> dict[str, Mapping[str, Any] | str]:
     """What OpenCV makes of each: its results, or what it said."""
     for network in networks:
         write(network, folder)
     names = [network.name for network in networks]
-    run = subprocess.run([python, HERE / "opencv_worker.py", folder, *names], capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [python, HERE / "opencv_worker.py", folder, *names], capture_output=True, text=True, check=False
+    )
     found: dict[str, Mapping[str, Any] | str] = {}
     for name in names:
         results, error = folder / f"{name}.results.npz", folder / f"{name}.error.txt"
@@ -129,7 +131,9 @@ def theirs(networks: list[Network], folder: Path, python: str) -> dict[str, Mapp
 def ours(network: Network, folder: Path) -> dict[str, Any]:
     files = {"model_file": folder / f"{network.name}.prototxt", "weight_file": folder / f"{network.name}.caffemodel"}
     platform = platform_named("caffe", stage="judge")
-    source = platform.load(platform.complete(files), Asked(tuple(network.shapes), shapes=tuple(network.shapes.values())))
+    source = platform.load(
+        platform.complete(files), Asked(tuple(network.shapes), shapes=tuple(network.shapes.values()))
+    )
     assert isinstance(source, SourceModel)
     return run_onnx(source.proto, {port.name: network.feeds[port.name] for port in source.inputs})
 
@@ -157,6 +161,7 @@ def judge(networks: list[Network], folder: Path, python: str, rows: dict[str, Ro
     for network in networks:
         title = network.key[0] or network.name
         row, answer, why = rows.setdefault(title, Row()), answers[network.name], reason(network.key)
+        row.cases += 1
         number = "" if network.key[1] is None else f"case {network.key[1]}: "
         if isinstance(answer, str):
             row.told.append(f"{number}{why or short(answer)}")
@@ -192,8 +197,7 @@ def main() -> int:
     print(f"{'layer type or network':28} {'cases':>5} {'near':>5} {'furthest':>9}")
     for title, row in rows.items():
         near = [far for far in row.distances if far <= NEAR]
-        count = max(len(row.distances) + len([t for t in row.told]) - len(row.distances) + len(near), len(row.distances))
-        print(f"{title:28} {count:5} {len(near):5} {max(near, default=float('nan')):9.1e}")
+        print(f"{title:28} {row.cases:5} {len(near):5} {max(near, default=float('nan')):9.1e}")
         for told in row.told:
             print(f"    {told}")
     return 0 if good else 1

@@ -25,7 +25,8 @@ def results(stem: Path) -> dict[str, Any]:
     for name, value in np.load(stem.with_name(f"{stem.name}.feeds.npz")).items():
         net.setInput(value, name)
     tops: dict[str, list[str]] = json.loads(stem.with_name(f"{stem.name}.json").read_text())
-    values = net.forwardAndRetrieve(list(tops))
+    known = net.getLayerNames()  # a Convolution has its top's
+    values = net.forwardAndRetrieve([name if name in known else found[0] for name, found in tops.items()])
     pairs = zip(tops.values(), values, strict=True)
     return {name: value for names, found in pairs for name, value in zip(names, found, strict=False)}
 

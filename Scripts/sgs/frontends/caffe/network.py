@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from math import prod
 from pathlib import Path
@@ -151,6 +151,29 @@ def _check_texts(layers: Sequence[Any], path: Path) -> None:
             problems.append(_refused(path, "another layer has the same name", remedy, label_of(layer)))
         seen.add(layer.name)
     raise_all(problems, stage="convert", file=path)
+
+
+# -- the part that is meant --------------------------------------------------------------------------------------------
+def part_of(network: Network, outputs: Sequence[str], inputs: Mapping[str, Shape]) -> Network:
+    """The layers that blobs need (without any: those that no layer reads) where the blobs of `inputs` are fed.
+
+    So layers that have no meaning here do no harm beyond the cut. A name that the network does not have leaves it
+    whole: who cuts the translation tells of it.
+    """
+    made = {blob for layer in network.layers for blob in layer.top} | {found.name for found in network.inputs}
+    named = [name if name in made else name.rpartition("/")[0] for name in outputs]  # blob/type: an earlier value
+    if not made.issuperset([*named, *inputs]) or not (named or inputs):
+        return network
+    read = {blob for layer in network.layers for blob in layer.bottom}
+    needed = set(named) or made - read
+    kept = []
+    for layer in reversed(network.layers):
+        if (needed - inputs.keys()).intersection(layer.top):
+            needed.update(layer.bottom)
+            kept.append(layer)
+    fed = [found for found in network.inputs if found.name in needed and found.name not in inputs]
+    fed += [Input(name, shape) for name, shape in inputs.items()]
+    return replace(network, layers=kept[::-1], inputs=fed)
 
 
 # -- fields that there is no place for ---------------------------------------------------------------------------------

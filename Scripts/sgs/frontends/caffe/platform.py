@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sgs.errors import Problems, UserError, raise_all
 from sgs.frontends.caffe.context import Shape
-from sgs.frontends.caffe.network import Network, read_network, shaped
+from sgs.frontends.caffe.network import Network, part_of, read_network, shaped
 from sgs.frontends.caffe.translate import translate
 from sgs.frontends.caffe.weights import read_weights
 from sgs.frontends.onnx_model import SourceModel, normalised
@@ -31,7 +31,9 @@ def load_caffe(model_file: Path, weight_file: Path, asked: Asked | None = None) 
     raise_all(problems, stage="convert")
     assert network is not None and read is not None
     weights, digest = read
-    shapes, batch = shaped(network, _given(network, asked or Asked()))
+    asked = asked or Asked()
+    network = part_of(network, [end.name for end in asked.surgery.outputs], asked.surgery.input_shapes)
+    shapes, batch = shaped(network, _given(network, asked))
     proto = translate(network, weights, weight_file, shapes, batch)
     ports = [value.name for value in (*proto.graph.input, *proto.graph.output)]
     source = normalised(proto, model_file, hashlib.sha256(network.digest + digest).hexdigest())

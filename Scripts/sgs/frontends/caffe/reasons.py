@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sgs.config.nearest import did_you_mean
 from sgs.frontends.caffe.context import CAFFE
 
@@ -19,13 +21,25 @@ _REASONS: dict[tuple[str, ...], tuple[str, str]] = {
         *("HingeLoss", "InfogainLoss", "MultiBoxLoss", "MultinomialLogisticLoss", "SigmoidCrossEntropyLoss"),
         *("SmoothL1Loss",),
     ): _LOSS,
-    ("Python",): ("is Python code", "cut the network before it with --outputs, and run it on the outputs"),
+}
+# layers of detectors and the like: what they read is what the network is for here
+_BEYOND = {
+    "Python": "is Python code",
+    **dict.fromkeys(
+        ("BatchReindex", "Filter"), "chooses samples of a batch by what the network computes, so that no shape is known"
+    ),
+    **dict.fromkeys(("DetectionOutput", "Proposal", "YoloDetectionOutput"), "chooses boxes, which is not done here"),
+    **dict.fromkeys(("PSROIPooling", "ROIAlign"), "has no meaning here"),
 }
 _BY_TYPE = {kind: told for kinds, told in _REASONS.items() for kind in kinds}
 
 
-def reason_of(kind: str) -> tuple[str, str]:
-    """(reason, remedy) of the refusal of a layer type without a row."""
+def reason_of(kind: str, computed: Sequence[str]) -> tuple[str, str]:
+    """(reason, remedy) of the refusal of a layer type without a row; `computed`: its bottoms that are no constants."""
+    if kind in _BEYOND:
+        names = ",".join(dict.fromkeys(computed))
+        remedy = f"cut the network in front of it with --outputs {names}, and name these as outputs in input_config.ini"
+        return f"layer type {kind} {_BEYOND[kind]}", remedy if names else "remove it"
     if kind in _BY_TYPE:
         why, remedy = _BY_TYPE[kind]
         return f"layer type {kind} {why}", remedy

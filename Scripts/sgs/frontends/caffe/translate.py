@@ -73,6 +73,7 @@ class Translation:
         self._weight_file = weight_file
         self._nodes: list[NodeProto] = []
         self._constants: dict[str, Array] = {}
+        self._constant: set[str] = set()  # values that depend on no input
         self._kinds: dict[str, Value] = {}  # every value that a node makes
         # blob → its values in order, with the type of the layer that makes each, None for inputs
         self._versions: dict[str, list[tuple[Value, str | None]]] = {}
@@ -169,7 +170,8 @@ class Translation:
         self.problems.append(problem)
 
     def _unknown(self, layer: Any) -> UserError:
-        reason, remedy = reason_of(layer.type)
+        constant = {name for name, versions in self._versions.items() if versions[-1][0].name in self._constant}
+        reason, remedy = reason_of(layer.type, [name for name in layer.bottom if name not in constant])
         return UnsupportedOperator(reason, stage="convert", file=self.path, node=label_of(layer), remedy=remedy)
 
     def report_missing(self, context: LayerContext) -> None:
@@ -195,6 +197,7 @@ class Translation:
     def constant(self, wanted: str, data: Array) -> Value:
         name = self._fresh(wanted)
         self._constants[name] = data
+        self._constant.add(name)
         return Value(name, data.shape, data.dtype, data)
 
     def node(
@@ -208,6 +211,8 @@ class Translation:
         node.metadata_props.add(key=SOURCE_LABEL, value=context.label)
         values = self._inferred(context, node, [value for value in inputs if value is not None])
         self._nodes.append(node)
+        if self._constant.issuperset(filter(None, names)):
+            self._constant.update(results)
         self._kinds.update((value.name, value) for value in values)
         return values
 

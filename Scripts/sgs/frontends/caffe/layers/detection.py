@@ -1,4 +1,4 @@
-"""Layers of detectors: ROIPooling, PriorBox, and those that choose boxes, which are not part of a network here."""
+"""Layers of detectors: ROIPooling, PriorBox."""
 
 from __future__ import annotations
 
@@ -73,13 +73,3 @@ def prior_box(context: LayerContext) -> list[Value]:
     variances = np.broadcast_to(variance, corners.shape)
     boxes = np.stack([corners.ravel(), variances.ravel()])[None]
     return [context.const(boxes.astype(np.float32), "boxes")]
-
-
-# -- layers that choose boxes ------------------------------------------------------------------------------------------
-@CAFFE.row("DetectionOutput", "Proposal", "Python", "PSROIPooling", "RegionOutput", "YoloDetectionOutput", "Yolo")
-def refused(context: LayerContext) -> list[Value]:
-    computed = ",".join(context.layer.bottom[i] for i, value in enumerate(context.bottoms) if value.data is None)
-    raise context.refuse(
-        "what it computes is not part of a network here",
-        f"cut the network in front of it: --outputs {computed}, and name those as the outputs in the input_config.ini",
-    )

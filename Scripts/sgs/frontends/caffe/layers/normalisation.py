@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
+from sgs.frontends.caffe.layers.norms import lrn_within_channel
 from sgs.numeric.quantise import Array
 
 
@@ -60,12 +61,12 @@ def _normalised(
 
 @CAFFE.row("LRN")
 def lrn(context: LayerContext) -> list[Value]:
-    """x / (k + alpha / n · sum of x² over n neighbouring channels) ^ beta."""
+    """x / (k + alpha / n · sum of x² over n neighbouring channels) ^ beta; or over a window of each channel."""
     param = context.layer.lrn_param
-    if param.norm_region == param.WITHIN_CHANNEL:
-        raise context.refuse("its norm_region is WITHIN_CHANNEL", "ACROSS_CHANNELS is supported")
     if param.local_size % 2 == 0:
         raise context.refuse(f"its local_size is {param.local_size}", "an odd number is meant")
+    if param.norm_region == param.WITHIN_CHANNEL:
+        return [lrn_within_channel(context)]
     return [
         context.emit("LRN", [context.bottom], size=param.local_size, alpha=param.alpha, beta=param.beta, bias=param.k)
     ]

@@ -1,8 +1,6 @@
-"""Division by a norm: Normalize, MVN, LRN within a channel; and BN, two forks' batch normalisation."""
+"""Division by a norm: Normalize, MVN, LRN within a channel."""
 
 from __future__ import annotations
-
-import numpy as np
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
 from sgs.frontends.caffe.layers.functions import affine, number
@@ -50,17 +48,3 @@ def lrn_within_channel(context: LayerContext) -> Value:
     mean = context.emit("AveragePool", [context.emit("Mul", [x, x])], **told)
     factor = context.emit("Pow", [affine(context, mean, p.alpha, 1), number(context, -p.beta)])
     return context.emit("Mul", [x, factor])
-
-
-@CAFFE.row("BN")
-def bn(context: LayerContext) -> list[Value]:
-    """Slope and bias (SegNet's, folded for inference), or those with running mean and variance (PSPNet's)."""
-    x = context.bottom
-    shape = (x.shape[1],)
-    if context.blob_count == 4:
-        values = context.blobs(slope=shape, bias=shape, mean=shape, variance=shape)
-    else:
-        values = [*context.blobs(slope=shape, bias=shape), np.zeros(shape), np.ones(shape)]
-    eps = context.layer.bn_param.eps if context.blob_count == 4 else 0.0
-    constants = [context.const(np.ascontiguousarray(value, np.float32)) for value in values]
-    return [context.emit("BatchNormalization", [x, *constants], epsilon=eps)]
