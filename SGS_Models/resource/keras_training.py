@@ -9,11 +9,13 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import render
 import tensorflow as tf
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 BATCH = 16
 STEPS = 64
@@ -47,6 +49,13 @@ def options(parser: argparse.ArgumentParser, output: Path, epochs: int) -> argpa
     keras.utils.set_random_seed(chosen.seed)
     tf.config.experimental.enable_op_determinism()
     return chosen
+
+
+def frozen(model: keras.Model, result: str) -> Any:
+    """The network as a function of one picture of the input ``images``, its weights constants, its output named."""
+    port = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="images")
+    function = tf.function(lambda images: tf.identity(model(images, training=False), name=result))
+    return convert_variables_to_constants_v2(function.get_concrete_function(port))
 
 
 def train(model: keras.Model, loss: keras.losses.Loss, pictures: Pictures, learning_rate: float) -> None:

@@ -6,6 +6,7 @@ Needs numpy, and of the frameworks the one whose function is called.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -85,14 +86,14 @@ def with_tensorflow(path: Path, source: str, result: str) -> Run:
 
 
 def with_caffe(prototxt: Path, caffemodel: Path, config: Path) -> Run:
-    """Caffe's two files, as this toolchain converts them to a float model."""
-    sys.path.insert(1, str(SCRIPTS))
-    import calibrator_custom
-
-    files = {"model_file": str(prototxt), "weight_file": str(caffemodel), "input_config": str(config)}
+    """Caffe's two files, as this toolchain converts them to a float model: no Caffe installs any more."""
+    program = SCRIPTS / "ConvertTool" / "ConvertTool.py"
     with tempfile.TemporaryDirectory() as folder:
-        path = calibrator_custom.converter("caffe", **files).convert(f"{folder}/network_float.sim")
-        return with_simulator(Path(path), "Float")
+        target = Path(folder) / "network_float.sim"
+        files = ["--model_file", prototxt, "--weight_file", caffemodel, "--input_config", config]
+        options = [*files, "--output_file", target, "--soc_version", "pcupid"]
+        subprocess.run([sys.executable, program, "caffe", *options], check=True, stdout=subprocess.DEVNULL)
+        return with_simulator(target, "Float")
 
 
 def with_simulator(path: Path, kind: str) -> Run:

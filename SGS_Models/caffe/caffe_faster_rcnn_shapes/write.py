@@ -33,5 +33,4 @@ if __name__ == "__main__":
         blobs = {
             layer: [values[name] for name in node.input[1:]] for layer, node in zip(layers, nodes, strict=True)
         }
-        name = f"{HERE.name}{ending}"
-        write_weights(HERE / f"{name}.prototxt", HERE / f"{name}.caffemodel", blobs)
+        write_weights(HERE / f"{HERE.name}{ending}.caffemodel", blobs)

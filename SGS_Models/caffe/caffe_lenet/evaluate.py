@@ -1,6 +1,6 @@
 """Measure the top-1 accuracy of ``caffe_lenet.prototxt``, or of a model converted from it, on the labelled test pictures.
 
-Needs opencv-python-headless and numpy. Run ``python evaluate.py`` or, say,
+Needs what this toolchain needs. Run ``python evaluate.py`` or, say,
 ``python evaluate.py -m caffe_lenet_fixed.sim -t Fixed``.
 """
 

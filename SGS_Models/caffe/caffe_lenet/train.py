@@ -64,7 +64,7 @@ def write_caffemodel(model: nn.Module, task: Task, path: Path) -> Run:
         norm = net.get_submodule(f"bn{k}")
         found[f"bn{k}"] = [norm.running_mean.numpy(), norm.running_var.numpy(), np.ones(1, np.float32)]
         found[f"scale{k}"] = blobs(norm)
-    write_weights(PROTOTXT, path, found)
+    write_weights(path, found)
     return with_caffe(PROTOTXT, path, HERE / "input_config.ini")
 
 

@@ -19,14 +19,13 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # before tensorflow: its re
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "resource"))
 
 import render  # noqa: E402
 from evaluate import bicubic, score  # noqa: E402
-from keras_training import Pictures, options, train  # noqa: E402
+from keras_training import Pictures, frozen, options, train  # noqa: E402
 from runners import with_tensorflow  # noqa: E402
 from tensorflow_fsrcnn_shapes import INPUT_HEIGHT, INPUT_WIDTH, MEAN, STD, shrink  # noqa: E402
 
@@ -60,10 +59,8 @@ def sample(scene: render.ShapeScene) -> tuple[np.ndarray, np.ndarray]:
 
 def write_graph(model: keras.Model, path: Path) -> None:
     """Write the network as a frozen GraphDef with a batch of 1, its nodes ``images`` and ``enlarged``."""
-    shape = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="images")
-    function = tf.function(lambda images: tf.identity(model(images, training=False), name="enlarged"))
-    frozen = convert_variables_to_constants_v2(function.get_concrete_function(shape)).graph.as_graph_def()
-    wanted = tf.compat.v1.graph_util.extract_sub_graph(frozen, ["enlarged"])
+    graph = frozen(model, "enlarged").graph.as_graph_def()
+    wanted = tf.compat.v1.graph_util.extract_sub_graph(graph, ["enlarged"])
     wanted.ClearField("library")
     path.write_bytes(wanted.SerializeToString(deterministic=True))
 

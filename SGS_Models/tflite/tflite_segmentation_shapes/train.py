@@ -25,7 +25,7 @@ sys.path.insert(0, str(HERE.parents[1] / "resource"))
 
 import render  # noqa: E402
 from evaluate import score  # noqa: E402
-from keras_training import Pictures, options, train  # noqa: E402
+from keras_training import Pictures, frozen, options, train  # noqa: E402
 from runners import with_litert  # noqa: E402
 from tflite_segmentation_shapes import MEAN, STD  # noqa: E402
 
@@ -64,15 +64,14 @@ def sample(scene: render.ShapeScene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_tflite(model: keras.Model, path: Path) -> None:
-    """Write the network in float32 with a batch of 1; its input and output have the names of the layers."""
-    shape = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="images")
-    function = tf.function(lambda images: {"logits": model(images, training=False)}).get_concrete_function(shape)
-    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([function], model).convert())
+    """Write the network in float32 with a batch of 1. The converter calls its output ``Identity``."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([frozen(model, "logits")])
+    path.write_bytes(converter.convert())
 
 
 def main() -> None:
     """Train, convert and measure the network."""
-    chosen = options(argparse.ArgumentParser(description=__doc__.splitlines()[0]), HERE / f"{HERE.name}.tflite", 20)
+    chosen = options(argparse.ArgumentParser(description=__doc__.splitlines()[0]), HERE / f"{HERE.name}.tflite", 10)
     model = build()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     train(model, loss, Pictures(sample, chosen.epochs), learning_rate=5e-3)
