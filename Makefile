@@ -3,8 +3,9 @@
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
 # make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
-#              damaged ONNX files against ConvertTool (FUZZ_ONNX_ARGS), 1,000 random graphs through the compiler
-#              (SEEDS="5000 9000"), then 400 networks with random inputs and outputs through every stage (PORT_SEEDS)
+#              damaged ONNX files (FUZZ_ONNX_ARGS) and 1,000 Caffe networks (FUZZ_CAFFE_ARGS) against ConvertTool,
+#              1,000 random graphs through the compiler (SEEDS="5000 9000"), then 400 networks with random inputs and
+#              outputs through every stage (PORT_SEEDS)
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -12,6 +13,7 @@
 # make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
+# make judge-caffe   compare every Caffe layer and network with OpenCV 4 (CV4_PYTHON has 'opencv-python-headless<5')
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
@@ -24,6 +26,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_ONNX_ARGS ?=
+FUZZ_CAFFE_ARGS ?=
 SEEDS ?= 0 1000
 PORT_SEEDS ?= 0 400
 SOC ?= pcupid
@@ -40,7 +43,8 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import judge-caffe \
+    clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -78,6 +82,7 @@ docs: $(VENV)/.core
 fuzz: $(VENV)/.test
 	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)
 	$(PY) tests/fuzz_onnx.py --jobs $(JOBS) $(FUZZ_ONNX_ARGS)
+	$(PY) tests/fuzz_caffe.py --jobs $(JOBS) $(FUZZ_CAFFE_ARGS)
 	$(PY) tests/random_graphs.py $(SEEDS)
 	$(PY) tests/random_ports.py $(PORT_SEEDS)
 
@@ -100,6 +105,9 @@ bench-evaluation: $(VENV)/.core
 bench-import: $(VENV)/.test
 	$(PY) bench/onnx_import.py --out build/onnx_import.json $(BENCH_ARGS); status=$$?; \
 	$(PY) -W ignore tests/onnx_backend.py || status=1; exit $$status
+
+judge-caffe: $(VENV)/.test
+	$(PY) tests/opencv_caffe.py --python "$(CV4_PYTHON)" $(if $(SGS_TEST_DATA),--networks "$(SGS_TEST_DATA)/caffe")
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info

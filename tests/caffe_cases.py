@@ -5,7 +5,6 @@ Also the writer of their weight files, so that a judge needs nothing of the fron
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from caffe_reference import parse
 
 Array = NDArray[np.float32]
 Shape = tuple[int, ...]
@@ -85,8 +86,9 @@ def weight_file(text: str, weights: Mapping[str, Sequence[Array]]) -> bytes:
     """The .caffemodel of a network, which has all layers: NetParameter.layer is field 100; of a layer name 1, type 2,
     blobs 7; of a blob data 5, shape 7."""
     content = _field(1, b"net")
-    for name, kind in re.findall(r'layer \{ name: "(.*?)" type: "(.*?)"', text):
-        layer = _field(1, name.encode()) + _field(2, kind.encode())
+    for found in parse(text).all("layer"):
+        name = found.get("name", "")
+        layer = _field(1, name.encode()) + _field(2, found.get("type", "").encode())
         for array in weights.get(name, ()):
             shape = _field(1, b"".join(map(_number, array.shape)))
             layer += _field(7, _field(5, array.astype("<f4").tobytes()) + _field(7, shape))
@@ -230,7 +232,12 @@ cases(
     one("LRN", "", (1, 7, 5, 3), transposes=0),
     one("LRN", "lrn_param { local_size: 3 alpha: 2 beta: 0.5 k: 2 }", (2, 7, 5, 3), transposes=0),
     one("LRN", "lrn_param { local_size: 3 alpha: 2 norm_region: WITHIN_CHANNEL }", (1, 2, 7, 5), transposes=0),
-    one("LRN", "lrn_param { local_size: 5 beta: 0.5 k: 3 norm_region: WITHIN_CHANNEL }", (1, 2, 7, 5), transposes=0),
+    one(
+        "LRN",
+        "lrn_param { local_size: 5 alpha: 1 beta: 0.5 k: 3 norm_region: WITHIN_CHANNEL }",
+        (1, 2, 7, 5),
+        transposes=0,
+    ),
 )
 cases(
     "MVN",
@@ -458,7 +465,7 @@ cases(
         given={"x1": _CONT},
     ),
 )
-_PRIORS = "prior_box_param {{ min_size: 30 max_size: 60 aspect_ratio: 2 {} variance: [0.1, 0.1, 0.2, 0.2] }}"
+_PRIORS = "prior_box_param {{ {} min_size: 30 max_size: 60 aspect_ratio: 2 variance: [0.1, 0.1, 0.2, 0.2] }}"
 cases(
     "PriorBox",
     *(
@@ -466,10 +473,12 @@ cases(
         for text in (
             _PRIORS.format(""),
             _PRIORS.format("aspect_ratio: 3 aspect_ratio: 0.5 flip: false clip: true offset: 0.25"),
-            _PRIORS.format("step: 16 img_size: 120"),
-            _PRIORS.format("step_h: 20 step_w: 12 img_h: 90 img_w: 110"),
-            "prior_box_param { min_size: [12.8, 40] max_size: [25.6, 80] aspect_ratio: [1, 2, 2, 0.5] }",
-            "prior_box_param { min_size: 20 variance: 0.3 }",
+            _PRIORS.format("clip: false step: 16"),
+            _PRIORS.format("clip: false step_h: 20 step_w: 12"),
+            "prior_box_param { min_size: [12.8, 40] max_size: [25.6, 80] aspect_ratio: [1, 2, 2, 0.5] clip: false }",
+            "prior_box_param { min_size: [12, 40] aspect_ratio: [1, 2, 2, 3] variance: 0.3 clip: false }",
+            _PRIORS.format("clip: false img_size: 120"),
+            _PRIORS.format("clip: false step: 16 img_h: 90 img_w: 110"),
         )
     ),
 )
@@ -489,7 +498,7 @@ cases(
     "Parameter",
     Case(
         network(
-            'layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: 2 dim: 6 dim: 7 dim: 5 } } }\n'
+            'layer { name: "w" type: "Parameter" top: "w" parameter_param { shape { dim: [2, 6, 7, 5] } } }\n'
             'layer { name: "s" type: "Eltwise" bottom: "x0" bottom: "w" top: "y0" }\n',
             {"x0": X},
         ),

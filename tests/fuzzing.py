@@ -1,4 +1,4 @@
-"""Damaged files by the thousand, tried in processes of their own: what `fuzz_img.py` and `fuzz_onnx.py` share.
+"""Damaged files by the thousand, tried in processes of their own: what the `fuzz_*.py` share.
 
 A crash, a hang and a large allocation are found as well as an exception that should not be. A file is made by its
 number and the seed of the campaign alone.

@@ -90,9 +90,7 @@ def detector() -> Case:
     rng, text, window = np.random.default_rng(1), "", "convolution_param"
     weights: dict[str, list[Array]] = {}
     for bottom, top, outputs, inputs in (("data", "a", 8, 3), ("a", "b", 6, 8)):
-        text += layer(
-            "Convolution", bottom, top, f"convolution_param {{ num_output: {outputs} kernel_size: 3 stride: 2 }}"
-        )
+        text += layer("Convolution", bottom, top, f"{window} {{ num_output: {outputs} kernel_size: 3 stride: 2 }}")
         weights[top] = [rng.uniform(-1, 1, (outputs, inputs, 3, 3)), rng.uniform(-1, 1, (outputs,))]
         for head, count in (("loc", 12), ("conf", 6)):
             name = f"{top}_{head}"

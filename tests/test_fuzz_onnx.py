@@ -31,7 +31,7 @@ def test_damage_to_fields_gives_messages() -> None:
 
 
 def test_a_defect_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **named: object) -> None:
         raise KeyError("oh")
 
     monkeypatch.setattr(convert_tool, "convert", fail)

@@ -125,7 +125,7 @@ class LayerContext:
         found = shape_of(blob)
         if _plain(found) != _plain(wanted):
             was, should = (f"[{','.join(map(str, shape))}]" for shape in (found, wanted))
-            reason = f"its {name} has the shape {was} in the weight file, and should have {should}"
+            reason = f"{name}: the shape is {was} in the weight file, and should be {should}"
             self._report(reason, "is it the caffemodel of this network?")
             return _zeros(wanted)
         try:

@@ -68,8 +68,8 @@ def read_text(path: Path, content: bytes, message: Any, entries: tuple[str, ...]
         text = "\0"
     if "\0" in text:
         raise _error(path, "is not text", "the prototxt is the text file, the caffemodel the one with the weights")
-    reader = _Reader(text, entries)
     try:
+        reader = _Reader(text, entries)
         reader.fill(message, "")
     except _Refused as error:
         raise _error(path, str(error), "give a prototxt: text in the format of protocol buffers") from error
@@ -235,7 +235,7 @@ def _tokens(text: str) -> list[_Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise _Refused(line, f"'{text[position : position + 20].splitlines()[0]}' means nothing here")
+            raise _Refused(line, f"{text[position : position + 20]!r} means nothing here")
         kind = str(match.lastgroup)
         if kind == "newline":
             line += 1
