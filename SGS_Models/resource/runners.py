@@ -81,7 +81,8 @@ def with_tensorflow(path: Path, source: str, result: str) -> Run:
         return tf.graph_util.import_graph_def(definition, {source: images}, [f"{result}:0"])[0]
 
     shape = next(node for node in definition.node if node.name == source).attr["shape"].shape
-    function = tf.function(imported).get_concrete_function(tf.TensorSpec([d.size for d in shape.dim], tf.float32))
+    port = tf.TensorSpec([extent.size for extent in shape.dim], tf.float32)
+    function = tf.function(imported, autograph=False).get_concrete_function(port)
     return lambda image: function(tf.constant(image)).numpy()
 
 

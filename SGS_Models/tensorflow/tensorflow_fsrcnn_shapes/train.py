@@ -65,14 +65,24 @@ def write_graph(model: keras.Model, path: Path) -> None:
     path.write_bytes(wanted.SerializeToString(deterministic=True))
 
 
+def write_saved_model(model: keras.Model, folder: Path) -> None:
+    """Write the network as a SavedModel whose signature ``serving_default`` has the same names."""
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    port = tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name="images")
+    archive.add_endpoint("serve", lambda images: {"enlarged": model(images, training=False)}, [port])
+    archive.write_out(str(folder), verbose=False)
+
+
 def main() -> None:
     """Train, write and measure the network."""
     chosen = options(argparse.ArgumentParser(description=__doc__.splitlines()[0]), HERE / f"{HERE.name}.pb", 12)
-    model = build()
-    train(model, keras.losses.MeanSquaredError(), Pictures(sample, chosen.epochs), learning_rate=4e-3)
+    trained, model = build(), build()
+    train(trained, keras.losses.MeanSquaredError(), Pictures(sample, chosen.epochs), learning_rate=4e-3)
+    model.set_weights(trained.get_weights())  # and leaves the optimiser behind
     write_graph(model, chosen.output)
-    model.save(chosen.output.with_suffix(".keras"), include_optimizer=False)
-    model.export(chosen.output.with_name("saved_model"), verbose=False)
+    model.save(chosen.output.with_suffix(".keras"))
+    write_saved_model(model, chosen.output.with_name("saved_model"))
     written = with_tensorflow(chosen.output, "images", "enlarged")
     print(f"test PSNR {score(written):.4f}, bicubic {score(bicubic):.4f}")
 
