@@ -86,7 +86,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Example], d
 def source_of(example: Example) -> Callable[[Any], Any]:
     """The source network, run by what judges it."""
     runners = importlib.import_module("runners")
-    file = example.folder / next(iter(example.files.values()))
+    file = example.folder / example.files[0][1]
     if example.platform == "caffe":
         return translated(example)
     if example.platform == "tflite":
@@ -102,7 +102,7 @@ def translated(example: Example) -> Callable[[Any], Any]:
     from onnx_compare import run_onnx
     from sgs.frontends.caffe.platform import load_caffe
 
-    model, weights = (example.folder / end for end in example.files.values())
+    model, weights = (example.folder / file for _, file in example.files)
     proto = load_caffe(model, weights).proto
     (port,) = proto.graph.input
     return lambda image: next(iter(run_onnx(proto, {port.name: image.transpose(0, 3, 1, 2).copy()}).values()))
