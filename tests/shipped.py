@@ -34,7 +34,6 @@ PICTURES = {  # every shipped ONNX model → its pictures under SGS_Models/resou
 }
 
 
-
 @dataclass(frozen=True)
 class Example:
     """A shipped model of another platform.

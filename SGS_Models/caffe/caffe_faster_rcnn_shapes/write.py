@@ -30,7 +30,5 @@ if __name__ == "__main__":
         graph = onnx.load(MODELS / "onnx" / "onnx_faster_rcnn_shapes" / f"onnx_faster_rcnn_shapes{ending}.onnx").graph
         values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
         nodes = [node for node in graph.node if node.op_type in ("Conv", "Gemm")]
-        blobs = {
-            layer: [values[name] for name in node.input[1:]] for layer, node in zip(layers, nodes, strict=True)
-        }
+        blobs = {layer: [values[name] for name in node.input[1:]] for layer, node in zip(layers, nodes, strict=True)}
         write_weights(HERE / f"{HERE.name}{ending}.caffemodel", blobs)

@@ -1,4 +1,4 @@
-"""Measure the top-1 accuracy of ``caffe_lenet.prototxt``, or of a model converted from it, on the labelled test pictures.
+"""Measure the top-1 accuracy of ``caffe_lenet.prototxt``, or of a model made of it, on the test pictures.
 
 Needs what this toolchain needs. Run ``python evaluate.py`` or, say,
 ``python evaluate.py -m caffe_lenet_fixed.sim -t Fixed``.
@@ -24,4 +24,5 @@ def score(run: Run, norm: bool = True) -> float:
 
 
 if __name__ == "__main__":
-    evaluate("top-1", score, lambda: with_caffe(HERE / "caffe_lenet.prototxt", HERE / "caffe_lenet.caffemodel", HERE / "input_config.ini"))
+    files = (HERE / "caffe_lenet.prototxt", HERE / "caffe_lenet.caffemodel", HERE / "input_config.ini")
+    evaluate("top-1", score, lambda: with_caffe(*files))

@@ -1,4 +1,4 @@
-"""Train the digits classifier ``caffe_lenet``: write ``caffe_lenet.caffemodel``, the weights of ``caffe_lenet.prototxt``.
+"""Train the digits classifier ``caffe_lenet``: ``caffe_lenet.caffemodel``, the weights of ``caffe_lenet.prototxt``.
 
 PyTorch trains the network that the prototxt describes; the weights are written as Caffe would. Caffe need not be
 installed: the messages of its files, and what reads them to compare, are those of this toolchain.

@@ -1,4 +1,4 @@
-"""Measure the top-1 accuracy of ``onnx_mobilenet_v3_digits.onnx``, or of a model converted from it, on the labelled test pictures.
+"""Measure the top-1 accuracy of ``onnx_mobilenet_v3_digits.onnx``, or of a model made of it, on the test pictures.
 
 Needs onnxruntime, opencv-python-headless and numpy. Run ``python evaluate.py`` or, say,
 ``python evaluate.py -m onnx_mobilenet_v3_digits_fixed.sim -t Fixed``.

@@ -1,4 +1,4 @@
-"""Measure the top-1 accuracy of ``pytorch_resnet8_digits.pt2``, or of a model converted from it, on the labelled test pictures.
+"""Measure the top-1 accuracy of ``pytorch_resnet8_digits.pt2``, or of a model made of it, on the test pictures.
 
 Needs torch, opencv-python-headless and numpy. Run ``python evaluate.py`` or, say,
 ``python evaluate.py -m pytorch_resnet8_digits_fixed.sim -t Fixed``.

@@ -1,8 +1,8 @@
 """Train the super-resolution network ``tensorflow_fsrcnn_shapes.pb`` and write it, also as Keras and as SavedModel.
 
 Convolutions at the size of the input, most of them on few channels, and a transposed one that doubles the size; what
-they find is added to the input enlarged bilinearly. (Dong et al., Accelerating the Super-Resolution Convolutional Neural
-Network, 2016.) Every training picture is rendered once by ``resource/render.py`` and never seen again.
+they find is added to the input enlarged bilinearly. (Dong et al., Accelerating the Super-Resolution Convolutional
+Neural Network, 2016.) Every training picture is rendered once by ``resource/render.py`` and never seen again.
 
 Needs tensorflow, opencv-python-headless and numpy. Run ``python train.py``.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # before tensorflow: its results depend on the threads
 
-import keras  # noqa: E402
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import keras
+import numpy as np
+import tensorflow as tf
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1] / "resource"))
