@@ -114,20 +114,20 @@ def with_simulator(path: Path, kind: str) -> Run:
     return run
 
 
-def evaluate(name: str, score: Score, source: Callable[[], Run] | None) -> None:
+def evaluate(name: str, score: Score, source: Callable[[], Run]) -> None:
     """Be the program that measures a network: its source, run by the framework, or what was made of it.
 
     Args:
         name: of the score.
         score: measures it.
-        source: opens the source; None: no framework at hand runs it.
+        source: opens the source.
     """
     parser = argparse.ArgumentParser(description=f"Print the {name} of the network on the test pictures.")
-    text = "a .sim or .img made of it" + (" (default: the source itself)" if source else "")
-    parser.add_argument("-m", "--model", type=Path, required=source is None, help=text)
+    parser.add_argument("-m", "--model", type=Path, help="a .sim or .img made of it (default: the source itself)")
     parser.add_argument("-t", "--type", choices=list(SIMULATORS), default="Float", help="what -m is (default: Float)")
     options = parser.parse_args()
-    if options.model is None and source is not None:
-        print(f"{name} {score(source(), True):.4f}")
-    else:
-        print(f"{name} {score(with_simulator(options.model, options.type), options.type == 'Float'):.4f}")
+    try:
+        run = source() if options.model is None else with_simulator(options.model, options.type)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{name} {score(run, options.model is None or options.type == 'Float'):.4f}")

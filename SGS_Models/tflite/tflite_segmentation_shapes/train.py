@@ -71,7 +71,7 @@ def write_tflite(model: keras.Model, path: Path) -> None:
 
 def main() -> None:
     """Train, convert and measure the network."""
-    chosen = options(argparse.ArgumentParser(description=__doc__.splitlines()[0]), HERE / f"{HERE.name}.tflite", 10)
+    chosen = options(argparse.ArgumentParser(description=__doc__.splitlines()[0]), HERE / f"{HERE.name}.tflite", 24)
     model = build()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     train(model, loss, Pictures(sample, chosen.epochs), learning_rate=5e-3)
