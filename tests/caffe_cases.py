@@ -289,8 +289,8 @@ plain(
     "power_param { power: -0.5 scale: 0.5 shift: 2 }",
     "power_param { power: 0 }",
     "power_param { power: 3 }",
-    "power_param { scale: 0 shift: 3 }",
 )
+CASES["Power"].append(one("Power", "power_param { scale: 0 shift: 3 power: 2 }", X))  # a constant, too
 plain("Threshold", "", "threshold_param { threshold: 0.3 }")
 plain("Clip", "clip_param { min: -0.5 max: 0.25 }")
 plain("Swish", "", "swish_param { beta: 1.5 }", low=-4, high=4)
@@ -341,6 +341,7 @@ cases(
     one("ArgMax", "argmax_param { top_k: 4 }", X),
     one("ArgMax", "argmax_param { top_k: 4 out_max_val: true }", (3, 2, 5)),
     one("ArgMax", "argmax_param { out_max_val: true }", (3, 11)),
+    one("ArgMax", "argmax_param { axis: 1 }", (2, 5), given={"x0": np.array([[0, 2, 2, 1, 2], [3, 3, 0, 0, 0]])}),
 )
 
 cases(

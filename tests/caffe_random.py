@@ -14,7 +14,7 @@ from sgs.frontends.caffe.network import read_network, shaped
 from sgs.frontends.caffe.translate import translate
 from sgs.numeric.quantise import Array
 
-POSITIVE = ("variance", "factor", "scale")
+POSITIVE = {"variance": (1.0, 3.0), "factor": (1.0, 1.0), "scale": (0.5, 1.5)}  # blob → least and most
 
 
 def wanted_blobs(prototxt: Path) -> dict[str, dict[str, Shape]]:
@@ -45,5 +45,5 @@ def random_weights(prototxt: Path, seed: int = 0) -> bytes:
 
 def _drawn(kind: str, shape: Shape, rng: Any) -> Array:
     if kind in POSITIVE:
-        return np.ones(shape) if kind == "factor" else rng.uniform(0.5, 1.5, shape)
+        return np.asarray(rng.uniform(*POSITIVE[kind], shape))
     return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])) if len(shape) > 1 else 0.1, shape)

@@ -477,6 +477,12 @@ def reduction(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Ar
     return [c.get("coeff", 1.0) * functions[c.get("operation", "SUM")](rows)]
 
 
+def largest(x: Array, axis: int, count: int) -> NDArray[np.intp]:
+    """Places of the `count` largest values along an axis; of equal ones the last comes first."""
+    backwards = np.argsort(-np.flip(x, axis), axis, kind="stable")
+    return np.take(x.shape[axis] - 1 - backwards, np.arange(count), axis)
+
+
 @layer("ArgMax")
 def arg_max(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Array]:
     """Along `axis`: the places of the top_k, or with out_max_val their values. Without: of all values of a sample,
@@ -485,10 +491,10 @@ def arg_max(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Arra
     k, values = c.get("top_k", 1), c.get("out_max_val", False)
     if "axis" in c:
         axis = c.get("axis", 0) % x.ndim
-        places = np.take(np.argsort(-x, axis, kind="stable"), np.arange(k), axis)
+        places = largest(x, axis, k)
         return [np.take_along_axis(x, places, axis) if values else places.astype(np.float64)]
     rows = x.reshape(len(x), -1)
-    places = np.argsort(-rows, 1, kind="stable")[:, :k]
+    places = largest(rows, 1, k)
     both = [places.astype(np.float64), np.take_along_axis(rows, places, 1)][: 1 + values]
     return [np.stack(both, 1).reshape(len(x), 1 + values, k, *[1] * (x.ndim - 3))]
 

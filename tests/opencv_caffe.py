@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "Scripts")]
 import numpy as np  # noqa: E402
 
 from caffe_cases import CASES, Case, weight_file  # noqa: E402
-from caffe_reference import pair, parse  # noqa: E402
+from caffe_random import random_weights  # noqa: E402
+from caffe_reference import parse  # noqa: E402
 from onnx_compare import run_onnx  # noqa: E402
 from sgs.frontends.caffe.weights import read_weights, shape_of, values_of  # noqa: E402
 from sgs.frontends.onnx_model import SourceModel  # noqa: E402
@@ -118,11 +120,11 @@ def public(folder: Path) -> Iterator[Network]:
     for model in sorted(folder.glob("*/*.prototxt")):
         files, text = sorted(model.parent.glob("*.caffemodel")), model.read_text()
         shapes = input_shapes(text)
-        weights = named(text, files[0]) if files else random_weights(text, shapes)
+        weights = weight_file(text, named(text, files[0])) if files else random_weights(model)
         rng = np.random.default_rng(5)
         feeds = {name: rng.uniform(-1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
         name = model.parent.name if files else model.stem
-        yield Network(name, text, weight_file(text, weights), shapes, feeds)
+        yield Network(name, text, weights, shapes, feeds)
 
 
 def named(text: str, path: Path) -> dict[str, list[Any]]:
@@ -134,29 +136,6 @@ def named(text: str, path: Path) -> dict[str, list[Any]]:
     held = {name: blobs for name, blobs in held.items() if name in weighted}
     held |= dict(zip(lacking, (read_weights(path)[0][name] for name in free), strict=True))
     return {name: [values_of(blob).reshape(shape_of(blob)) for blob in blobs] for name, blobs in held.items()}
-
-
-def random_weights(text: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, list[Any]]:
-    """Of networks of convolutions, whose layers keep the channels but for Convolution and Concat."""
-    rng, channels, weights = np.random.default_rng(3), {name: shape[1] for name, shape in shapes.items()}, {}
-    for layer in parse(text).all("layer"):
-        kind, name = layer.get("type", ""), layer.get("name", "")
-        if kind == "Input":
-            continue
-        c = layer.sub("convolution_param")
-        inputs = [channels[bottom] for bottom in layer.all("bottom")]
-        outputs = sum(inputs) if kind == "Concat" else c.get("num_output", inputs[0])
-        channels.update(dict.fromkeys(layer.all("top"), outputs))
-        if kind == "Convolution":
-            shape = (outputs, inputs[0] // c.get("group", 1), *pair(c, "kernel", "kernel_size", 0))
-            scale = (2 / np.prod(shape[1:])) ** 0.5
-            found = [rng.normal(0, scale, shape), rng.normal(0, 0.1, outputs)]
-            weights[name] = found[: 1 + c.get("bias_term", True)]
-        elif kind == "BatchNorm":
-            weights[name] = [rng.normal(0, 0.1, outputs), rng.uniform(2, 4, outputs), np.array([2.0])]
-        elif kind == "Scale":
-            weights[name] = [rng.uniform(0.5, 1.5, outputs), rng.normal(0, 0.1, outputs)]
-    return weights
 
 
 def input_shapes(text: str) -> dict[str, tuple[int, ...]]:
@@ -259,6 +238,8 @@ def main() -> int:
     parser.add_argument("--networks", type=Path, help="folder of public networks")
     parser.add_argument("--kinds", default="", help="only cases of these layer types")
     options = parser.parse_args()
+    if shutil.which(options.python) is None:
+        parser.error(f"no interpreter '{options.python}'; make judge-caffe CV4_PYTHON=/path/to/python with OpenCV 4")
     kinds = {kind for kind in options.kinds.split(",") if kind}
     groups: dict[str, list[Network]] = {}
     for network in [*cases(kinds), *(public(options.networks) if options.networks else ())]:

@@ -76,9 +76,9 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def takes(words: list[str], options: set[str]) -> set[str]:
-    """Those of the options that a program has: by the help of a tool (of a platform, where it has platforms), by the
-    text of an example, and of what the models' scripts have in common. `words`: the program, and what follows it."""
-    program = words[0]
+    """Those of the options that a command's program has: by the help of a tool, by the text of an example, and of what
+    the scripts of the shipped models have in common."""
+    program = words[1]
     text = (ROOT / program).read_text("utf-8")
     if program.startswith("SGS_Models/"):
         text += (ROOT / "SGS_Models/resource/runners.py").read_text("utf-8")
@@ -86,7 +86,7 @@ def takes(words: list[str], options: set[str]) -> set[str]:
     if tool is not None:
         with redirect_stdout(StringIO()) as out:
             main = importlib.import_module(f"sgs.cli.{tool[1]}").main
-            assert main([*(words[1:2] if "/ConvertTool/" in program else []), "--help"]) == 0
+            assert main([*(words[2:3] if "/ConvertTool/" in program else []), "--help"]) == 0
         return options & set(re.findall(r"(?<![\w-])--?\w[\w-]*", out.getvalue()))
     return {option for option in options if f'"{option}"' in text}
 
@@ -101,7 +101,7 @@ def test_commands_of_the_pages_name_what_there_is() -> None:
             continue
         programs.add(words[1])
         given = {word for word in words[2:] if re.match(r"--?[a-zA-Z]", word)}
-        wrong += [f"{page}: {words[1]} {option}" for option in sorted(given - takes(words[1:], given))]
+        wrong += [f"{page}: {words[1]} {option}" for option in sorted(given - takes(words, given))]
     assert wrong == []
     assert len(programs) >= 9
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -18,7 +17,6 @@ from sgs.registry import RuleTable
 if TYPE_CHECKING:
     from sgs.frontends.caffe.translate import Translation
 
-_log = logging.getLogger(__name__)
 Shape = tuple[int, ...]
 LARGEST_TENSOR = 2**31 - 1  # elements
 
@@ -51,7 +49,6 @@ class LayerContext:
         self.batch_was = translation.batch_was  # the prototxt's batch, where it was made 1; else 1
         self._translation = translation
         self._blobs = blobs
-        self._read_blobs = False
 
     @property
     def bottom(self) -> Value:
@@ -78,7 +75,7 @@ class LayerContext:
 
     def warn(self, what: str) -> None:
         """Put something that the user should know of the layer into the log."""
-        _log.warning("%s: %s: %s", self._translation.path, self.label, what)
+        self._translation.warn(f"{self.label}: {what}")
 
     def positive(self, value: int, what: str) -> int:
         """A parameter that must be above 0. Raises UserError."""
@@ -107,7 +104,7 @@ class LayerContext:
         Ones in a shape do not count. A layer without weights, another number of them and other shapes are
         reported; in their place there are zeros, so that the walk goes on and finds all problems.
         """
-        self._read_blobs = True
+        self._translation.take(self)
         shapes = {name: tuple(map(int, shape)) for name, shape in wanted.items()}
         for name, shape in shapes.items():
             if prod(shape) > LARGEST_TENSOR:
@@ -137,10 +134,10 @@ class LayerContext:
     def _report(self, reason: str, remedy: str) -> None:
         self._translation.report(self.refuse(reason, remedy))
 
-    def check_blobs_read(self) -> None:
-        """Report blobs of a layer whose row asked for none."""
-        if self._blobs and not self._read_blobs:
-            self._report(f"it takes no weights, and has {len(self._blobs)} in the weight file", "check the prototxt")
+    def refuse_blobs(self) -> UserError:
+        """The error for blobs of a layer that takes none."""
+        reason = f"it takes no weights, and has {len(self._blobs)} in the weight file"
+        return self.refuse(reason, "is it the caffemodel of this network?")
 
     # -- the graph that is made ----------------------------------------------------------------------------------------
     def const(self, data: Any, name: str = "constant") -> Value:
@@ -149,8 +146,8 @@ class LayerContext:
         return self._translation.constant(f"{self.name}/{name}", array)
 
     def emit(self, op_type: str, inputs: Sequence[Value | None], /, **attrs: Any) -> Value:
-        """Append an ONNX node of operator set `translate.OPSET`; returns its result. Attributes that are None are left
-        out. Raises UserError where ONNX finds the operands wrong."""
+        """Append an ONNX node of operator set `translate.OPSET`; returns its result. Attributes that are None or
+        empty are left out. Raises UserError where ONNX finds the operands wrong."""
         return self.emit_many(op_type, inputs, 1, **attrs)[0]
 
     def emit_many(self, op_type: str, inputs: Sequence[Value | None], outputs: int, /, **attrs: Any) -> list[Value]:

@@ -141,15 +141,14 @@ def _type_of_today(old: str) -> str:
 
 
 def _check_texts(layers: Sequence[Any], path: Path) -> None:
-    """Raise UserError for layers that lack a type, or that share a name with another."""
-    problems, seen = [], set()
+    """Raise UserError for layers that lack a type, and blobs that lack a name."""
+    problems = []
     for layer in layers:
         if not layer.type:
-            problems.append(_refused(path, f"layer '{layer.name}' says no type", "check the prototxt"))
-        if layer.name and layer.name in seen:
-            remedy = "weights are found by the layer's name: give each layer its own"
-            problems.append(_refused(path, "another layer has the same name", remedy, label_of(layer)))
-        seen.add(layer.name)
+            remedy = "files of 2013, layers { layer { ... } }, are upgraded by Caffe's upgrade_net_proto_text"
+            problems.append(_refused(path, f"layer '{layer.name}' says no type", remedy))
+        if "" in (*layer.bottom, *layer.top):
+            problems.append(_refused(path, "a blob of it has no name", "check the prototxt", label_of(layer)))
     raise_all(problems, stage="convert", file=path)
 
 
@@ -234,8 +233,8 @@ def _check_inputs(inputs: Sequence[Input], path: Path) -> None:
     problems, seen = [], set()
     for found in inputs:
         shape = found.shape
-        if shape is not None and (any(extent <= 0 for extent in shape) or prod(shape) > LARGEST_TENSOR):
-            told = f"input '{found.name}' has the shape [{','.join(map(str, shape))}]"
+        if shape is not None and not _holds(shape):
+            told = f"input '{found.name}' has the shape {_told(shape)}"
             problems.append(_refused(path, told, "give it positive extents of a size that a machine can hold"))
         if found.name in seen:
             problems.append(_refused(path, f"two inputs are named '{found.name}'", "keep one of them"))
@@ -246,11 +245,19 @@ def _check_inputs(inputs: Sequence[Input], path: Path) -> None:
     raise_all(problems, stage="convert", file=path)
 
 
+def _holds(shape: Shape) -> bool:
+    return bool(shape) and min(shape) > 0 and prod(shape) <= LARGEST_TENSOR
+
+
+def _told(shape: Shape) -> str:
+    return f"[{','.join(map(str, shape))}]"
+
+
 def shaped(network: Network, given: dict[str, Shape]) -> tuple[dict[str, Shape], int]:
     """(shapes of the inputs by name, the batch of the file where it was made 1, else 1).
 
     `given` comes first; else the file's, of which the batch becomes 1: deploy files have whatever their author ran.
-    Raises UserError for inputs without a shape.
+    Raises UserError for inputs without a shape, and for shapes that do not fit an input.
     """
     keep = given or any(layer.type in _OWN_FRONT for layer in network.layers)
     shapes: dict[str, Shape] = {}
@@ -263,6 +270,9 @@ def shaped(network: Network, given: dict[str, Shape]) -> tuple[dict[str, Shape],
     for found in network.inputs:
         shape = given.get(found.name, found.shape)
         assert shape is not None
+        if not _holds(shape) or (found.shape is not None and len(found.shape) != len(shape)):
+            reason = f"the shape {_told(shape)} does not fit input '{found.name}' {_told(found.shape or ())}"
+            raise _refused(network.path, reason, "give as many positive extents as the input has")
         if not keep and len(shape) > 1 and shape[0] > 1:
             batch = max(batch, shape[0])
             _log.info("input '%s': its batch of %d is made 1 (--input_shapes says another)", found.name, shape[0])

@@ -15,7 +15,7 @@ from typing import Any
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError, raise_all
 
-LONGEST = 64 << 20  # bytes; a prototxt of a thousand layers has half a megabyte
+LONGEST = 16 << 20  # bytes; a prototxt of a thousand layers has half a megabyte
 _SKIPPED = "Ignored"  # the message whose fields are not read
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\f\v]+|\#[^\n]*)
@@ -42,7 +42,7 @@ class Stray:
     entry: int | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Token:
     kind: str  # "text", "word", "mark", or "end"
     text: str
@@ -110,7 +110,7 @@ class _Reader:
     # -- messages ------------------------------------------------------------------------------------------------------
     def fill(self, message: Any, closing: str) -> None:
         """Read fields into a message, up to the mark that closes it."""
-        opened = self.here.line
+        opened = self.tokens[self.position - 1].line
         fields = message.DESCRIPTOR.fields_by_name
         while not (closing and self.skip(closing)):
             name = self.take()

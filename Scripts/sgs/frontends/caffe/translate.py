@@ -20,6 +20,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 import sgs.frontends.caffe.layers  # noqa: F401  (fills the table)
+from sgs.config.nearest import counted, listing
 from sgs.errors import UnsupportedOperator, UserError, raise_all
 from sgs.frontends.caffe.context import CAFFE, LARGEST_TENSOR, LayerContext, Shape, Value
 from sgs.frontends.caffe.network import Network, label_of
@@ -31,6 +32,7 @@ OPSET = 17
 _IR_VERSION = 10  # the first in which nodes have metadata
 _TOLD = 1024  # elements up to which shape inference is told the values of a constant
 _TOLD_PAIRS = 3
+_SOURCES = frozenset({"Parameter"})  # layers that read nothing
 _LABELLED = frozenset({"SoftmaxWithLoss"})  # layers whose bottoms behind the first one nothing gives where they run
 _MOVING = frozenset({"Flatten", "Identity", "Pad", "Reshape", "Transpose"})
 _log = logging.getLogger(__name__)
@@ -52,10 +54,9 @@ def translate(
         second = Translation(network, {**weights, **{to: weights[by] for to, by in pairs}}, weight_file, batch)
         second.walk(shapes)
         if not second.problems:
-            told = ", ".join(f"'{to}' those of '{by}'" for to, by in pairs[:_TOLD_PAIRS])
-            more = " ..." if len(pairs) > _TOLD_PAIRS else ""
-            reason = "%s: it has other names for %d layers; they get its weights in order, as all shapes agree: %s%s"
-            _log.warning(reason, weight_file, len(pairs), told, more)
+            told = listing([f"'{to}' those of '{by}'" for to, by in pairs], _TOLD_PAIRS)
+            reason = f"{weight_file} has other names for {counted(len(pairs), 'layer')}"
+            second.warn(f"{reason}; they get its weights in order, as all shapes agree: {told}")
             return second.model(shapes)
     return first.model(shapes)
 
@@ -77,12 +78,16 @@ class Translation:
         self._kinds: dict[str, Value] = {}  # every value that a node makes
         # blob → its values in order, with the type of the layer that makes each, None for inputs
         self._versions: dict[str, list[tuple[Value, str | None]]] = {}
+        self._bound: set[str] = set()  # values that blobs have
         self._consumed: set[str] = set()
         self._lost: set[str] = set()
         self._names = {name for layer in network.layers for name in layer.top} | {i.name for i in network.inputs}
         self._node_names: set[str] = set()
+        self._taken: set[str] = set()  # names of layers that take weights
+        self._weighted: list[LayerContext] = []  # layers that the weight file has weights of
         self._missing: list[LayerContext] = []  # layers that the weight file lacks
         self.problems: list[UserError] = []
+        self._warnings: list[str] = []
         self._schemas: dict[str, Any] = {}
 
     def walk(self, shapes: Mapping[str, Shape]) -> None:
@@ -92,6 +97,7 @@ class Translation:
         for layer in self.network.layers:
             self._layer(layer)
         self._tell_missing()
+        self.problems += [context.refuse_blobs() for context in self._weighted if context.layer.name not in self._taken]
         if not self.problems and not self._outputs():
             self.report(self._refused("the network has no output: every blob is read by a layer"))
 
@@ -112,11 +118,11 @@ class Translation:
         if bottoms is None:
             return self._lose(layer)
         context = LayerContext(self, layer, bottoms, self._weights.get(layer.name, ()))
-        before, first = len(self.problems), len(self._nodes)
+        first = len(self._nodes)
         try:
             tops = list(row(context))
-            if len(self.problems) == before:
-                context.check_blobs_read()
+            if context.blob_count:
+                self._weighted.append(context)
             self._bind(context, tops)
             self._name_nodes(context.name, self._nodes[first:])
         except UserError as error:
@@ -127,6 +133,9 @@ class Translation:
     def _bottoms(self, layer: Any) -> list[Value] | None:
         """What a layer reads; None where something of it is lost, or is not there, which is reported."""
         names = list(layer.bottom[:1] if layer.type in _LABELLED else layer.bottom)
+        if not names and layer.type not in _SOURCES:
+            self.report(self._refused("it has no bottom", label_of(layer)))
+            return None
         missing = [name for name in names if name not in self._versions and name not in self._lost]
         for name in missing:
             reason = f"it reads '{name}', which no layer before it gives"
@@ -149,10 +158,11 @@ class Translation:
                 self._consumed.discard(value.name)
                 continue
             if versions and name not in context.layer.bottom:
-                _log.warning("%s: %s writes '%s' anew", self.path, context.label, name)
-            if value.name not in self._kinds or any(value is v for all_ in self._versions.values() for v, _ in all_):
+                context.warn(f"it writes '{name}' anew")
+            if value.name not in self._kinds or value.name in self._bound:
                 value = context.emit("Identity", [value])  # an input, a constant, or the value of another blob
             versions.append((value, context.type))
+            self._bound.add(value.name)
 
     def _name_nodes(self, layer: str, nodes: Sequence[NodeProto]) -> None:
         """Give a layer's nodes its name: the one that computes, and names below it to the others."""
@@ -169,10 +179,23 @@ class Translation:
     def report(self, problem: UserError) -> None:
         self.problems.append(problem)
 
+    def warn(self, what: str) -> None:
+        """Something that the log is to say of the network if this is what becomes of it."""
+        self._warnings.append(what)
+
     def _unknown(self, layer: Any) -> UserError:
         constant = {name for name, versions in self._versions.items() if versions[-1][0].name in self._constant}
         reason, remedy = reason_of(layer.type, [name for name in layer.bottom if name not in constant])
         return UnsupportedOperator(reason, stage="convert", file=self.path, node=label_of(layer), remedy=remedy)
+
+    def take(self, context: LayerContext) -> None:
+        """Take note that a layer takes weights. Raises UserError where another one of its name does, too."""
+        if context.layer.name in self._taken:
+            raise context.refuse(
+                "another layer that takes weights has the same name",
+                "weights are found by the layer's name: give each its own, in both files",
+            )
+        self._taken.add(context.layer.name)
 
     def report_missing(self, context: LayerContext) -> None:
         """Take note of a layer that the weight file lacks."""
@@ -182,8 +205,8 @@ class Translation:
         if not self._missing:
             return
         if not any(layer.name in self._weights for layer in self.network.layers):
-            known = ", ".join(f"'{name}'" for name in list(self._weights)[:3]) or "none"
-            reason = f"{self._weight_file} has weights of no layer of this network (it has those of {known} ...)"
+            known = listing([f"'{name}'" for name in self._weights], _TOLD_PAIRS)
+            reason = f"{self._weight_file} has weights of no layer of this network, but of {known}"
             self.report(self._refused(reason, self._missing[0].label, "give the caffemodel of this network"))
             return
         for context in self._missing:
@@ -206,7 +229,7 @@ class Translation:
         """Append a node; its results, of the shapes that ONNX infers."""
         names = ["" if value is None else value.name for value in inputs]
         results = [self._fresh(f"{context.name}/{op_type}") for _ in range(outputs)]
-        given = {key: value for key, value in attrs.items() if value is not None}
+        given = {key: value for key, value in attrs.items() if value not in (None, [], ())}
         node = helper.make_node(op_type, names, results, **given)
         node.metadata_props.add(key=SOURCE_LABEL, value=context.label)
         values = self._inferred(context, node, [value for value in inputs if value is not None])
@@ -229,7 +252,7 @@ class Translation:
         try:
             found = infer_node_outputs(schema, node, kinds, known, opset_imports=[helper.make_opsetid("", OPSET)])
         except InferenceError as error:
-            told = str(error).rpartition("ShapeInferenceError]")[2].strip().splitlines()[0]
+            told = str(error).rpartition("ShapeInferenceError]")[2].strip()
             raise context.refuse(f"its inputs do not fit it: {told}", "check the prototxt") from error
         values = []
         for name in node.output:
@@ -275,6 +298,8 @@ class Translation:
     def model(self, shapes: Mapping[str, Shape]) -> ModelProto:
         """What the walk has made. Raises UserError with all that it met."""
         raise_all(self.problems, stage="convert", file=self.path)
+        for what in self._warnings:
+            _log.warning("%s: %s", self.path, what)
         outputs = self._outputs()
         names = self._renamed()
         for node in self._nodes:
@@ -288,12 +313,15 @@ class Translation:
             self.network.name,
             fed,
             [_info(self._kinds[name], names[name]) for name in outputs],
-            [numpy_helper.from_array(np.ascontiguousarray(data), name) for name, data in self._constants.items()],
             value_info=[_info(value, names.get(value.name)) for value in inner],
         )
-        return helper.make_model(
+        model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="caffe"
         )
+        for name, data in self._constants.items():  # into the model at once: a message is copied with what it holds
+            kind = helper.np_dtype_to_tensor_dtype(data.dtype)
+            model.graph.initializer.add(name=name, dims=data.shape, data_type=kind, raw_data=data.tobytes())
+        return model
 
 
 def _free(wanted: str, taken: Container[str]) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
+from sgs.frontends.caffe.layers._arithmetic import affine, number, rectified
 
 
 @CAFFE.row("ReLU")
 def relu(context: LayerContext) -> list[Value]:
-    """max(x, 0) + negative_slope · min(x, 0)."""
-    slope = context.layer.relu_param.negative_slope
-    return [
-        context.emit("LeakyRelu", [context.bottom], alpha=slope) if slope else context.emit("Relu", [context.bottom])
-    ]
+    return [rectified(context, context.bottom, context.layer.relu_param.negative_slope)]
 
 
 @CAFFE.row("ReLU6")
@@ -73,10 +70,5 @@ def dropout(context: LayerContext) -> list[Value]:
 def power(context: LayerContext) -> list[Value]:
     """(shift + scale · x) ^ power."""
     param, value = context.layer.power_param, context.bottom
-    if param.scale != 1:
-        value = context.emit("Mul", [value, context.const(np.float32(param.scale), "scale")])
-    if param.shift:
-        value = context.emit("Add", [value, context.const(np.float32(param.shift), "shift")])
-    if param.power != 1:
-        value = context.emit("Pow", [value, context.const(np.float32(param.power), "power")])
-    return [value]
+    inner = affine(context, value, param.scale, param.shift)
+    return [inner if param.power == 1 else context.emit("Pow", [inner, number(context, param.power)])]

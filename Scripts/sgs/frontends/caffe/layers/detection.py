@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ def roi_pooling(context: LayerContext) -> list[Value]:
     p, (x, regions) = context.layer.roi_pooling_param, context.bottoms
     if not (p.pooled_h and p.pooled_w):
         raise context.refuse("it does not say what size it makes", "give roi_pooling_param { pooled_h pooled_w }")
-    regions = context.reshape(regions, (regions.shape[0], 5))
+    regions = context.reshape(regions, (max(1, prod(regions.shape) // 5), 5))
     told: dict[str, Any] = {"pooled_shape": [p.pooled_h, p.pooled_w], "spatial_scale": p.spatial_scale}
     return [context.emit("MaxRoiPool", [x, regions], **told)]
 
@@ -38,6 +38,8 @@ def _extents(context: LayerContext, p: Any) -> Array:
     if not p.min_size or (p.max_size and len(p.max_size) != len(p.min_size)):
         told = f"{len(p.min_size)} min_size and {len(p.max_size)} max_size"
         raise context.refuse(f"it has {told}", "give at least one min_size, and none or as many max_size")
+    if min([*p.min_size, *p.max_size, *p.aspect_ratio]) <= 0:
+        raise context.refuse("a size or an aspect_ratio of it is not above 0", "check the prototxt")
     extents: list[tuple[float, float]] = []
     for index, least in enumerate(int(size) for size in p.min_size):
         extents.append((least, least))

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from math import log
 
-import numpy as np
-
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
-
-
-def number(context: LayerContext, value: float) -> Value:
-    return context.const(np.array(value, np.float32))
-
-
-def affine(context: LayerContext, x: Value, scale: float, shift: float) -> Value:
-    """x · scale + shift."""
-    if scale == 0:
-        return context.const(np.full(x.shape, shift, np.float32))
-    y = x if scale == 1 else context.emit("Mul", [x, number(context, scale)])
-    return y if shift == 0 else context.emit("Add", [y, number(context, shift)])
+from sgs.frontends.caffe.layers._arithmetic import affine, number, rectified
 
 
 def _logarithm(context: LayerContext, base: float) -> float:
@@ -77,15 +64,11 @@ def clip(context: LayerContext) -> list[Value]:
     return [context.emit("Clip", [context.bottom, number(context, p.min), number(context, p.max)])]
 
 
-def _rectified(context: LayerContext, x: Value, slope: float) -> Value:
-    return context.emit("LeakyRelu", [x], alpha=slope) if slope else context.emit("Relu", [x])
-
-
 @CAFFE.row("CReLU")
 def crelu(context: LayerContext) -> list[Value]:
     """The rectified values and those of -x, behind each other."""
     p, x = context.layer.crelu_param, context.bottom
-    halves = [_rectified(context, value, p.negative_slope) for value in (x, context.emit("Neg", [x]))]
+    halves = [rectified(context, value, p.negative_slope) for value in (x, context.emit("Neg", [x]))]
     return [context.emit("Concat", halves, axis=context.axis(p.concat_axis))]
 
 

@@ -37,7 +37,7 @@ def _cuts(context: LayerContext, extent: int, points: Sequence[int], tops: int) 
 
 @CAFFE.row("Slice")
 def slice_(context: LayerContext) -> list[Value]:
-    p, x, tops = context.layer.slice_param, context.bottom, len(context.layer.top)
+    p, x, tops = context.layer.slice_param, context.bottom, context.positive(len(context.layer.top), "number of tops")
     axis = context.axis(p.slice_dim if p.HasField("slice_dim") else p.axis)
     extents = _cuts(context, x.shape[axis], p.slice_point, tops)
     return [x] if tops == 1 else context.emit_many("Split", [x, context.const(extents)], tops, axis=axis)
@@ -76,17 +76,17 @@ def permute(context: LayerContext) -> list[Value]:
 @CAFFE.row("Tile")
 def tile(context: LayerContext) -> list[Value]:
     p, x = context.layer.tile_param, context.bottom
-    if p.tiles <= 0:
-        raise context.refuse("it does not say how many tiles", "give tile_param { tiles }")
-    axis = context.axis(p.axis)
-    return [context.emit("Tile", [x, context.const([p.tiles if i == axis else 1 for i in range(x.rank)])])]
+    axis, tiles = context.axis(p.axis), context.positive(p.tiles, "tiles")
+    return [context.emit("Tile", [x, context.const([tiles if i == axis else 1 for i in range(x.rank)])])]
 
 
 @CAFFE.row("Reverse")
 def reverse(context: LayerContext) -> list[Value]:
     """Without an axis, along the first."""
     x = context.bottom
-    axes = [context.axis(axis) for axis in context.layer.reverse_param.axis] or [0]
+    axes = [context.axis(axis) for axis in context.layer.reverse_param.axis or [0]]
+    if len(set(axes)) != len(axes):
+        raise context.refuse("it names an axis twice", "check the prototxt")
     bounds = [[place] * len(axes) for place in (-1, _START)]
     return [context.emit("Slice", [x, *map(context.const, (*bounds, axes, [-1] * len(axes)))])]
 

@@ -52,6 +52,8 @@ def _normalised(
     scale: Array | None = None,
     bias: Array | None = None,
 ) -> Value:
+    if not (variance + eps >= 0).all():
+        raise context.refuse("its variance has values below 0 in the weight file", "download the caffemodel again")
     scale = np.ones(mean.shape, np.float32) if scale is None else scale
     bias = np.zeros(mean.shape, np.float32) if bias is None else bias
     operands = {"scale": scale, "bias": bias, "mean": mean, "variance": variance}

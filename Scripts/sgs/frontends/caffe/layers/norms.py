@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
-from sgs.frontends.caffe.layers.functions import affine, number
-from sgs.frontends.caffe.layers.reductions import reduced
+from sgs.frontends.caffe.layers._arithmetic import affine, number, reduced
 from sgs.numeric.quantise import Array
 
 SMALL = 1e-6  # beside a deviation, no part that float32 has
@@ -14,10 +13,17 @@ def _by_channel(context: LayerContext, values: Array, x: Value) -> Value:
     return context.const(values.reshape(1, -1, *[1] * (x.rank - 2)))
 
 
+def _of_rank(context: LayerContext, least: int) -> Value:
+    """The bottom. Raises UserError for one of fewer axes."""
+    if context.bottom.rank < least:
+        raise context.refuse(f"its input has {context.bottom.rank} axes, and it works on {least}", "check its input")
+    return context.bottom
+
+
 @CAFFE.row("Normalize")
 def normalize(context: LayerContext) -> list[Value]:
     """x · scale / sqrt(sum of x² + eps), the sum being over channels, and over places where `across_spatial`."""
-    p, x = context.layer.norm_param, context.bottom
+    p, x = context.layer.norm_param, _of_rank(context, 2)
     axes = list(range(1, x.rank)) if p.across_spatial else [1]
     (scale,) = context.blobs(scale=() if p.channel_shared else (x.shape[1],))
     total = reduced(context, "ReduceSum", context.emit("Mul", [x, x]), axes)
@@ -29,7 +35,8 @@ def normalize(context: LayerContext) -> list[Value]:
 def mvn(context: LayerContext) -> list[Value]:
     """(x - mean) / (deviation + eps). A small eps stands under the root, squared, where it keeps from dividing by 0 as
     well, and the form is one that calibration knows."""
-    p, x = context.layer.mvn_param, context.bottom
+    p = context.layer.mvn_param
+    x = _of_rank(context, 2 if p.across_channels else 3)
     axes = list(range(1 if p.across_channels else 2, x.rank))
     centred = context.emit("Sub", [x, reduced(context, "ReduceMean", x, axes)])
     if not p.normalize_variance:
@@ -42,7 +49,7 @@ def mvn(context: LayerContext) -> list[Value]:
 
 def lrn_within_channel(context: LayerContext) -> Value:
     """x · (1 + alpha · mean of x² in a window)^-beta. Caffe takes no other k here, and counts the padding."""
-    p, x = context.layer.lrn_param, context.bottom
+    p, x = context.layer.lrn_param, _of_rank(context, 4)
     size, pad = p.local_size, (p.local_size - 1) // 2
     told = {"kernel_shape": [size] * 2, "pads": [pad] * 4, "count_include_pad": 1}
     mean = context.emit("AveragePool", [context.emit("Mul", [x, x])], **told)

@@ -15,5 +15,6 @@ def silence(context: LayerContext) -> list[Value]:
 def parameter(context: LayerContext) -> list[Value]:
     """A blob that was learned."""
     context.check_bottoms(0)
-    (values,) = context.blobs(values=tuple(context.layer.parameter_param.shape.dim))
+    shape = tuple(context.positive(extent, "extent") for extent in context.layer.parameter_param.shape.dim)
+    (values,) = context.blobs(values=shape)
     return [context.const(values, "values")]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
+from math import prod
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
 from sgs.frontends.caffe.layers.moving import part
-from sgs.numeric.quantise import Array
 
 LONGEST = 512  # steps: each is a dozen nodes
 
@@ -21,7 +21,7 @@ class _Sequence:
         if p.expose_hidden and not exposed:
             raise context.refuse("expose_hidden of an RNN", "make its state part of the network, or leave it inside")
         context.check_bottoms(2 + exposed, 3 + exposed)
-        self.context, self.size, self.exposed = context, p.num_output, bool(exposed)
+        self.context, self.size, self.exposed = context, context.positive(p.num_output, "num_output"), bool(exposed)
         self.x, self.cont = context.bottoms[:2]
         self.static = context.bottoms[2] if len(context.bottoms) == 3 + exposed else None
         self.state: list[Value | None] = [None, None]
@@ -31,26 +31,30 @@ class _Sequence:
                 f"its inputs {told} are not [steps, batch, ...] and [steps, batch]", "check the prototxt"
             )
         self.steps, self.batch = self.cont.shape
+        if self.static is not None and self.static.shape[:1] != (self.batch,):
+            raise context.refuse(
+                f"its static input {list(self.static.shape)} is not [batch, ...]", "check the prototxt"
+            )
         if self.steps > LONGEST:
             raise context.refuse(f"its sequence has {self.steps} steps, and {LONGEST} is the most", "cut the sequence")
         if exposed:
             self.state = [context.reshape(value, (self.batch, self.size)) for value in context.bottoms[-2:]]
-        self.width, self.outputs = int(np.prod(self.x.shape[2:])), gates * self.size
+        self.width, self.outputs = prod(self.x.shape[2:]), gates * self.size
 
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of the blobs for x, its bias, the static input, and the state, in Caffe's order."""
-        found: dict[str, tuple[int, ...]] = {"input weights": (self.outputs, self.width), "bias": (self.outputs,)}
+    def blobs(self, **more: tuple[int, ...]) -> list[Value]:
+        """The layer's blobs: those for x, its bias, the static input, and the state, in Caffe's order; then `more`."""
+        shapes: dict[str, tuple[int, ...]] = {"input_weights": (self.outputs, self.width), "bias": (self.outputs,)}
         if self.static is not None:
-            found["static weights"] = (self.outputs, int(np.prod(self.static.shape[1:])))
-        return {**found, "state weights": (self.outputs, self.size)}
+            shapes["static_weights"] = (self.outputs, prod(self.static.shape[1:]))
+        shapes |= {"state_weights": (self.outputs, self.size), **more}
+        return [self.context.const(blob, name) for name, blob in zip(shapes, self.context.blobs(**shapes), strict=True)]
 
-    def product(self, value: Value, weights: Array, bias: Array | None = None) -> Value:
+    def product(self, value: Value, weights: Value, *bias: Value) -> Value:
         """value [rows, ...] · weights transposed + bias."""
         rows = self.context.reshape(value, (value.shape[0], weights.shape[1]))
-        constants = [self.context.const(np.ascontiguousarray(w)) for w in (weights, bias) if w is not None]
-        return self.context.emit("Gemm", [rows, *constants], transB=1)
+        return self.context.emit("Gemm", [rows, weights, *bias], transB=1)
 
-    def driven(self, weights: list[Array]) -> Value:
+    def driven(self, weights: Sequence[Value]) -> Value:
         """What the inputs add to the gates, [T, N, gates · H]."""
         context = self.context
         flat = context.reshape(self.x, (self.steps * self.batch, self.width))
@@ -59,20 +63,12 @@ class _Sequence:
 
     def step(self, value: Value, t: int) -> Value:
         """What a value [T, N, ...] is at a step, [N, ...]; [N, 1] for cont."""
-        width = int(np.prod(value.shape[2:]))
+        width = prod(value.shape[2:])
         return self.context.reshape(part(self.context, value, {0: (t, t + 1)}), (self.batch, width))
 
     def kept(self, state: Value | None, t: int) -> Value | None:
-        """What of a state goes on into a step; None: nothing, it is 0."""
-        if state is None:
-            return None
-        if self.cont.data is not None:
-            flags = self.cont.data[t]
-            if (flags == 1).all():
-                return state
-            if (flags == 0).all():
-                return None
-        return self.context.emit("Mul", [state, self.step(self.cont, t)])
+        """What of a state goes on into a step; None: there is no state yet, it is 0."""
+        return None if state is None else self.context.emit("Mul", [state, self.step(self.cont, t)])
 
     def stacked(self, steps: list[Value]) -> Value:
         context = self.context
@@ -84,7 +80,7 @@ class _Sequence:
 def lstm(context: LayerContext) -> list[Value]:
     """Gates i, f, o, g: c = f · c + i · g, h = o · tanh(c)."""
     sequence = _Sequence(context, 4)
-    weights = context.blobs(**sequence.shapes())
+    weights = sequence.blobs()
     driven = sequence.driven(weights)
     h, c = sequence.state
     tops: list[Value] = []
@@ -106,9 +102,7 @@ def rnn(context: LayerContext) -> list[Value]:
     """h = tanh(what x and h give), and the output tanh(W · h + b)."""
     sequence = _Sequence(context, 1)
     size = sequence.size
-    *weights, recurrent, out, bias = context.blobs(
-        **sequence.shapes(), **{"output weights": (size, size), "output bias": (size,)}
-    )
+    *weights, recurrent, out, bias = sequence.blobs(output_weights=(size, size), output_bias=(size,))
     driven = sequence.driven(weights)
     h: Value | None = None
     tops: list[Value] = []

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
+from math import prod
 
 from sgs.frontends.caffe.context import CAFFE, LayerContext, Value
-from sgs.frontends.caffe.layers.functions import affine
+from sgs.frontends.caffe.layers._arithmetic import affine, reduced
 
 FLOAT, INT64 = 1, 7  # ONNX's numbers of types
 _OPERATIONS = {1: "ReduceSum", 2: "ReduceL1", 3: "ReduceSumSquare", 4: "ReduceMean"}
-
-
-def reduced(context: LayerContext, op_type: str, x: Value, axes: Sequence[int], *, keep: bool = True) -> Value:
-    """A reduction; of them ReduceSum has its axes as operand, the others as attribute."""
-    if op_type == "ReduceSum":
-        return context.emit(op_type, [x, context.const(list(axes))], keepdims=int(keep))
-    return context.emit(op_type, [x], axes=list(axes), keepdims=int(keep))
 
 
 @CAFFE.row("Reduction")
@@ -29,7 +20,8 @@ def reduction(context: LayerContext) -> list[Value]:
 
 
 def _largest(context: LayerContext, x: Value, axis: int, count: int) -> tuple[Value, Value]:
-    """The `count` largest values along an axis, and where they are, as numbers."""
+    """The `count` largest values along an axis, and where they are, as numbers. Of equal values Caffe gives the last
+    one first; TopK does not."""
     if not 0 < count <= x.shape[axis]:
         raise context.refuse(f"it asks for the {count} largest of {x.shape[axis]} values", "check its top_k")
     if count == 1:
@@ -48,7 +40,7 @@ def arg_max(context: LayerContext) -> list[Value]:
     if p.HasField("axis"):
         values, places = _largest(context, x, context.axis(p.axis), p.top_k)
         return [values if p.out_max_val else places]
-    rows = context.reshape(x, (x.shape[0], int(np.prod(x.shape[1:]))))
+    rows = context.reshape(x, (x.shape[0], prod(x.shape[1:])) if x.shape else (1, 1))
     values, places = (context.reshape(v, (v.shape[0], 1, p.top_k)) for v in _largest(context, rows, 1, p.top_k))
     both = context.emit("Concat", [places, values], axis=1) if p.out_max_val else places
     return [context.reshape(both, (*both.shape, *[1] * (x.rank - 3)))]
@@ -58,7 +50,8 @@ def arg_max(context: LayerContext) -> list[Value]:
 def embed(context: LayerContext) -> list[Value]:
     """Rows of a table, whose numbers Caffe has as floats."""
     p, x = context.layer.embed_param, context.bottom
-    shapes = {"table": (p.input_dim, p.num_output), "bias": (p.num_output,)}
+    width = context.positive(p.num_output, "num_output")
+    shapes = {"table": (context.positive(p.input_dim, "input_dim"), width), "bias": (width,)}
     table, *bias = context.blobs(**{name: shapes[name] for name in list(shapes)[: 1 + p.bias_term]})
     rows = context.emit("Gather", [context.const(table), context.emit("Cast", [x], to=INT64)], axis=0)
     return [context.emit("Add", [rows, context.const(bias[0])]) if bias else rows]

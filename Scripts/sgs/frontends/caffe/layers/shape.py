@@ -12,8 +12,6 @@ def concat(context: LayerContext) -> list[Value]:
     param, values = context.layer.concat_param, context.bottoms
     if param.HasField("axis") and param.HasField("concat_dim"):
         raise context.refuse("it has both axis and concat_dim", "keep one of them")
-    if not values:
-        raise context.refuse("it has no bottom", "check the prototxt")
     axis = context.axis(param.concat_dim if param.HasField("concat_dim") else param.axis)
     return [context.emit("Concat", values, axis=axis) if len(values) > 1 else values[0]]
 
