@@ -294,6 +294,15 @@ def test_a_quantised_lstm(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours(graph, x), theirs, atol=0.02)
 
 
+def test_codes_that_are_taken_for_numbers(tmp_path: Path) -> None:
+    file = TfliteFile()
+    activation(file, "x", (2, 8), "int8", 0.5, 3)
+    file.tensor("y", (2, 8))
+    file.operator("CAST", ["x"], ["y"], "CastOptions", {"in_data_type": "INT8", "out_data_type": "FLOAT32"})
+    with pytest.raises(UserError, match="operator CAST of codes is not supported"):
+        imported(file.bytes(["x"], ["y"]), tmp_path, dequantize=True)
+
+
 def test_plain_integers_stay(tmp_path: Path) -> None:
     """A picture of bytes without scale is of numbers."""
     file = TfliteFile()

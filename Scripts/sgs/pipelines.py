@@ -24,6 +24,7 @@ from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import Pool
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, gathered, raise_all
+from sgs.evaluate.agreement import Agreement, compare
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import Shape, SourceModel, assumed_shapes
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
@@ -86,13 +87,15 @@ def convert(
     skip_simplify: bool = False,
     force_simplify: bool = False,
     surgery: Surgery = NO_SURGERY,
+    on_agreement: Callable[[Agreement], None] = lambda found: None,
 ) -> tuple[Graph, Graph]:
     """(untouched import, optimised float graph) of a model, or of the part of it that `surgery` means, inputs and
     outputs in the order of the ini. The log says why Transposes are left.
 
     `values`: what the options of the platform say (see `frontends.platforms`), {"model_file": Path} for most;
     `skip_simplify` and `force_simplify` as in `import_model`, for what becomes ONNX on the way. Raises UserError for a
-    model that cannot be used, or for all in which the ini does not go with it.
+    model that cannot be used, or for all in which the ini does not go with it. Where the source brings a judge,
+    `on_agreement` hears how far each output is from its.
     """
     row = platform_named(platform, stage="convert")
     layouts = source_layouts or {}
@@ -124,6 +127,9 @@ def convert(
         graph.metadata[METADATA_KEY] = recorded(own)
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
+    if read.judge is not None:
+        for found in compare(graph, read, _layouts([*config.inputs, *config.outputs]), layouts):
+            on_agreement(found)
     return imported, graph
 
 
@@ -256,7 +262,7 @@ def _names_of(config: InputConfig | None, source: SourceModel) -> tuple[list[str
     return inputs if fits else None, outputs if set(outputs) <= {port.name for port in source.outputs} else None
 
 
-def _layouts(specs: Sequence[InputSpec] | Sequence[OutputSpec]) -> Layouts:
+def _layouts(specs: Sequence[InputSpec | OutputSpec]) -> Layouts:
     return cast(Layouts, {spec.name: spec.layout for spec in specs})
 
 

@@ -90,7 +90,7 @@ def chosen_file(path: Path, options: argparse.Namespace, *, stage: str) -> Chose
         raise UserError(f"has the extension '{path.suffix}'", stage=stage, file=path, remedy=remedy)
     unfit = OF_SOURCES
     if platform is not None:
-        unfit = (*(_FREE_DIMS if platform.takes_surgery else ()), *(() if platform.onnx else ("skip_simplify",)))
+        unfit = (*(() if platform.has_free_dims else _FREE_DIMS), *(() if platform.onnx else ("skip_simplify",)))
     for name in unfit:
         if getattr(options, name, None):
             other = "goes with an .onnx" if platform is None else f"does not go with models of {platform.name}"

@@ -36,15 +36,15 @@ def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
 
 
 def source_facts(source: SourceModel, kind: str) -> dict[str, Any]:
-    """Those of a model of another `kind`, which became a message in memory: what that alone says is left out."""
-    of_message = ("producer", "ir_version", "opsets", "external_files", "subgraphs", "functions")
-    facts = {key: value for key, value in onnx_facts(source.proto, source.path).items() if key not in of_message}
+    """Those of a model of another `kind`, which became a message that is in memory only."""
+    facts = onnx_facts(source.proto, source.path)
+    for key in ("producer", "ir_version", "opsets", "external_files"):  # of the message
+        del facts[key]
     files = [source.path] if source.path.is_file() else [path for path in source.path.rglob("*") if path.is_file()]
-    facts |= {"kind": kind, "file_bytes": sum(path.stat().st_size for path in files)}
-    if source.format == "onnx":
-        return facts | {"more": "operators and parameters are those of ONNX on the way"}
-    operators = dict(Counter(str(node.op_type) for node in source.proto.graph.node).most_common())
-    return facts | {"producer": source.proto.producer_version, "operators": operators}
+    more = "operators and parameters are those of ONNX on the way"
+    if source.format != "onnx":  # the nodes are the file's own operators
+        more, facts["operators"] = "", dict(Counter(node.op_type for node in source.proto.graph.node).most_common())
+    return facts | {"kind": kind, "file_bytes": sum(path.stat().st_size for path in files), "more": more}
 
 
 def _port(value: ValueInfoProto) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def _shaped(source: SourceModel, shapes: Mapping[str, Sequence[int]]) -> SourceM
 
 PADDLE = Platform(
     "paddle",
-    "Paddle models, with the program paddle2onnx",
+    "Paddle model",
     (
         Option("model_dir", "the model's folder", "folder", required=True, aliases=("-m",)),
         Option(
@@ -263,5 +263,4 @@ PADDLE = Platform(
     ),
     _load,
     suffixes=(".pdmodel",),
-    title="Paddle",
 )

@@ -36,6 +36,8 @@ def become_real(file: Container, values: dict[int, Array]) -> dict[int, str]:
     still = coded & values.keys()  # constants, and what only moves their codes
     found: dict[int, str] = {}
     for position, operator in enumerate(file.operators):
+        if operator.op == "CAST" and coded.intersection(operator.inputs):
+            operator.op = "CAST of codes"  # as they are: there will be none
         if operator.op in _MOVES and coded.intersection(operator.inputs) <= still:
             still |= coded.intersection(operator.outputs)
         computed = [index for index in (*operator.outputs, *operator.inputs) if index in coded - still]
