@@ -158,7 +158,7 @@ def import_cycle_violations(sources: Iterable[Source]) -> list[str]:
 
 def framework_violations(sources: Iterable[Source]) -> list[str]:
     """sgs.ops imports numpy and the standard library only; torch belongs to sgs.retrain and to the modules behind the
-    platform pytorch, Dask to sgs.data.cluster."""
+    platform pytorch, TensorFlow to its frontend, Dask to sgs.data.cluster."""
     allowed_in_ops = sys.stdlib_module_names | {"numpy", "sgs"}
     found = []
     for source in sources:
@@ -168,6 +168,8 @@ def framework_violations(sources: Iterable[Source]) -> list[str]:
                 found.append(source.at(line, f"sgs.ops imports numpy and nothing else from outside, not {top}"))
             elif top in {"torch", "torchvision"} and not source.module.startswith(TORCH):
                 found.append(source.at(line, f"only {', '.join(TORCH)} import {top}"))
+            elif top in {"tensorflow", "tf2onnx", "keras"} and not source.module.startswith("sgs.frontends.tensorflow"):
+                found.append(source.at(line, f"only sgs.frontends.tensorflow imports {top}"))
             elif top in {"dask", "distributed"} and source.module != "sgs.data.cluster":
                 found.append(source.at(line, f"only sgs.data.cluster imports {top}"))
     return found

@@ -121,6 +121,13 @@ EXAMPLES: list[tuple[Rule, str, str, str]] = [
     (rules.framework_violations, "Scripts/sgs/frontends/pytorch/script.py", "import torch.nn", ""),
     (rules.framework_violations, "Scripts/sgs/frontends/onnx_model.py", "import torch", "only sgs.retrain"),
     (rules.framework_violations, "Scripts/sgs/quant/gather.py", "import distributed", "only sgs.data.cluster"),
+    (
+        rules.framework_violations,
+        "Scripts/sgs/pipelines.py",
+        "import tensorflow as tf",
+        "only sgs.frontends.tensorflow",
+    ),
+    (rules.framework_violations, "Scripts/sgs/frontends/tensorflow/read.py", "import keras", ""),
     (rules.framework_violations, "Scripts/sgs/data/cluster.py", "def f():\n    import dask.config", ""),
     (rules.function_length_violations, "tests/x.py", "class A:\n  def f():\n" + "    1\n" * 150, "f has 151 lines"),
     (rules.function_length_violations, "tests/x.py", "def f():\n" + "    1\n" * 149, ""),

@@ -112,7 +112,7 @@ def _digest(path: Path) -> str:
 
 PYTORCH = Platform(
     "pytorch",
-    "PyTorch: programs of torch.export (.pt2), TorchScript archives (.pt, .pth)",
+    "PyTorch program",
     (
         Option("model_file", "the .pt2 or TorchScript file", "file", required=True),
         Option("input_dtypes", "element types of a TorchScript network's inputs, like float32,int64", "names"),
