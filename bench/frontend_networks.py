@@ -324,8 +324,8 @@ TENSORFLOW = (
         shapes=((1, 49, 10),), **_MFCC,
     ),
     _graph(
-        "tf_lstm_m", "kws_mcu/LSTM_M", ("Mfcc",), ("labels_softmax",), 25, 10, F32, arrays="LSTM_M",
-        shapes=((1, 25, 10),), **_MFCC,
+        "tf_lstm_m", "kws_mcu/LSTM_M", ("Mfcc",), ("labels_softmax",), 49, 10, F32, arrays="LSTM_M",
+        shapes=((1, 49, 10),), **_MFCC,
     ),
     _graph(
         "tf_fsrcnn", "super_resolution/FSRCNN_x2", ("IteratorGetNext",), ("NCHW_output",), 112, 112, "GRAY",
