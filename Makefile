@@ -16,10 +16,13 @@
 # make bench-frontends   measure the networks of Caffe, TFLite and TensorFlow beside their frameworks (TF_PYTHON has the
 #              extra tensorflow, CV4_PYTHON opencv-python-headless below 5)
 # make judge-caffe   compare every Caffe layer and network with OpenCV 4 (CV4_PYTHON has 'opencv-python-headless<5')
+# make judge-paddle   compare networks that Paddle saves with what Paddle makes of them (PADDLE_PYTHON has paddlepaddle, and
+#              paddle2onnx beside it)
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
-#           EXTRAS=test,networks (what to install for the tests: with networks also those that PyTorch exports).
+#           EXTRAS=test,networks,tensorflow (what to install for the tests: with networks also those that PyTorch
+#           exports, with tensorflow those of TensorFlow and Keras).
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -47,7 +50,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
 .PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import bench-frontends \
-    judge-caffe clean
+    judge-caffe judge-paddle clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -116,6 +119,10 @@ bench-frontends: $(VENV)/.test
 
 judge-caffe: $(VENV)/.test
 	$(PY) tests/opencv_caffe.py --python "$(CV4_PYTHON)" $(if $(SGS_TEST_DATA),--networks "$(SGS_TEST_DATA)/caffe")
+
+# The networks lie in build/paddle_networks, the record in build/.
+judge-paddle: $(VENV)/.core
+	$(PY) bench/paddle_import.py --out build/paddle_import.json $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,13 +25,57 @@ CALIBRATION = ROOT / "SGS_Models/resource/digits/calibration"
 TEST = ROOT / "SGS_Models/resource/digits/test"
 LABELS = TEST / "labels.csv"
 
-PICTURES = {  # every shipped model → its pictures under SGS_Models/resource
+PICTURES = {  # every shipped ONNX model → its pictures under SGS_Models/resource
     "onnx_faster_rcnn_shapes": "shapes",
     NAME: "digits",
     "onnx_mobilenet_v3_digits": "faint_digits",
     "onnx_repvgg_digits": "faint_digits",
     "onnx_yolo_shapes": "shapes",
 }
+
+
+@dataclass(frozen=True)
+class Example:
+    """A shipped model of another platform.
+
+    files: (option of the platform, file or folder) pairs;
+    least: score on the test pictures, of any kind of model.
+    """
+
+    platform: str
+    name: str
+    files: tuple[tuple[str, str], ...]
+    pictures: str
+    least: float
+
+    @property
+    def folder(self) -> Path:
+        """Platforms that are TensorFlow have one folder in common."""
+        return ROOT / "SGS_Models" / self.name.partition("_")[0] / self.name
+
+    @property
+    def source(self) -> list[str]:
+        """The command line that converts it, but for the files to write."""
+        files = [word for option, file in self.files for word in (f"--{option}", str(self.folder / file))]
+        return [self.platform, *files, "--input_config", str(self.folder / "input_config.ini"), "--soc_version", CHIP]
+
+
+_LENET, _SEGMENTATION, _RESNET = "caffe_lenet", "tflite_segmentation_shapes", "pytorch_resnet8_digits"
+_FSRCNN = "tensorflow_fsrcnn_shapes"
+EXAMPLES = (
+    Example(
+        "caffe",
+        _LENET,
+        (("model_file", f"{_LENET}.prototxt"), ("weight_file", f"{_LENET}.caffemodel")),
+        "digits",
+        0.92,
+    ),
+    Example("tflite", _SEGMENTATION, (("model_file", f"{_SEGMENTATION}.tflite"),), "shapes", 0.8),
+    Example("tensorflow_graphdef", _FSRCNN, (("graph_def_file", f"{_FSRCNN}.pb"),), "shapes", 34.0),
+    Example("tensorflow_savemodel", _FSRCNN, (("saved_model_dir", "saved_model"),), "shapes", 34.0),
+    Example("keras", _FSRCNN, (("model_file", f"{_FSRCNN}.keras"),), "shapes", 34.0),
+    Example("pytorch", _RESNET, (("model_file", f"{_RESNET}.pt2"),), "faint_digits", 0.88),
+)
 
 SOURCE = ["--model_file", str(MODEL), "--input_config", str(INI), "--soc_version", CHIP]
 

@@ -486,7 +486,6 @@ def test_bad_input(
 @pytest.mark.parametrize(
     ("platform", "words"),
     [
-        ("paddle", "platform paddle is not available in this version (available: onnx, "),
         ("onx", "there is no platform 'onx' (did you mean onnx?)"),
     ],
 )

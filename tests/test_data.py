@@ -25,7 +25,7 @@ from sgs.data.preprocess import Preprocessor, load_preprocessors
 from sgs.errors import Problems, UserError
 from sgs.ir import Tensor
 from sgs.numeric.types import DType
-from shipped import PICTURES
+from shipped import EXAMPLES, PICTURES
 
 NO_ROOT = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 
@@ -452,10 +452,11 @@ def test_disagreement_on_a_dark_grey_picture() -> None:
 
 def test_shipped_scripts_agree_with_their_configurations() -> None:
     models = sorted((Path(__file__).parents[1] / "SGS_Models").glob("*/*/input_config.ini"))
-    assert [ini.parent.name for ini in models] == sorted(PICTURES)
+    shown = PICTURES | {example.name: example.pictures for example in EXAMPLES} | {"caffe_faster_rcnn_shapes": "shapes"}
+    assert [ini.parent.name for ini in models] == sorted(shown)
     resources = Path(__file__).parents[1] / "SGS_Models/resource"
     for ini in models:
-        sample = resolve_samples(resources / PICTURES[ini.parent.name] / "calibration", 1)[0]
+        sample = resolve_samples(resources / shown[ini.parent.name] / "calibration", 1)[0]
         (pre,) = load_preprocessors(str(ini.parent / f"{ini.parent.name}.py"), 1)
         config = read_input_config(ini)
         inputs = {config.inputs[0].name: Tensor("x", pre(sample[0], True).shape, DType.FLOAT32)}

@@ -76,9 +76,12 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def takes(words: list[str], options: set[str]) -> set[str]:
-    """Those of the options that a command's program has: by the help of a tool, by the text of an example."""
+    """Those of the options that a command's program has: by the help of a tool, by the text of an example, and of what
+    the scripts of the shipped models have in common."""
     program = words[1]
     text = (ROOT / program).read_text("utf-8")
+    if program.startswith("SGS_Models/"):
+        text += (ROOT / "SGS_Models/resource/runners.py").read_text("utf-8")
     tool = re.search(r"from sgs\.cli\.(\w+) import main", text)
     if tool is not None:
         with redirect_stdout(StringIO()) as out:

@@ -16,8 +16,9 @@ from sgs.ir.graph import Graph
 from sgs.numeric.nibbles import pack_nibbles
 from sgs.numeric.quantise import Array
 from sgs.passes.pipeline import optimise
+from sgs.registry import TFLITE_EXAMPLES
 from sgs.sim import generated as schema
-from tflite_files import TfliteFile, codes, imported, litert_run, record, written_out
+from tflite_files import TfliteFile, case_file, codes, imported, litert_run, pack, record, unpacked, written_out
 
 RNG = np.random.default_rng(3)
 
@@ -272,6 +273,34 @@ def test_16_bit_activations(tmp_path: Path) -> None:
     x = RNG.integers(-30000, 30000, (2, 8)).astype(np.int16)
     theirs = litert_run(data, {"x": x})[0] * (8 / 32768)
     np.testing.assert_allclose(ours(graph, x.astype(np.float32) / 32768), theirs, atol=8 / 32768)
+
+
+def test_a_quantised_lstm(tmp_path: Path) -> None:
+    """Biases are 32-bit codes with scales of their own, the state begins with zeros, whatever their code is."""
+    model = unpacked(case_file(TFLITE_EXAMPLES["UNIDIRECTIONAL_SEQUENCE_LSTM"][0]))
+    for tensor in model.subgraphs[0].tensors:
+        kind, step = (np.int32, 1e-4) if len(tensor.shape) == 1 else (np.int8, 0.01)
+        tensor.type = schema.TensorType.INT32 if kind is np.int32 else schema.TensorType.INT8
+        tensor.quantization = record("QuantizationParameters", scale=[step], zeroPoint=[0 if tensor.buffer else 5])
+        if tensor.buffer:
+            value = np.asarray(model.buffers[tensor.buffer].data).view(np.float32)
+            rounded = np.rint(value / step).astype(kind)
+            model.buffers[tensor.buffer].data = rounded.view(np.uint8)
+    data, x = pack(model), RNG.integers(-100, 100, (2, 3, 5)).astype(np.float32) / 100
+    with pytest.raises(UserError, match="1 operators compute in INT8 codes, UNIDIRECTIONAL_SEQUENCE_LSTM 'y0' first"):
+        imported(data, tmp_path)
+    graph = imported(data, tmp_path, dequantize=True)
+    theirs = litert_run(case_file(TFLITE_EXAMPLES["UNIDIRECTIONAL_SEQUENCE_LSTM"][0]), {"x": x})[0]
+    np.testing.assert_allclose(ours(graph, x), theirs, atol=0.02)
+
+
+def test_codes_that_are_taken_for_numbers(tmp_path: Path) -> None:
+    file = TfliteFile()
+    activation(file, "x", (2, 8), "int8", 0.5, 3)
+    file.tensor("y", (2, 8))
+    file.operator("CAST", ["x"], ["y"], "CastOptions", {"in_data_type": "INT8", "out_data_type": "FLOAT32"})
+    with pytest.raises(UserError, match="operator CAST of codes is not supported"):
+        imported(file.bytes(["x"], ["y"]), tmp_path, dequantize=True)
 
 
 def test_plain_integers_stay(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""The detector in two stages: Scripts/examples/caffe_faster_rcnn on SGS_Models/onnx/onnx_faster_rcnn_shapes."""
+"""The detector in two stages: Scripts/examples/caffe_faster_rcnn on SGS_Models/caffe/caffe_faster_rcnn_shapes, beside
+onnxruntime on the ONNX files with the same weights."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from sgs.cli import compiler_tool, convert_tool
 from shipped import CHIP, launch
 
 EXAMPLE = ROOT / "Scripts/examples/caffe_faster_rcnn"
-FOLDER = ROOT / "SGS_Models/onnx/onnx_faster_rcnn_shapes"
+FOLDER = ROOT / "SGS_Models/caffe/caffe_faster_rcnn_shapes"
+JUDGE = ROOT / "SGS_Models/onnx/onnx_faster_rcnn_shapes"
+OUTPUTS = {"main": ["--outputs", "rpn_cls_prob_reshape,rpn_bbox_pred,conv5_3"], "stage2": []}
 PICTURES = ROOT / "SGS_Models/resource/shapes"
 LABELS = FOLDER / "labels.txt"
 KINDS = ("Float", "Fixed", "Offline")
@@ -33,7 +36,7 @@ def example() -> Iterator[ModuleType]:
     sys.path[:0] = [str(EXAMPLE)]
     try:
         module = loaded(EXAMPLE / "faster_rcnn_simulator.py")
-        module.quality = loaded(FOLDER / "evaluate.py")
+        module.quality = loaded(JUDGE / "evaluate.py")
         yield module
     finally:
         sys.path[:] = before
@@ -59,9 +62,10 @@ class Models:
             for old, new in changes.items():
                 text = text.replace(old, new)
             (folder / ini).write_text(text, encoding="utf-8")
-            options = ["--model_file", str(FOLDER / f"{FOLDER.name}{ending}.onnx"), "--input_config", str(folder / ini)]
+            model, weights = (str(FOLDER / f"{FOLDER.name}{ending}.{kind}") for kind in ("prototxt", "caffemodel"))
+            options = ["--model_file", model, "--weight_file", weights, "--input_config", str(folder / ini)]
             target = ["--output_file", str(folder / f"{stage}_float.sim"), "--soc_version", CHIP]
-            assert convert_tool.main(["onnx", *options, *target]) == 0
+            assert convert_tool.main(["caffe", *options, *OUTPUTS[stage], *target]) == 0
         options = ["-i", PICTURES / "calibration", "-m0", "main_float.sim", "-m1", "stage2_float.sim"]
         options += ["--quant_level", level]
         options += ["--input_config0", "input_config.ini", "--input_config1", "input_config_stage2.ini"]

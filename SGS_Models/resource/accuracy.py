@@ -1,4 +1,4 @@
-"""Top-1 accuracy of a float classifier on a folder of labelled pictures. Needs onnxruntime and numpy."""
+"""Top-1 accuracy of a classifier on a folder of labelled pictures. Needs numpy."""
 
 from __future__ import annotations
 
@@ -7,26 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+from runners import Run
 
-Preprocess = Callable[[Path], np.ndarray]
-"""Picture file to the float input of a network, NHWC."""
+Preprocess = Callable[[Path, bool], np.ndarray]
+"""Picture file and ``norm`` to the input of a network, NHWC."""
 
 
-def top1_accuracy(model: Path, preprocess: Preprocess, folder: Path) -> float:
-    """Return the fraction of the pictures in ``folder/labels.csv`` whose class the model predicts correctly.
+def top1_accuracy(run: Run, preprocess: Preprocess, folder: Path, norm: bool = True) -> float:
+    """Return the fraction of the pictures in ``folder/labels.csv`` whose class the network predicts correctly.
 
     Args:
-        model: ONNX file with input ``images`` (NCHW) and output ``logits``, [1, classes].
+        run: the network; its output is [1, classes].
         preprocess: the ``image_preprocess`` shipped with the model.
         folder: pictures and ``labels.csv`` (``file,class_index,name``).
+        norm: whether the network takes the normalised input.
     """
-    session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
     with (folder / "labels.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    hits = 0
-    for row in rows:
-        picture = preprocess(folder / row["file"]).transpose(0, 3, 1, 2)
-        (logits,) = session.run(["logits"], {"images": np.ascontiguousarray(picture)})
-        hits += int(logits[0].argmax()) == int(row["class_index"])
+    hits = sum(int(run(preprocess(folder / row["file"], norm)).argmax()) == int(row["class_index"]) for row in rows)
     return hits / len(rows)

@@ -1,7 +1,7 @@
 """Training and export of the digit classifiers: AdamW, one cycle, every glyph drawn anew in every epoch.
 
-Needs torch, scikit-learn, onnx, onnxruntime, opencv-python-headless and numpy. The ``train.py`` of a classifier holds
-its network and calls ``run``.
+Needs torch, scikit-learn, opencv-python-headless and numpy, and what the format that is written needs: ONNX, the
+default, needs onnx and onnxruntime. The ``train.py`` of a classifier holds its network and calls ``run``.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import render
 import torch
 from accuracy import Preprocess, top1_accuracy
+from runners import Run, channels_first, with_onnxruntime
 from torch import nn
 
 RESOURCE = Path(__file__).resolve().parent
 BATCH = 32
-MEAN, STD = np.float32(127.5), np.float32(127.5)
-"""Normalisation of all digit classifiers, as in their ``image_preprocess``."""
 
 
 def draw_digit(split: str, epoch: int, index: int, glyph: np.ndarray) -> np.ndarray:
@@ -42,13 +40,17 @@ class Task:
     """What a classifier is trained on, and how."""
 
     draw: Callable[[str, int, int, np.ndarray], np.ndarray]
-    """(split, epoch, index and float32 coverage [8, 8] of a glyph) to a uint8 RGB picture, [size, size, 3]."""
+    """(split, epoch, index and float32 coverage [8, 8] of a glyph) to a uint8 picture, [size, size, channels]."""
     size: int
     test_folder: Path
     """Labelled test pictures."""
     epochs: int = 30
     learning_rate: float = 4e-3
     weight_decay: float = 2e-2
+    channels: int = 3
+    mean: float = 127.5
+    std: float = 127.5
+    """Normalisation (pixel - mean) / std, as in the ``image_preprocess`` of the model."""
 
     def render_split(self, split: str, epoch: int, indices: np.ndarray, glyphs: np.ndarray) -> torch.Tensor:
         """Render glyphs and normalise them as ``image_preprocess`` does.
@@ -60,11 +62,11 @@ class Task:
             glyphs: float32 glyph coverage of the whole split, [M, 8, 8].
 
         Returns:
-            float32 pictures, [N, 3, size, size].
+            float32 pictures, [N, channels, size, size].
         """
         pictures = [self.draw(split, epoch, int(i), glyphs[i]) for i in indices]
-        normalised = (np.stack(pictures).astype(np.float32) - MEAN) / STD
-        return torch.from_numpy(normalised.transpose(0, 3, 1, 2).copy())
+        normalised = (np.stack(pictures).astype(np.float32) - np.float32(self.mean)) / np.float32(self.std)
+        return torch.from_numpy(channels_first(normalised))
 
 
 PLAIN_DIGITS = Task(draw_digit, render.DIGIT_SIZE, RESOURCE / "digits" / "test")
@@ -104,24 +106,28 @@ def validate(model: nn.Module, task: Task) -> float:
     return float((model(pictures).argmax(1).numpy() == labels).mean())
 
 
-def export(model: nn.Module, task: Task, path: Path) -> None:
-    """Write the model as ONNX (batch 1, opset 17) and check that onnxruntime agrees with torch.
-
-    Raises:
-        RuntimeError: the largest logit difference over 16 pictures exceeds 1e-4.
-    """
-    model.eval()
-    example = torch.zeros(1, 3, task.size, task.size)
+def write_onnx(model: nn.Module, task: Task, path: Path) -> Run:
+    """Write the model as ONNX (batch 1, opset 17); the file as onnxruntime runs it."""
+    example = torch.zeros(1, task.channels, task.size, task.size)
     torch.onnx.export(
         model, (example,), str(path), input_names=["images"], output_names=["logits"], opset_version=17, dynamo=False
     )
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return with_onnxruntime(path)
+
+
+@torch.no_grad()
+def check_written(model: nn.Module, task: Task, written: Run) -> None:
+    """Check that the file that was written agrees with torch.
+
+    Raises:
+        RuntimeError: the largest difference over 16 pictures exceeds 1e-4.
+    """
     pictures = task.render_split("validation", 0, np.arange(16), render.load_glyphs("validation")[0])
     worst = 0.0
     for picture in pictures.split(1):
-        (logits,) = session.run(["logits"], {"images": picture.numpy()})
-        worst = max(worst, float(np.abs(logits - model(picture).detach().numpy()).max()))
-    print(f"largest difference between torch and onnxruntime {worst:.2e}")
+        found = written(picture.permute(0, 2, 3, 1).numpy())
+        worst = max(worst, float(np.abs(found - model(picture).numpy()).max()))
+    print(f"largest difference between torch and the file {worst:.2e}")
     if worst > 1e-4:
         raise RuntimeError(f"the exported model differs from torch by {worst}")
 
@@ -159,6 +165,7 @@ def run(
     model_file: Path,
     preprocess: Preprocess,
     deploy: Callable[[nn.Module], nn.Module] = lambda model: model,
+    write: Callable[[nn.Module, Task, Path], Run] = write_onnx,
 ) -> None:
     """Be the program that trains, exports and measures a classifier.
 
@@ -168,6 +175,7 @@ def run(
         model_file: where the model goes unless ``--output`` says otherwise.
         preprocess: the ``image_preprocess`` shipped with the model.
         deploy: turns the trained network, in evaluation mode, into the one to export.
+        write: writes the model file, and gives it as a framework runs it.
     """
     parser = argparse.ArgumentParser(description=f"Train and export {model_file.name}.")
     parser.add_argument("--epochs", type=int, default=task.epochs)
@@ -180,5 +188,7 @@ def run(
     torch.use_deterministic_algorithms(True)
     model = build()
     train(model, replace(task, epochs=options.epochs), options.seed)
-    export(deploy(model.eval()), task, options.output)
-    print(f"test top-1 {top1_accuracy(options.output, preprocess, task.test_folder):.4f}")
+    deployed = deploy(model.eval()).eval()
+    written = write(deployed, task, options.output)
+    check_written(deployed, task, written)
+    print(f"test top-1 {top1_accuracy(written, preprocess, task.test_folder):.4f}")

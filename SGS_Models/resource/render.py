@@ -7,7 +7,7 @@ Three families of pictures are drawn:
 * **faint digits** - the same glyphs, small and often barely visible, on noisier 32x32 RGB pictures: a classifier is
   wrong on some of them, and small errors in its logits show.
 * **shapes** - circles, squares, triangles and stars on cluttered gradient 128x128 RGB pictures; one to five
-  shapes per picture with tight bounding boxes, four classes.
+  shapes per picture with tight bounding boxes and masks, four classes.
 
 The training scripts import this module, so training, calibration and test pictures come from the same
 distribution. Every picture has its own random generator derived from ``(SEED, stream, indices)``; the streams of the
@@ -56,6 +56,8 @@ class ShapeScene(NamedTuple):
     """float32 tight boxes in pixels, [N, 4] as (x, y, width, height)."""
     classes: np.ndarray
     """int64 class indices into ``SHAPE_NAMES``, [N]."""
+    mask: np.ndarray
+    """uint8 class index + 1 of the shape that covers half of a pixel or more, 0 for the background, [128, 128]."""
 
 
 def generator(family: int, split: str, *indices: int) -> np.random.Generator:
@@ -239,27 +241,25 @@ def draw_clutter(rng: np.random.Generator, image: np.ndarray) -> None:
         cv2.line(image, start, end, colour, thickness=int(rng.integers(1, 3)))
 
 
-def draw_polygon(image: np.ndarray, outline: np.ndarray, colour: np.ndarray) -> np.ndarray:
-    """Blend one anti-aliased filled polygon into a picture.
+def polygon_coverage(outline: np.ndarray) -> np.ndarray:
+    """Return how much of every pixel a filled polygon covers, anti-aliased.
 
     Args:
-        image: float32 RGB picture, [S, S, 3].
         outline: float64 vertices in continuous pixel coordinates (the picture spans 0..S), [V, 2].
-        colour: float32 RGB colour in 0..255, [3].
 
     Returns:
-        float32 RGB picture, [S, S, 3].
+        float32 in 0..1, [S, S, 1].
     """
-    mask = np.zeros(image.shape[:2], np.uint8)
+    mask = np.zeros((SHAPE_SIZE, SHAPE_SIZE), np.uint8)
     fixed_point = np.rint((outline - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [fixed_point], 255, lineType=cv2.LINE_AA, shift=4)
-    coverage = mask[..., None].astype(np.float32) / 255
-    return image * (1 - coverage) + colour * coverage
+    return mask[..., None].astype(np.float32) / 255
 
 
 def render_shapes(rng: np.random.Generator) -> ShapeScene:
-    """Draw one to five shapes that do not touch, with their boxes and classes."""
+    """Draw one to five shapes that do not touch, with their boxes, classes and mask."""
     image = background(rng, SHAPE_SIZE)
+    mask = np.zeros((SHAPE_SIZE, SHAPE_SIZE), np.uint8)
     draw_clutter(rng, image)
     corners: list[np.ndarray] = []
     classes: list[int] = []
@@ -275,12 +275,15 @@ def render_shapes(rng: np.random.Generator) -> ShapeScene:
         if boxes_touch(box, corners):
             continue
         x0, y0, x1, y1 = box.astype(int)
-        image = draw_polygon(image, outline + shift, contrasting_colour(rng, image[y0 : y1 + 1, x0 : x1 + 1]))
+        colour = contrasting_colour(rng, image[y0 : y1 + 1, x0 : x1 + 1])
+        coverage = polygon_coverage(outline + shift)
+        image = image * (1 - coverage) + colour * coverage
+        mask[coverage[..., 0] >= 0.5] = class_index + 1
         corners.append(box)
         classes.append(class_index)
     boxes = np.array(corners, dtype=np.float32)
     boxes[:, 2:] -= boxes[:, :2]
-    return ShapeScene(finish(rng, image), boxes, np.array(classes, dtype=np.int64))
+    return ShapeScene(finish(rng, image), boxes, np.array(classes, dtype=np.int64), mask)
 
 
 def fresh_folder(folder: Path) -> Path:
@@ -292,8 +295,9 @@ def fresh_folder(folder: Path) -> Path:
 
 
 def write_png(path: Path, image: np.ndarray) -> None:
-    """Write one uint8 RGB picture [H, W, 3] as a PNG file."""
-    if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 9]):
+    """Write one uint8 picture, RGB [H, W, 3] or of one channel [H, W], as a PNG file."""
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    if not cv2.imwrite(str(path), stored, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise OSError(f"cannot write {path}")
 
 
@@ -313,13 +317,18 @@ def write_digits(folder: Path, pictures: Iterable[tuple[np.ndarray, int]], with_
 
 
 def write_shapes(folder: Path, split: str, count: int, with_labels: bool) -> None:
-    """Write ``count`` shapes pictures of ``split``, and COCO ``instances.json`` when labels are asked for."""
+    """Write ``count`` shapes pictures of ``split``; when labels are asked for, also COCO ``instances.json`` and, in the
+    folder ``<folder>_masks`` beside it, the class of every pixel.
+    """
     fresh_folder(folder)
+    masks = fresh_folder(folder.with_name(f"{folder.name}_masks")) if with_labels else None
     images, annotations = [], []
     for index in range(count):
         scene = render_shapes(generator(SHAPE_FAMILY, split, index))
         name = f"shapes_{index:03d}.png"
         write_png(folder / name, scene.image)
+        if masks is not None:
+            write_png(masks / name, scene.mask)
         images.append({"id": index + 1, "file_name": name, "width": SHAPE_SIZE, "height": SHAPE_SIZE})
         for box, class_index in zip(scene.boxes.tolist(), scene.classes.tolist(), strict=True):
             annotations.append(

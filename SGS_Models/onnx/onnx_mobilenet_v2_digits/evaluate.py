@@ -1,6 +1,7 @@
-"""Measure the float top-1 accuracy of ``onnx_mobilenet_v2_digits.onnx`` on the labelled test pictures.
+"""Measure the top-1 accuracy of ``onnx_mobilenet_v2_digits.onnx``, or of a model made of it, on the test pictures.
 
-Needs onnxruntime, opencv-python-headless and numpy. Run ``python evaluate.py``.
+Needs onnxruntime, opencv-python-headless and numpy. Run ``python evaluate.py`` or, say,
+``python evaluate.py -m onnx_mobilenet_v2_digits_fixed.sim -t Fixed``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ sys.path.insert(0, str(RESOURCE))
 
 from accuracy import top1_accuracy  # noqa: E402
 from onnx_mobilenet_v2_digits import image_preprocess  # noqa: E402
+from runners import Run, evaluate, with_onnxruntime  # noqa: E402
+
+
+def score(run: Run, norm: bool = True) -> float:
+    """Top-1 accuracy of a network; ``norm``: whether it takes normalised pictures."""
+    return top1_accuracy(run, image_preprocess, RESOURCE / "digits" / "test", norm)
+
 
 if __name__ == "__main__":
-    model = HERE / "onnx_mobilenet_v2_digits.onnx"
-    print(f"top-1 {top1_accuracy(model, image_preprocess, RESOURCE / 'digits' / 'test'):.4f}")
+    evaluate("top-1", score, lambda: with_onnxruntime(HERE / "onnx_mobilenet_v2_digits.onnx"))

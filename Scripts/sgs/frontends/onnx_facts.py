@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from sgs.frontends.onnx_external import bytes_in_file, is_outside
 from sgs.frontends.onnx_message import inner_graphs, nodes_of, tensors_of
-from sgs.frontends.onnx_model import port_of
+from sgs.frontends.onnx_model import SourceModel, port_of
 
 
 def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
@@ -35,12 +35,16 @@ def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
     }
 
 
-def tflite_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
-    """Those of the message that a TFLite file was read into: what ONNX alone says is left out."""
-    of_onnx = ("ir_version", "opsets", "external_files", "subgraphs", "functions")
-    facts = {key: value for key, value in onnx_facts(proto, path).items() if key not in of_onnx}
-    operators = dict(Counter(str(node.op_type) for node in proto.graph.node).most_common())
-    return {**facts, "kind": "TFLite model", "producer": proto.producer_version, "operators": operators}
+def source_facts(source: SourceModel, kind: str) -> dict[str, Any]:
+    """Those of a model of another `kind`, which became a message that is in memory only."""
+    facts = onnx_facts(source.proto, source.path)
+    for key in ("producer", "ir_version", "opsets", "external_files"):  # of the message
+        del facts[key]
+    files = [source.path] if source.path.is_file() else [path for path in source.path.rglob("*") if path.is_file()]
+    more = "operators and parameters are those of ONNX on the way"
+    if source.format != "onnx":  # the nodes are the file's own operators
+        more, facts["operators"] = "", dict(Counter(node.op_type for node in source.proto.graph.node).most_common())
+    return facts | {"kind": kind, "file_bytes": sum(path.stat().st_size for path in files), "more": more}
 
 
 def _port(value: ValueInfoProto) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from sgs.passes.fold_gather import fold_gather
 from sgs.passes.fold_identity import fold_identity
 from sgs.passes.fold_pad import fold_pad
 from sgs.passes.fold_reshape import fold_reshape
+from sgs.passes.fold_transpose import fold_transpose
 from sgs.passes.fuse_activation import fuse_activation
+from sgs.passes.fuse_prelu import fuse_prelu
 from sgs.passes.hoist_arithmetic import hoist_arithmetic
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
@@ -37,6 +39,7 @@ LAYOUT: Sequence[Pass] = (
     fold_identity,
     pair_rounding,
     move_transposes,
+    fold_transpose,
     fold_reshape,
     stack_slices,
     depth_to_space,
@@ -52,6 +55,7 @@ ARITHMETIC: Sequence[Pass] = (
     fold_gather,
     fold_pad,
     block_windows,
+    fuse_prelu,
     whole_windows,
     fuse_activation,
 )

@@ -47,30 +47,23 @@ def _dilated_pads(
     if any(options.get(name) != value for name, value in plain.items()):
         return None
     block, pads, other, crops = (_constant(file, operator, place) for operator in (before, behind) for place in (1, 2))
-    if (
-        block is None
-        or pads is None
-        or other is None
-        or crops is None
-        or len(file.tensors[before.inputs[0]].shape) != 4
-    ):
-        return None
-    if block.shape != (2,) or not np.array_equal(block, other) or pads.shape != (2, 2) or crops.shape != (2, 2):
+    of_pictures = len(file.tensors[before.inputs[0]].shape) == 4 and block.shape == (2,)
+    if not of_pictures or not np.array_equal(block, other) or pads.shape != (2, 2) or crops.shape != (2, 2):
         return None
     around = pads - crops
     return around if (around >= 0).all() and (block > 0).all() else None
 
 
-def _constant(file: Container, operator: FileOperator, place: int) -> Array | None:
-    """Whole numbers that a file has as operand, None for others."""
+def _constant(file: Container, operator: FileOperator, place: int) -> Array:
+    """Whole numbers that a file has as operand; none where it has others, or computes them."""
     index = operator.inputs[place] if place < len(operator.inputs) else -1
     tensor = file.tensors[index] if index >= 0 else None
     if tensor is None or tensor.raw is None or tensor.kind not in ("INT32", "INT64") or tensor.special:
-        return None
+        return np.zeros(0, np.int64)
     try:
         return values_of(tensor).astype(np.int64)
     except ValueError:  # told where all constants are read
-        return None
+        return np.zeros(0, np.int64)
 
 
 def _rewrite(
@@ -78,7 +71,6 @@ def _rewrite(
 ) -> None:
     """SPACE_TO_BATCH_ND becomes a PAD, the convolution a dilated one with the result of BATCH_TO_SPACE_ND."""
     block = _constant(file, before, 1)
-    assert block is not None
     x, padded = file.tensors[before.inputs[0]], file.tensors[before.outputs[0]]
     widths = np.zeros((4, 2), np.int32)
     widths[1:3] = pads

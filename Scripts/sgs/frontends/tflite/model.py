@@ -56,10 +56,8 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
 def _check_kind(file: Container) -> None:
     if STAGE_KEY in file.metadata:
         stage = file.metadata[STAGE_KEY].decode("utf-8", "replace").strip('"')
-        remedy = "it needs no converting"
-        raise UserError(
-            f"this is a {stage[:20]} .sim, not a .tflite model", stage="convert", file=file.path, remedy=remedy
-        )
+        reason, remedy = f"this is a {stage[:20]} .sim, not a .tflite model", "it needs no converting"
+        raise UserError(reason, stage="convert", file=file.path, remedy=remedy)
     if file.others and not any(operator.op in _OTHER_NETWORK for operator in file.operators):
         reason = f"it holds {file.others + 1} networks; files of one are supported"
         remedy = "convert to .tflite with a single signature"

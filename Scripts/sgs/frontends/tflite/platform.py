@@ -17,7 +17,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
 
 TFLITE = Platform(
     "tflite",
-    "TFLite models",
+    "TFLite model",
     (
         file_option(".tflite"),
         Option("dequantize", "make a network of real numbers of one that is quantised", "flag"),

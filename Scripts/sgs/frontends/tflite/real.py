@@ -13,27 +13,17 @@ from sgs.numeric.quantise import Array, QuantParams
 from sgs.sim.container import Container, FileOperator
 
 # element type of codes → least and largest
-_NARROW = {
-    "INT4": (-8, 7),
-    "INT8": (-128, 127),
-    "UINT8": (0, 255),
-    "INT16": (-32768, 32767),
-}
+_NARROW = {"INT4": (-8, 7), "INT8": (-128, 127), "UINT8": (0, 255), "INT16": (-32768, 32767)}
 _WIDE = ("INT32", "INT64")
 # operator → which operand is its bias, which may be codes of the product of the other two's scales
-_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2, "TRANSPOSE_CONV": 3}
-_DATA = {"TRANSPOSE_CONV": (2, 1)}  # operands that are multiplied; (0, 1) for others
-_MOVES = (
-    "CONCATENATION",
-    "EXPAND_DIMS",
-    "GATHER",
-    "GATHER_ND",
-    "RESHAPE",
-    "SLICE",
-    "SPLIT",
-    "SQUEEZE",
-    "STRIDED_SLICE",
-)
+_BIAS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "CONV_3D": 2}
+_BIAS |= {"TRANSPOSE_CONV": 3, "CONV_3D_TRANSPOSE": 3}
+# operator → operands that are multiplied, where they are not the first two
+_DATA = {"TRANSPOSE_CONV": (2, 1), "CONV_3D_TRANSPOSE": (2, 1)}
+# operators all of whose codes have scales of their own
+_RECURRENT = ("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM")
+# operators that move codes as they are
+_MOVES = frozenset({"CONCATENATION", "EXPAND_DIMS", "GATHER", "GATHER_ND", "RESHAPE", "SLICE", "SPLIT", "SQUEEZE"})
 _ACTIVATION = "fused_activation_function"
 
 
@@ -46,6 +36,8 @@ def become_real(file: Container, values: dict[int, Array]) -> dict[int, str]:
     still = coded & values.keys()  # constants, and what only moves their codes
     found: dict[int, str] = {}
     for position, operator in enumerate(file.operators):
+        if operator.op == "CAST" and coded.intersection(operator.inputs):
+            operator.op = "CAST of codes"  # as they are: there will be none
         if operator.op in _MOVES and coded.intersection(operator.inputs) <= still:
             still |= coded.intersection(operator.outputs)
         computed = [index for index in (*operator.outputs, *operator.inputs) if index in coded - still]
@@ -55,10 +47,10 @@ def become_real(file: Container, values: dict[int, Array]) -> dict[int, str]:
             _restore_clamp(file, operator)
         elif (weight := _old_weight(file, operator)) in coded & values.keys():
             values[weight] = values[weight].view(np.int8)
-        _make_bias_real(file, operator, values)
+        _make_biases_real(file, operator, values)
     for index in coded:
         tensor = file.tensors[index]
-        if index in values:
+        if index in values and tensor.special != "a variable":  # which is real zeros
             values[index] = _real(values[index], tensor.quant)
         tensor.kind, tensor.quant = "FLOAT32", None
     return found
@@ -92,18 +84,17 @@ def _old_weight(file: Container, operator: FileOperator) -> int:
     return operator.inputs[place] if signed else -1
 
 
-def _make_bias_real(file: Container, operator: FileOperator, values: dict[int, Array]) -> None:
-    """A bias of 32- or 64-bit codes; where the file does not say their scale it is that of the products."""
-    place = _BIAS.get(operator.op)
-    if place is None or len(operator.inputs) <= place:
-        return
-    index = operator.inputs[place]
-    if index not in values or file.tensors[index].kind not in _WIDE:
-        return
-    quant = file.tensors[index].quant or _scale_of_products(file, operator)
-    if quant is not None:
-        values[index] = _real(values[index], quant)
-        file.tensors[index].kind, file.tensors[index].quant = "FLOAT32", None
+def _make_biases_real(file: Container, operator: FileOperator, values: dict[int, Array]) -> None:
+    """Biases of 32- or 64-bit codes; where the file does not say the scale of one it is that of the products."""
+    place = _BIAS.get(operator.op, len(operator.inputs))
+    for index in operator.inputs if operator.op in _RECURRENT else operator.inputs[place : place + 1]:
+        tensor = file.tensors[index]
+        if index not in values or tensor.kind not in _WIDE:
+            continue
+        quant = tensor.quant or (_scale_of_products(file, operator) if operator.op in _BIAS else None)
+        if quant is not None:
+            values[index] = _real(values[index], quant)
+            tensor.kind, tensor.quant = "FLOAT32", None
 
 
 def _scale_of_products(file: Container, operator: FileOperator) -> QuantParams | None:

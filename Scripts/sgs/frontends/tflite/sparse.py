@@ -16,6 +16,7 @@ from sgs.numeric.quantise import Array
 from sgs.sim.container import FileTensor, values_of
 
 _DENSE, _SPARSE_CSR = 0, 1
+_LARGEST = 1 << 28  # elements
 
 
 def dense_values(tensor: FileTensor) -> Array:
@@ -25,6 +26,8 @@ def dense_values(tensor: FileTensor) -> Array:
     blocks, levels = _numbers(facts.blockMap), list(facts.dimMetadata or [])
     if sorted(order) != list(range(rank + len(blocks))) or len(levels) != len(order):
         raise ValueError("its sparsity does not fit its shape")
+    if prod(tensor.shape) > _LARGEST:
+        raise ValueError("it is too large to be written out")
     paths = np.zeros((1, 0), np.int64)  # coordinates so far of every entry, in the order of traversal
     extents: list[int] = []
     for level in levels:
