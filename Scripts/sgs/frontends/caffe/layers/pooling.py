@@ -1,7 +1,8 @@
 """Pooling, by Caffe's rules for its extents.
 
 An axis of H values, padded by p on both sides, has ceil((H + 2p - k) / s) + 1 windows; where either axis has pads the
-last one is left out where it would start behind H + p. A mean counts the pads, but nothing behind them: H + 2p values are the picture.
+last one is left out where it would start behind H + p. A mean counts the pads, but nothing behind them: H + 2p values
+are the picture.
 """
 
 from __future__ import annotations
