@@ -3,9 +3,9 @@
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
 # make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
-#              damaged ONNX files (FUZZ_ONNX_ARGS) and 1,000 Caffe networks (FUZZ_CAFFE_ARGS) against ConvertTool,
-#              1,000 random graphs through the compiler (SEEDS="5000 9000"), then 400 networks with random inputs and
-#              outputs through every stage (PORT_SEEDS)
+#              damaged ONNX files (FUZZ_ONNX_ARGS), 1,000 Caffe networks (FUZZ_CAFFE_ARGS) and 1,000 TFLite files
+#              (FUZZ_TFLITE_ARGS) against ConvertTool, 1,000 random graphs through the compiler (SEEDS="5000 9000"), then
+#              400 networks with random inputs and outputs through every stage (PORT_SEEDS)
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
@@ -13,11 +13,16 @@
 # make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
+# make bench-frontends   measure the networks of Caffe, TFLite and TensorFlow beside their frameworks (TF_PYTHON has the
+#              extra tensorflow, CV4_PYTHON opencv-python-headless below 5)
 # make judge-caffe   compare every Caffe layer and network with OpenCV 4 (CV4_PYTHON has 'opencv-python-headless<5')
+# make judge-paddle   compare networks that Paddle saves with what Paddle makes of them (PADDLE_PYTHON has paddlepaddle, and
+#              paddle2onnx beside it)
 # make clean   remove everything that these targets made
 #
 # Settings: PYTHON=python3.12 (interpreter of a new .venv), JOBS=4 (test processes), PYTEST_ARGS="-k conv -x",
-#           EXTRAS=test,networks (what to install for the tests: with networks also those that PyTorch exports).
+#           EXTRAS=test,networks,tensorflow (what to install for the tests: with networks also those that PyTorch
+#           exports, with tensorflow those of TensorFlow and Keras).
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -27,6 +32,7 @@ BENCH_ARGS ?=
 FUZZ_ARGS ?=
 FUZZ_ONNX_ARGS ?=
 FUZZ_CAFFE_ARGS ?=
+FUZZ_TFLITE_ARGS ?=
 SEEDS ?= 0 1000
 PORT_SEEDS ?= 0 400
 SOC ?= pcupid
@@ -43,8 +49,8 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import judge-caffe \
-    clean
+.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import bench-frontends \
+    judge-caffe judge-paddle clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -83,6 +89,7 @@ fuzz: $(VENV)/.test
 	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)
 	$(PY) tests/fuzz_onnx.py --jobs $(JOBS) $(FUZZ_ONNX_ARGS)
 	$(PY) tests/fuzz_caffe.py --jobs $(JOBS) $(FUZZ_CAFFE_ARGS)
+	$(PY) tests/fuzz_tflite.py --jobs $(JOBS) $(FUZZ_TFLITE_ARGS)
 	$(PY) tests/random_graphs.py $(SEEDS)
 	$(PY) tests/random_ports.py $(PORT_SEEDS)
 
@@ -106,8 +113,16 @@ bench-import: $(VENV)/.test
 	$(PY) bench/onnx_import.py --out build/onnx_import.json $(BENCH_ARGS); status=$$?; \
 	$(PY) -W ignore tests/onnx_backend.py || status=1; exit $$status
 
+# What is converted and prepared stays in build/frontends, the record in build/.
+bench-frontends: $(VENV)/.test
+	$(PY) bench/frontends.py --keep build/frontends --out build/frontends.json $(BENCH_ARGS)
+
 judge-caffe: $(VENV)/.test
 	$(PY) tests/opencv_caffe.py --python "$(CV4_PYTHON)" $(if $(SGS_TEST_DATA),--networks "$(SGS_TEST_DATA)/caffe")
+
+# The networks lie in build/paddle_networks, the record in build/.
+judge-paddle: $(VENV)/.core
+	$(PY) bench/paddle_import.py --out build/paddle_import.json $(BENCH_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis Scripts/*.egg-info

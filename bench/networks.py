@@ -26,6 +26,8 @@ def image_preprocess(path, norm=True):
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE if {channels} == 1 else cv2.IMREAD_COLOR)
     if image is None:
         raise FileNotFoundError(f"no such picture: {{path}}")
+    if {rotated}:
+        image = cv2.rotate(image, cv2.ROTATE_180)
     if {central} < 1:  # the middle of the picture
         top, left = (int((1 - {central}) / 2 * extent) for extent in image.shape[:2])
         image = image[top : image.shape[0] - top, left : image.shape[1] - left]
@@ -52,11 +54,12 @@ Picture = tuple[Path, int]  # with its class; -1 where it has none
 @dataclass(frozen=True)
 class Network:
     """One network: file and pictures below the data folder, and what its input_config.ini says (mean, std in R, G, B
-    order; one value for GRAY).
+    order; one value for GRAY). `colour`: the format, RAWDATA_… for inputs that are no pictures.
 
     `sizes`: height and width of every input where they differ; `central`: the share of a picture's height and width
-    that each input sees; `shapes`: static shapes for a model without, in the model's layout; `first_class`: for
-    classifiers, the output index of class 0; `words`: pictures get some text, which the network is there to find.
+    that each input sees; `rotated`: by half a turn; `shapes`: static shapes for a model without, in the model's layout;
+    `first_class`: for classifiers, the output index of class 0; `words`: pictures get some text, which the network is
+    there to find.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Network:
     std: tuple[float, ...] = (255.0, 255.0, 255.0)
     letterbox: bool = False
     crop: bool = False
+    rotated: bool = False
     pictures: str = "images/coco64/images"
     sizes: tuple[tuple[int, int], ...] = ()
     central: tuple[float, ...] = ()
@@ -113,6 +117,7 @@ class Network:
             central=self.central[index] if self.central else 1,
             letterbox=self.letterbox,
             crop=self.crop,
+            rotated=self.rotated,
             mean=[self.mean[i] for i in order],
             std=[self.std[i] for i in order],
         )
@@ -132,8 +137,11 @@ class Network:
             f"training_input_formats={every(self.colour)}",
             f"input_formats={every(self.colour)}",
             f"quantizations={every('TRUE')}",
-            f"mean={every(':'.join(map(str, self.mean)))}",
-            f"std_value={every(':'.join(map(str, self.std)))}",
+        ]
+        if not self.colour.startswith("RAWDATA"):
+            lines += [f"mean={every(':'.join(map(str, self.mean)))}"]
+            lines += [f"std_value={every(':'.join(map(str, self.std)))}"]
+        lines += [
             "[OUTPUT_CONFIG]",
             f"outputs={','.join(self.outputs)};",
             f"dequantizations={','.join(['TRUE'] * len(self.outputs))};",
@@ -178,8 +186,8 @@ def data_folder() -> Path:
     return Path(os.environ["SGS_TEST_DATA"])
 
 
-_HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
-_IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
+HALF = {"mean": (127.5, 127.5, 127.5), "std": (127.5, 127.5, 127.5)}
+IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 
 MAIN = (  # the networks of the main benchmark
     Network(
@@ -235,7 +243,7 @@ MORE = (
         crop=True,
         pictures="images/imagenet_sample",
         first_class=1,
-        **_HALF,
+        **HALF,
     ),
     Network(
         "shufflenet_v2",
@@ -247,7 +255,7 @@ MORE = (
         crop=True,
         pictures="images/imagenet_sample",
         first_class=0,
-        **_IMAGENET,
+        **IMAGENET,
     ),
 )
 NETWORKS = {network.name: network for network in (*MAIN, *MORE)}
@@ -283,7 +291,7 @@ CALIBRATED = (  # further networks of the calibration benchmark
         640,
         shapes=((1, 3, 640, 640),),
         words=True,
-        **_IMAGENET,
+        **IMAGENET,
     ),
     Network(
         "mnist_cntk",
@@ -307,7 +315,7 @@ CALIBRATED = (  # further networks of the calibration benchmark
         256,
         sizes=((128, 128), (256, 256)),
         central=(0.5, 1.0),
-        **_IMAGENET,
+        **IMAGENET,
     ),
 )
 EVERY = {**NETWORKS, **{network.name: network for network in CALIBRATED}}

@@ -15,14 +15,16 @@ STRIDES, SIDE = (8, 16, 32), 416  # of yolox_nano
 
 @dataclass(frozen=True)
 class Score:
-    """Of one quantised network. `sqnr`: dB per output, over all elements of all pictures together; `mean_sqnr`: over
-    outputs; `cosine`: mean over pictures and outputs. Shares in percent, of pictures: `top1` and `float_top1` right,
-    `agrees` same answer as float; `boxes`: of float's boxes, kept. None where a network has no such thing.
+    """Of one quantised network. `sqnr`: dB per output, over all elements of all pictures together, `cosines` likewise;
+    `mean_sqnr`: over outputs; `cosine`: mean over pictures and outputs. Shares in percent, of pictures: `top1` and
+    `float_top1` right, `agrees` same answer as float; `boxes`: of float's boxes, kept. None where a network has no such
+    thing.
     """
 
     sqnr: dict[str, float]
     mean_sqnr: float
     cosine: float
+    cosines: dict[str, float]
     float_top1: float | None = None
     top1: float | None = None
     agrees: float | None = None
@@ -34,13 +36,15 @@ def score(
 ) -> Score:
     """`classes`: the right output index of every picture, for classifiers; `detects`: outputs are those of yolox."""
     signal: dict[str, float] = dict.fromkeys(truth[0], 0.0)
-    noise = dict.fromkeys(truth[0], 0.0)
+    noise, power, product = (dict.fromkeys(truth[0], 0.0) for _ in range(3))
     cosines, answers, kept, total = [], [], 0, 0
     for expected, found in zip(truth, outputs, strict=True):
         for name, value in expected.items():
             y, q = value.astype(np.float64).ravel(), found[name].astype(np.float64).ravel()
             signal[name] += float(y @ y)
             noise[name] += float((y - q) @ (y - q))
+            power[name] += float(q @ q)
+            product[name] += float(y @ q)
             cosines.append(float(y @ q) / max(float(np.sqrt((y @ y) * (q @ q))), 1e-30))
         first = next(iter(expected))
         answers.append((int(expected[first].argmax()), int(found[first].argmax())))
@@ -48,12 +52,13 @@ def score(
             here, of = boxes_kept(expected[first], found[first])
             kept, total = kept + here, total + of
     sqnr = {name: float(10 * np.log10(signal[name] / max(noise[name], 1e-30))) for name in signal}
+    together = {name: product[name] / max(float(np.sqrt(signal[name] * power[name])), 1e-30) for name in signal}
     shares: dict[str, float] = {"boxes": 100 * kept / max(1, total)} if detects else {}
     if classes is not None:
         y, q = np.array(answers).T
         shares["float_top1"], shares["top1"] = (100 * float((x == np.array(classes)).mean()) for x in (y, q))
         shares["agrees"] = 100 * float((y == q).mean())
-    return Score(sqnr, float(np.mean(list(sqnr.values()))), float(np.mean(cosines)), **shares)
+    return Score(sqnr, float(np.mean(list(sqnr.values()))), float(np.mean(cosines)), together, **shares)
 
 
 # ---- yolox_nano ------------------------------------------------------------------------------------------------------

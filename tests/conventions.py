@@ -39,6 +39,7 @@ TOP_LEVEL = frozenset(
 )
 
 LAUNCHER_FOLDERS = ("Scripts/ConvertTool", "Scripts/calibrator", "DumpDebug")
+TORCH = ("sgs.retrain", "sgs.frontends.pytorch.")
 LAUNCHER_LINES = 12
 FUNCTION_LINES = 150
 
@@ -156,7 +157,8 @@ def import_cycle_violations(sources: Iterable[Source]) -> list[str]:
 
 
 def framework_violations(sources: Iterable[Source]) -> list[str]:
-    """sgs.ops imports numpy and the standard library only; torch belongs to sgs.retrain, Dask to sgs.data.cluster."""
+    """sgs.ops imports numpy and the standard library only; torch belongs to sgs.retrain and to the modules behind the
+    platform pytorch, TensorFlow to its frontend, Dask to sgs.data.cluster."""
     allowed_in_ops = sys.stdlib_module_names | {"numpy", "sgs"}
     found = []
     for source in sources:
@@ -164,8 +166,10 @@ def framework_violations(sources: Iterable[Source]) -> list[str]:
             top = target.split(".")[0]
             if source.module.startswith("sgs.ops") and top not in allowed_in_ops:
                 found.append(source.at(line, f"sgs.ops imports numpy and nothing else from outside, not {top}"))
-            elif top in {"torch", "torchvision"} and not source.module.startswith("sgs.retrain"):
-                found.append(source.at(line, f"only sgs.retrain imports {top}"))
+            elif top in {"torch", "torchvision"} and not source.module.startswith(TORCH):
+                found.append(source.at(line, f"only {', '.join(TORCH)} import {top}"))
+            elif top in {"tensorflow", "tf2onnx", "keras"} and not source.module.startswith("sgs.frontends.tensorflow"):
+                found.append(source.at(line, f"only sgs.frontends.tensorflow imports {top}"))
             elif top in {"dask", "distributed"} and source.module != "sgs.data.cluster":
                 found.append(source.at(line, f"only sgs.data.cluster imports {top}"))
     return found

@@ -15,12 +15,10 @@ was anything.
 
 from __future__ import annotations
 
-import io
 import random
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +27,7 @@ sys.path[:0] = [str(ROOT / "Scripts"), str(ROOT / "tests")]
 
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto  # noqa: E402
 
-from fuzzing import Finding, Fuzz, cut, flip  # noqa: E402
+from fuzzing import Fuzz, cut, exit_code, flip  # noqa: E402
 from onnx_snippets import SNIPPETS  # noqa: E402
 from sgs.cli import convert_tool, show_model_info  # noqa: E402
 from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES  # noqa: E402
@@ -203,18 +201,9 @@ def try_one(seed: int, index: int) -> str:
         ini.write_text(settings(model), encoding="utf-8")
         options = [f"--model_file={file}", f"--input_config={ini}", f"--output_file={folder}", "--soc_version=pcupid"]
         skip = [] if index % ONNXSIM_EVERY == 0 else ["--skip_simplify"]
-        code = _code(convert_tool.main, ["onnx", *options, *skip])
-        _code(show_model_info.main, [str(file), "--skip_simplify"])
+        code = exit_code(convert_tool.main, ["onnx", *options, *skip])
+        exit_code(show_model_info.main, [str(file), "--skip_simplify"])
     return "refused" if code else "converted"
-
-
-def _code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
-    told = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(told):
-        code = program(arguments)
-    if code not in (0, 2):
-        raise Finding(f"exit code {code}: {' | '.join(told.getvalue().strip().splitlines()[-6:])}")
-    return code
 
 
 FUZZ = Fuzz(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import io
 import json
 import os
 import random
@@ -20,6 +21,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -69,6 +71,17 @@ def flip(data: bytes, rng: random.Random) -> bytes:
         one, other = (rng.randrange(max(1, size - 16)) for _ in range(2))
         found[one : one + 16], found[other : other + 16] = data[other : other + 16], data[one : one + 16]
     return bytes(found[:size])
+
+
+# -- a program that is given one -------------------------------------------------------------------------------------
+def exit_code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """0 or 2. Raises Finding, with the end of what the program told, for any other."""
+    told = io.StringIO()
+    with redirect_stdout(io.StringIO()), redirect_stderr(told):
+        code = program(arguments)
+    if code not in (0, 2):
+        raise Finding(f"exit code {code}: {' | '.join(told.getvalue().strip().splitlines()[-6:])}")
+    return code
 
 
 # -- many files --------------------------------------------------------------------------------------------------------

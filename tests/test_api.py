@@ -177,6 +177,10 @@ def formatted(detail: Any) -> object:
     return utils.convert_to_input_formats(np.zeros((1, 64, 64, 3), np.uint8), detail)
 
 
+def paddle(**options: Any) -> object:
+    return calibrator_custom.converter("paddle", **{"model_dir": "m", "input_config": INI, **options})
+
+
 PICTURE = {"name": "x", "dtype": np.uint8, "shape": (1, 64, 64, 3), "training_input_formats": "RGB"}
 NUMBERS = "a whole number or a list of them"
 SHAPES = r"a list of shapes such as \[\[1, 3, 224, 224\]\]"
@@ -190,10 +194,19 @@ WRONG_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
     (lambda: compiler(batch_mode=None), "batch_mode: expected one of n_buf, one_buf, got None"),
     (lambda: compiler(inplace_input_buf="False"), "inplace_input_buf: expected True or False, got 'False'"),
     (lambda: compiler(category="Cats"), "category: expected one of Classification, Detection, Unknown, got 'Cats'"),
-    (lambda: converter(None), "platform: expected onnx, got None"),
+    (lambda: converter(None), "platform: expected one of onnx, .*, got None"),
     (lambda: converter("-x"), "there is no platform '-x'"),
     (lambda: converter("caffe"), "platform caffe is not available in this version"),
     (lambda: converter(model_file=None), "model_file: expected a path, got None"),
+    (lambda: converter(model=MODEL), "converter: there is no argument model: onnx takes model_file, checker"),
+    (lambda: converter("paddle"), "there is no argument model_file; model_dir is missing: paddle takes model_dir, "),
+    (lambda: converter("paddle", model_dir=""), "there is no argument model_file: paddle takes"),
+    (lambda: converter(checker=1), "checker: expected True or False, got 1"),
+    (lambda: paddle(model_dir=3), "model_dir: expected a path, got 3"),
+    (lambda: paddle(opset_version="13"), "opset_version: expected a whole number above 0, got '13'"),
+    (lambda: paddle(output_names=["a"]), r"output_names: expected a text, got \['a'\]"),
+    (lambda: paddle(enable_onnx_checker="False"), "enable_onnx_checker: expected True or False, got 'False'"),
+    (lambda: converter("tflite", skip_simplify=True), "skip_simplify: expected False: nothing of tflite is ever"),
     (lambda: converter(input_shapes="1,3,64,64"), f"input_shapes: expected {SHAPES}, got '1,3,64,64'"),
     (lambda: converter(input_shapes=[1, 3, 64, 64]), f"input_shapes: expected {SHAPES}, got 1"),
     (lambda: converter(input_shapes=[[1, 3, 64, "64"]]), r"input_shapes\[0\]: expected a whole number .*, got '64'"),

@@ -463,7 +463,7 @@ PUBLIC = {
     "calibrator": "(model_path, input_config_path)",
     "compiler": "(model_path, *, batch=1, batch_mode='n_buf', inplace_input_buf=False, category=None)",
     "compiler.compile": "(self, output=None)",
-    "converter": "(platform, *, model_file, input_config, input_shapes=None, skip_simplify=False, quant_file=None)",
+    "converter": "(platform, *, input_config, input_shapes=None, skip_simplify=False, quant_file=None, **options)",
     "converter.convert": "(self, output_file)",
     "fixed_simulator": "(path, threads=0)",
     "float_simulator": "(path, threads=0)",

@@ -486,9 +486,6 @@ def test_bad_input(
 @pytest.mark.parametrize(
     ("platform", "words"),
     [
-        ("caffe", "platform caffe is not available in this version (available: onnx)"),
-        ("tflite", "platform tflite is not available in this version"),
-        ("paddle", "platform paddle is not available in this version"),
         ("onx", "there is no platform 'onx' (did you mean onnx?)"),
     ],
 )

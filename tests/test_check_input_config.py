@@ -18,14 +18,16 @@ from onnx import TensorProto
 import calibrator_custom
 from conventions import ROOT
 from onnx_snippets import Net
-from sgs.cli import calibrator_tool, check_input_config, convert_tool, sgs_converter
+from sgs.cli import calibrator_tool, check_input_config, convert_tool, networks, sgs_converter, show_model_info
 from sgs.config.draft import Draft, Measured, Terminal
 from sgs.config.formats import colons
 from sgs.config.input_config import parse_input_config, read_input_config
 from sgs.data.measure import channel_order, measured_normalisation
+from sgs.frontends.platforms import platform_named
 from sgs.numeric.quantise import Array
 from sgs.quant.plan import QuantPlan
 from shipped import CHIP, INI, MODEL, PICTURES, SCRIPT, TEST, converted, launch
+from tflite_files import TfliteFile
 
 DATA = os.environ.get("SGS_TEST_DATA")
 NETWORKS = sorted(Path(DATA, "onnx").rglob("*.onnx")) if DATA else []
@@ -571,8 +573,14 @@ MISUSES: list[tuple[list[Any], str]] = [
     (["--input_config", INI, "-n", SCRIPT, "-i", PICTURE], "-n needs the network: -m MODEL"),
     (["--input_config", INI, "-m", MODEL, "-n", SCRIPT], "-n and -i go together"),
     (["--input_config", INI, "-m", MODEL, "-o", "x.ini"], "--output_file and --overwrite go with --init"),
-    (["--input_config", INI, "--input_shapes", "1,3"], "--input_shapes goes with an .onnx"),
-    (["--input_config", INI, "-m", INI], "models that can be read are .onnx, .sim, .img"),
+    (["--input_config", INI, "--input_shapes", "1,3"], "--input_shapes needs the network: -m MODEL"),
+    (["--input_config", INI, "-m", "x.sim", "--input_shapes", "1,3"], "--input_shapes goes with an .onnx"),
+    (["tflit", "--input_config", INI], "there is no platform 'tflit' (did you mean tflite?)"),
+    (["onnx", "--input_config", INI], "the following arguments are required: --model_file"),
+    (["tflite", "--model_file", "x", "--init", "--skip_simplify"], "unknown option --skip_simplify"),
+    (["--init", "-m", "x.tflite"], "x.tflite: No such file or directory"),
+    (["--init", "-m", "x.tflite", "--skip_simplify"], "--skip_simplify does not go with models of tflite"),
+    (["--input_config", INI, "-m", INI], "models that can be read are .onnx, .tflite, "),
     (["--input_config", "none.ini"], "none.ini: cannot be read: No such file"),
     (["--input_confg", INI], "unknown option --input_confg (did you mean --input_config?)"),
 ]
@@ -591,3 +599,31 @@ def test_the_launcher(tmp_path: Path) -> None:
         f"error: input_config: {ini}: [INPUT_CONFIG] mean, line 6: '127.5：127.5：127.5' holds the full-width '：' "
         "(write the ASCII ':'; a name that holds it needs quotes)\n"
     )
+
+
+def test_free_dimensions_do_not_go_with_platforms_that_cut_their_networks_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cutting = replace(platform_named("tflite", stage=""), takes_surgery=True)
+    monkeypatch.setattr(networks, "platform_of", lambda path, *, stage: cutting)
+    said = refused(capsys, "--init", "-m", tmp_path / "x.tflite", "-f", "n:1")
+    assert "--free_dim_param does not go with models of tflite (leave it out)" in said
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["platform named", "by its suffix"])
+def test_a_model_that_never_becomes_onnx(named: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = TfliteFile()
+    file.tensor("picture", (1, 6, 10, 3))
+    file.tensor("soft", (1, 6, 10, 3))
+    file.operator("SOFTMAX", ["picture"], ["soft"], "SoftmaxOptions", {"beta": 1.0})
+    path, ini = tmp_path / "net.tflite", tmp_path / "net.ini"
+    path.write_bytes(file.bytes(["picture"], ["soft"]))
+    model = ["tflite", "--model_file", path] if named else ["-m", path]
+    told(capsys, *model, "--init", "-o", ini)
+    assert [spec.input_format for spec in read_input_config(ini).inputs] == ["RGB"]
+    assert "fits net.tflite, TFLite model" in told(capsys, *model, "--input_config", ini)[0]
+    ini.write_text(ini.read_text().replace("outputs=soft", "outputs=sof"))
+    assert "did you mean soft?" in refused(capsys, *model, "--input_config", ini)
+    assert show_model_info.main([str(word) for word in model if word != "-m"]) == 0
+    shown = capsys.readouterr().out
+    assert "kind            tflite model" in shown and "1  tflite.SOFTMAX" in shown

@@ -1,11 +1,13 @@
-"""Whole networks: float .sim against onnxruntime and LiteRT, fixed against reference and offline, levels in order.
+"""Whole networks: float .sim against the source framework, fixed against reference and offline, levels in order.
 
-The shipped networks always run; the public ones of bench/networks.py where SGS_TEST_DATA names their folder.
+The shipped networks always run; the public ones of bench/networks.py and bench/frontend_networks.py where SGS_TEST_DATA
+names their folder.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +18,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from frontend_networks import NETWORKS as SOURCES
+from frontend_networks import SourceNetwork
+from frontends import frameworks
+from judges import PYTHONS
 from networks import NETWORKS
 
 from conventions import ROOT
 from litert_judge import litert_results
 from onnx_compare import run_onnx
+from sgs.cli import convert_tool
 from sgs.config.chips import load_chip
 from sgs.config.input_config import ConvSpec, InputConfig, read_input_config
 from sgs.data.feed import fixed_inputs, float_inputs
@@ -119,6 +126,50 @@ def test_the_float_sim_computes_what_the_source_does(name: str, tmp_path: Path) 
     expected = run_source(case, feeds)
     assert_within(FloatEngine(graph).run(feeds), expected)
     assert_within(litert_results((tmp_path / "float.sim").read_bytes(), feeds), expected)
+
+
+def source_case(network: SourceNetwork, folder: Path) -> tuple[Case, Mapping[str, Path]]:
+    """(the network of a framework with what its user has, its files); skips the test where the framework is missing."""
+    if network.platform == "tflite":
+        pytest.importorskip("ai_edge_litert.interpreter", reason="ai-edge-litert is not installed")
+    elif network.platform == "tensorflow_graphdef":
+        pytest.importorskip("tensorflow", reason="tensorflow is not installed")
+        pytest.importorskip("tf2onnx", reason="tf2onnx is not installed")
+    files, ini = network.files(folder), network.write_config(folder)
+    target = folder / "net_float.sim"
+    assert convert_tool.main(network.arguments(files, ini, target)) == 0
+    pictures = tuple(path for side in network.split(folder) for path, _ in side)
+    case = Case(target, read_input_config(ini), (Preprocessor(network.write_script(folder)),), pictures)
+    case.__dict__["graph"] = read_sim(target).graph
+    return case, files
+
+
+@PUBLIC
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_frontend_computes_what_its_framework_does(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = SOURCES[name]
+    monkeypatch.setenv(PYTHONS["tensorflow"], sys.executable)
+    case, files = source_case(network, tmp_path)
+    assert "TRANSPOSE" not in [node.op for node in case.graph.nodes]
+    feeds = case.floats(case.samples(40, 1)[0])
+    judge = "onnxruntime" if network.platform == "caffe" else None
+    runs = frameworks(network, files)
+    (expected,) = runs[judge or next(iter(runs))]([feeds])
+    assert_within(FloatEngine(case.graph).run(feeds), expected)
+
+
+@PUBLIC
+@pytest.mark.parametrize("name", ["caffe_lenet", "resnet8"])
+def test_fixed_networks_of_other_frameworks_are_near_float(name: str, tmp_path: Path) -> None:
+    """At L2, cosine over 24 held-out samples together; and the same integers from the reference."""
+    case, _ = source_case(SOURCES[name], tmp_path)
+    fixed = case.calibrated("L2", 16)
+    assert cosine_over_pictures(case, fixed, case.samples(32, 24)) >= 0.99
+    feeds = case.codes(case.samples(40, 1)[0])
+    found, reference = FixedEngine(fixed).run(feeds), run_reference(fixed, feeds)
+    assert all(np.array_equal(found[output], reference[output]) for output in fixed.outputs)
 
 
 @pytest.mark.parametrize("name", EVERY)

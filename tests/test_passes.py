@@ -19,16 +19,20 @@ from sgs.passes.fold_gather import fold_gather
 from sgs.passes.fold_identity import fold_identity
 from sgs.passes.fold_pad import fold_pad
 from sgs.passes.fold_reshape import fold_reshape
+from sgs.passes.fold_transpose import fold_transpose
 from sgs.passes.fuse_activation import fuse_activation
+from sgs.passes.fuse_prelu import fuse_prelu
 from sgs.passes.hoist_arithmetic import hoist_arithmetic
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.pipeline import optimise
 from sgs.passes.stack_slices import stack_slices
+from sgs.passes.whole_windows import whole_windows
 
 NHWC, NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 WINDOW = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "activation": "NONE"}
+POOL = {"strides": (2, 3), "pads": (0, 0, 0, 0), "activation": "NONE"}
 
 
 def ramp(*shape: int) -> np.ndarray:
@@ -54,6 +58,26 @@ Build = Callable[[GraphBuilder, Tensor], Tensor]
 
 # (pass, network over x [1,5,7,6], operators that must be left)
 CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
+    "mean of a window that is the picture": (
+        whole_windows,
+        lambda b, x: b("AVERAGE_POOL_2D", x, **{**POOL, "kernel": (5, 7)}),
+        ["MEAN"],
+    ),
+    "mean of a window that is not": (
+        whole_windows,
+        lambda b, x: b("AVERAGE_POOL_2D", x, **{**POOL, "kernel": (5, 6)}),
+        ["AVERAGE_POOL_2D"],
+    ),
+    "mean of a window that is the picture, clamped": (
+        whole_windows,
+        lambda b, x: b("AVERAGE_POOL_2D", x, **{**POOL, "kernel": (5, 7), "activation": "RELU"}),
+        ["AVERAGE_POOL_2D"],
+    ),
+    "largest value of a window that is the picture": (
+        whole_windows,
+        lambda b, x: b("MAX_POOL_2D", x, **{**POOL, "kernel": (5, 7)}),
+        ["REDUCE_MAX"],
+    ),
     "reshape of reshape": (
         fold_reshape,
         lambda b, x: b("RESHAPE", b("RESHAPE", x, shape=(35, 6)), shape=(7, 30)),
@@ -225,6 +249,58 @@ CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
         lambda b, x: b("RESHAPE", b("TRANSPOSE", b("RESHAPE", x, shape=(1, 5, 7, 2, 3)), perm=(0, 1, 3, 2, 4)),
                        shape=(1, 35, 6)),
         ["RESHAPE", "TRANSPOSE", "RESHAPE"],
+    ),
+    "prelu by its negative": (
+        fuse_prelu,
+        lambda b, x: b("ADD", b("RELU", x), b("MUL", b("RELU", b("NEG", x)), ramp(6), activation="NONE"),
+                       activation="NONE"),
+        ["PRELU"],
+    ),
+    "prelu by its size": (
+        fuse_prelu,
+        lambda b, x: b("ADD", b("MUL", ramp(7, 6), b("SUB", x, b("ABS", x), activation="NONE"), activation="NONE"),
+                       b("RELU", x), activation="NONE"),
+        ["PRELU"],
+    ),
+    "prelu of another tensor": (
+        fuse_prelu,
+        lambda b, x: b("ADD", b("RELU", x), b("MUL", b("RELU", b("NEG", b("TANH", x))), ramp(6), activation="NONE"),
+                       activation="NONE"),
+        ["RELU", "TANH", "NEG", "RELU", "MUL", "ADD"],
+    ),
+    "prelu the other way round": (
+        fuse_prelu,
+        lambda b, x: b("ADD", b("RELU", x), b("MUL", b("SUB", b("ABS", x), x, activation="NONE"), ramp(6),
+                       activation="NONE"), activation="NONE"),
+        ["RELU", "ABS", "SUB", "MUL", "ADD"],
+    ),
+    "prelu beyond its operand": (
+        fuse_prelu,
+        lambda b, x: b("ADD", b("RELU", x), b("MUL", b("RELU", b("NEG", x)), ramp(3, 1, 1, 6), activation="NONE"),
+                       activation="NONE"),
+        ["RELU", "NEG", "RELU", "MUL", "ADD"],
+    ),
+    "transposed operand of a product": (
+        fold_transpose,
+        lambda b, x: b("BATCH_MATMUL", x, b("TRANSPOSE", x, perm=(0, 1, 3, 2)), adj_x=False, adj_y=False),
+        ["BATCH_MATMUL"],
+    ),
+    "transposed operands of a product": (
+        fold_transpose,
+        lambda b, x: (lambda t: b("BATCH_MATMUL", b("BATCH_MATMUL", t, t, adj_x=True, adj_y=False), x, adj_x=True,
+                                  adj_y=False))(b("TRANSPOSE", x, perm=(0, 1, 3, 2))),
+        ["BATCH_MATMUL", "BATCH_MATMUL"],
+    ),
+    "transposed operand that others read": (
+        fold_transpose,
+        lambda b, x: (lambda t: b("BATCH_MATMUL", x, b("ADD", t, b("TANH", t), activation="NONE"), adj_x=False,
+                                  adj_y=False))(b("TRANSPOSE", x, perm=(0, 1, 3, 2))),
+        ["TRANSPOSE", "TANH", "ADD", "BATCH_MATMUL"],
+    ),
+    "operand transposed in another way": (
+        fold_transpose,
+        lambda b, x: b("BATCH_MATMUL", x, b("TRANSPOSE", x, perm=(1, 0, 2, 3)), adj_x=False, adj_y=True),
+        ["TRANSPOSE", "BATCH_MATMUL"],
     ),
     "gather of a gather": (
         channel_shuffle,

@@ -398,7 +398,8 @@ def test_all_unknown_operators_are_named(tmp_path: Path) -> None:
 
 
 def test_a_plain_tflite_file(tmp_path: Path) -> None:
-    assert read_bytes(edited(lambda model: set_to(model, metadata=None)), tmp_path).stage == "tflite"
+    with pytest.raises(UserError, match=r"is a .tflite model, not a .sim \(ConvertTool.py tflite makes"):
+        read_bytes(edited(lambda model: set_to(model, metadata=None)), tmp_path)
 
 
 def test_the_wrong_stage(tmp_path: Path) -> None:

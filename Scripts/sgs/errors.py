@@ -7,6 +7,7 @@ what to do) and renders as one line. Anything else that escapes is a defect of o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 NODES_NAMED = 4  # of those with the same problem
 
@@ -85,7 +86,7 @@ class Problems(UserError):
         super().__init__("\n".join([head, *_items(self.problems, stage, known)]), stage=stage, file=file)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.problems,), self.__dict__
+        return partial(type(self), stage=self.stage, file=self.file), (self.problems,), self.__dict__
 
 
 OPERATOR_LIST = "docs/OPERATORS.md lists the operators that there are, and their limits"

@@ -11,8 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from onnx import ModelProto
-
 from sgs.compile import compile_graph
 from sgs.config.chips import Chip
 from sgs.config.fit import mismatch, name_problems, shape_problems
@@ -26,9 +24,9 @@ from sgs.data.preprocess import Preprocessor
 from sgs.data.shards import Pool
 from sgs.data.stored import stored
 from sgs.errors import UnsupportedOperator, UserError, gathered, raise_all
-from sgs.frontends.graph_import import import_graph
+from sgs.evaluate.agreement import Agreement, compare
 from sgs.frontends.onnx_import import import_model
-from sgs.frontends.onnx_model import Shape, SourceModel, assumed_shapes, complete_model
+from sgs.frontends.onnx_model import Shape, SourceModel, assumed_shapes
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, operate
 from sgs.frontends.onnx_walk import Layouts
 from sgs.frontends.platforms import Asked, platform_named
@@ -89,40 +87,36 @@ def convert(
     skip_simplify: bool = False,
     force_simplify: bool = False,
     surgery: Surgery = NO_SURGERY,
+    on_agreement: Callable[[Agreement], None] = lambda found: None,
 ) -> tuple[Graph, Graph]:
     """(untouched import, optimised float graph) of a model, or of the part of it that `surgery` means, inputs and
     outputs in the order of the ini. The log says why Transposes are left.
 
     `values`: what the options of the platform say (see `frontends.platforms`), {"model_file": Path} for most;
     `skip_simplify` and `force_simplify` as in `import_model`, for what becomes ONNX on the way. Raises UserError for a
-    model that cannot be used, or for all in which the ini does not go with it.
+    model that cannot be used, or for all in which the ini does not go with it. Where the source brings a judge,
+    `on_agreement` hears how far each output is from its.
     """
     row = platform_named(platform, stage="convert")
     layouts = source_layouts or {}
     read = row.load(row.complete(values), _asked(config, input_shapes, surgery))
-    if isinstance(read, Graph):
-        file = row.files(values)[0]
-        written = {node.name for node in read.nodes if node.op == "TRANSPOSE"}
-        imported = _import_read(read, file, config, layouts)
-    else:
-        file = read.path
-        transposes = [node for node in read.proto.graph.node if node.op_type == "Transpose"]
-        written = {node.name or next(iter(node.output), "") for node in transposes}
-        surgery = NO_SURGERY if row.takes_surgery else surgery
-        _check_source_names(read, config, layouts, surgery)
-        imported = import_model(
-            read,
-            input_shapes=None if row.takes_shapes else input_shapes,
-            input_names=[spec.name for spec in config.inputs],
-            output_names=[spec.name for spec in config.outputs],
-            input_layouts=_layouts(config.inputs),
-            output_layouts=_layouts(config.outputs),
-            source_layouts=layouts,
-            skip_simplify=skip_simplify,
-            force_simplify=force_simplify,
-            surgery=surgery,
-        )
-    check_source_layouts(layouts, imported, file)
+    transposes = [node for node in read.proto.graph.node if node.op_type.upper() == "TRANSPOSE"]
+    written = {node.name or next(iter(node.output), "") for node in transposes}
+    surgery = NO_SURGERY if row.takes_surgery else surgery
+    _check_source_names(read, config, layouts, surgery)
+    imported = import_model(
+        read,
+        input_shapes=None if row.takes_shapes else input_shapes,
+        input_names=[spec.name for spec in config.inputs],
+        output_names=[spec.name for spec in config.outputs],
+        input_layouts=_layouts(config.inputs),
+        output_layouts=_layouts(config.outputs),
+        source_layouts=layouts,
+        skip_simplify=skip_simplify,
+        force_simplify=force_simplify,
+        surgery=surgery,
+    )
+    check_source_layouts(layouts, imported, read.path)
     imported.metadata["config"] = config.text
     graph = imported.copy()
     optimise(graph)
@@ -133,27 +127,18 @@ def convert(
         graph.metadata[METADATA_KEY] = recorded(own)
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
+    if read.judge is not None:
+        for found in compare(graph, read, _layouts([*config.inputs, *config.outputs]), layouts):
+            on_agreement(found)
     return imported, graph
 
 
-def _asked(config: InputConfig, shapes: Sequence[Sequence[int]] | None, surgery: Surgery) -> Asked:
+def _asked(config: InputConfig | None, shapes: Sequence[Sequence[int]] | None, surgery: Surgery) -> Asked:
+    given = None if shapes is None else tuple(map(tuple, shapes))
+    if config is None:
+        return Asked(shapes=given, surgery=surgery)
     inputs, outputs = (tuple(spec.name for spec in specs) for specs in (config.inputs, config.outputs))
-    return Asked(inputs, outputs, None if shapes is None else tuple(map(tuple, shapes)), surgery)
-
-
-def _import_read(read: Graph, file: Path, config: InputConfig, source_layouts: Layouts) -> Graph:
-    """The graph that a frontend read, as the ini asks for it. Raises UserError where the ini names what it lacks."""
-    problems = name_problems(config, read.inputs, read.outputs, inner=read.tensors, all_outputs=False)
-    raise_all(problems, stage=INI, file=config.path)
-    return import_graph(
-        read,
-        file,
-        input_names=[spec.name for spec in config.inputs],
-        output_names=[spec.name for spec in config.outputs],
-        input_layouts=_layouts(config.inputs),
-        output_layouts=_layouts(config.outputs),
-        source_layouts=source_layouts,
-    )
+    return Asked(inputs, outputs, given, surgery)
 
 
 def _check_source_names(source: SourceModel, config: InputConfig, source_layouts: Layouts, surgery: Surgery) -> None:
@@ -188,9 +173,9 @@ def check_source_layouts(layouts: Layouts, graph: Graph, file: Path) -> None:
 
 @dataclass(frozen=True)
 class Examined:
-    """What stands in the way of an ONNX model: `refusal` is what convert would refuse, `not_fixed` what calibrate would
-    of the float graph. `assumed`: the shapes of the inputs that the model leaves open. `source`: the part of the model
-    that is meant, None where the file cannot be read; `graph`: the optimised float graph, None where there is none."""
+    """What stands in the way of a source model: `refusal` is what convert would refuse, `not_fixed` what calibrate
+    would of the float graph. `assumed`: the shapes of the inputs that the model leaves open. `source`: the part of the
+    model that is meant, None where it cannot be read; `graph`: the optimised float graph, None where there is none."""
 
     assumed: Mapping[str, Shape]
     refusal: UserError | None
@@ -199,10 +184,9 @@ class Examined:
     graph: Graph | None = None
 
 
-def examine_onnx(
-    proto: ModelProto,
-    digest: str,
-    path: Path,
+def examine(
+    platform: str,
+    values: Mapping[str, Any],
     *,
     config: InputConfig | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
@@ -210,35 +194,36 @@ def examine_onnx(
     skip_simplify: bool = False,
     surgery: Surgery = NO_SURGERY,
 ) -> Examined:
-    """Try a model that was read from `path` (see `read_message`), with shapes assumed where neither it nor the caller
-    says any; of an ini the layouts count, and the names that are the model's, as far as they are.
+    """Try a model, which is named as for `convert`, with shapes assumed where neither it nor the caller says any; of an
+    ini the layouts count, and the names that are the model's, as far as they are.
 
     Raises UserError for shapes and dimensions that are not those of the model.
     """
+    row = platform_named(platform, stage="convert")
     try:
-        source = complete_model(proto, digest, path)
+        source = row.load(row.complete(values), _asked(config, input_shapes, surgery))
     except UserError as error:
         return Examined({}, error)
     return _examined(
         source,
         config,
-        input_shapes=input_shapes,
+        input_shapes=None if row.takes_shapes else input_shapes,
         source_layouts=source_layouts,
         skip_simplify=skip_simplify,
-        surgery=surgery,
+        surgery=NO_SURGERY if row.takes_surgery else surgery,
     )
 
 
 def _examined(
     source: SourceModel,
-    config: InputConfig | None,
+    config: InputConfig | None = None,
     *,
-    input_shapes: Sequence[Sequence[int]] | None,
-    source_layouts: Layouts | None,
-    skip_simplify: bool,
-    surgery: Surgery,
+    input_shapes: Sequence[Sequence[int]] | None = None,
+    source_layouts: Layouts | None = None,
+    skip_simplify: bool = False,
+    surgery: Surgery = NO_SURGERY,
 ) -> Examined:
-    """`examine_onnx` of a model that could be read."""
+    """`examine` of a model that could be read."""
     assumed: dict[str, Shape] = {}
     part = operate(source, surgery)
     if input_shapes is None:
@@ -277,7 +262,7 @@ def _names_of(config: InputConfig | None, source: SourceModel) -> tuple[list[str
     return inputs if fits else None, outputs if set(outputs) <= {port.name for port in source.outputs} else None
 
 
-def _layouts(specs: Sequence[InputSpec] | Sequence[OutputSpec]) -> Layouts:
+def _layouts(specs: Sequence[InputSpec | OutputSpec]) -> Layouts:
     return cast(Layouts, {spec.name: spec.layout for spec in specs})
 
 

@@ -485,3 +485,39 @@ class OnnxCase:
 
 
 ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")
+
+
+# -- TFLite import
+# ------------------------------------------------------------------------------------------------------------
+# TFLite builtin, or "custom <name>" → (context) → result tensors. Operands are the file's, in its order and layout;
+# attributes are the options by their schema names. Builtins that are operators of ours, spelled in the file as `SIM`
+# says, need no row.
+IMPORT_TFLITE: RuleTable[Callable[[ImportContext], Sequence[Tensor]]] = RuleTable("TFLite import")
+
+
+@dataclass(frozen=True)
+class TfliteCase:
+    """One TFLite operator as test example: `inputs` name → shape, `constants` name → array, in operand order by `order`
+    (default: inputs, then constants; "" is an absent operand). Inputs are float32 between `low` and `high` but for
+    those in `types`, name → numpy's name of a type. `table` is the name of the options table and `options` what is
+    in it, by schema names; `packed` are the options of a custom operator. `results`: element types of the results.
+    `variables` are the constants that the file declares as variables instead.
+
+    `judge`: what LiteRT runs instead, where it has no such operator, a function of the operands."""
+
+    op: str
+    inputs: dict[str, Shape]
+    constants: dict[str, Array] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    table: str = ""
+    order: tuple[str, ...] = ()
+    results: tuple[str, ...] = ("float32",)
+    types: dict[str, str] = field(default_factory=dict)
+    low: float = -1.0
+    high: float = 1.0
+    packed: bytes | None = None
+    variables: tuple[str, ...] = ()
+    judge: Callable[..., Sequence[Array]] | None = None
+
+
+TFLITE_EXAMPLES: RuleTable[list[TfliteCase]] = RuleTable("TFLite examples")

@@ -77,6 +77,7 @@ def convert_as_asked(options: argparse.Namespace) -> tuple[InputConfig, Graph, G
         skip_simplify=getattr(options, "skip_simplify", False),
         force_simplify=getattr(options, "onnxsim", False),
         surgery=surgery,
+        on_agreement=lambda found: print(found.text),
     )
     if options.quant_file is not None:
         import_parameters(graph, Path(options.quant_file))

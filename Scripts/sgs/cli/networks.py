@@ -6,31 +6,34 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from sgs.cli.options import surgery_of
+from sgs.cli.options import source_values, surgery_of
 from sgs.config.compare import differences, in_layouts_of, layout_differences
 from sgs.config.draft import Terminal
 from sgs.config.fit import check_against_names
 from sgs.config.input_config import InputConfig
 from sgs.errors import UserError, gathered
 from sgs.frontends.onnx_layout import SourceLayouts
-from sgs.frontends.onnx_model import Port, read_message
+from sgs.frontends.onnx_model import Port
 from sgs.frontends.onnx_walk import Layouts
+from sgs.frontends.platforms import PLATFORMS, Platform, file_suffixes, platform_of
 from sgs.ir import Graph
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ops.gather import indexed_entries, only_picks
-from sgs.pipelines import Examined, examine_onnx, fixed_problems
+from sgs.pipelines import Examined, examine, fixed_problems
 from sgs.simulation import Port as SimulatorPort
 from sgs.simulation import Simulator, is_image
 
-KINDS = ".onnx, .sim, .img"
+_FREE_DIMS = ("free_dim_param", "free_dim_denotation")
+OF_SOURCES = ("input_shapes", "inputs", "outputs", *_FREE_DIMS, "source_layouts", "skip_simplify")
 
 
 @dataclass(frozen=True)
 class Network:
     """What a file tells. Inputs and outputs have the layout that the ini asks for, NHWC where there is none.
 
-    `graph`: the float graph, before or after conversion; `record`: the ini that is in the file. `refusal`: why an ONNX
+    `graph`: the float graph, before or after conversion; `record`: the ini that is in the file. `refusal`: why a source
     model cannot be converted, whatever the ini says; `assumed`: shapes that it leaves open; `left_out`: outputs of its
     that the ini does not name.
     """
@@ -63,15 +66,49 @@ class Network:
         return problems + compare(config, self.record)
 
 
-def open_network(path: Path, config: InputConfig | None, options: argparse.Namespace, *, stage: str) -> Network:
-    """Read a model file; `options` are those of `add_source_facts`. Raises UserError for a file that is no model."""
-    suffix = path.suffix.lower()
-    if suffix == ".onnx":
-        return _of_onnx(path, config, options)
-    if suffix not in (".sim", ".img") and not is_image(path, stage=stage):
-        reason = f"has the extension '{path.suffix}'"
-        raise UserError(reason, stage=stage, file=path, remedy=f"models that can be read are {KINDS}")
-    return _of_simulator(Simulator(path), path)
+@dataclass(frozen=True)
+class Chosen:
+    """A model to look at. `path` is for messages; without a `platform` it is a .sim or an .img. `values`:
+    what the options of the platform say."""
+
+    path: Path
+    platform: Platform | None = None
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def kinds() -> str:
+    """The endings of the files that are a model."""
+    return ", ".join([*file_suffixes(), ".sim", ".img"])
+
+
+def chosen_file(path: Path, options: argparse.Namespace, *, stage: str) -> Chosen:
+    """The model in a file of whatever kind; `options` are those of `add_source_facts`. Raises UserError for a file that
+    is none, and for options that do not go with it."""
+    platform = platform_of(path, stage=stage)
+    if platform is None and path.suffix.lower() not in (".sim", ".img") and not is_image(path, stage=stage):
+        remedy = f"models that can be read are {kinds()}; or name the platform first: {', '.join(PLATFORMS)}"
+        raise UserError(f"has the extension '{path.suffix}'", stage=stage, file=path, remedy=remedy)
+    unfit = OF_SOURCES
+    if platform is not None:
+        unfit = (*(() if platform.has_free_dims else _FREE_DIMS), *(() if platform.onnx else ("skip_simplify",)))
+    for name in unfit:
+        if getattr(options, name, None):
+            other = "goes with an .onnx" if platform is None else f"does not go with models of {platform.name}"
+            raise UserError(f"--{name} {other}", stage=stage, remedy="leave it out")
+    return Chosen(path) if platform is None else Chosen(path, platform, {"model_file": path})
+
+
+def chosen_of(platform: Platform, options: argparse.Namespace) -> Chosen:
+    """The model that the options of a platform name."""
+    values = source_values(options, platform)
+    return Chosen(platform.files(values)[0], platform, values)
+
+
+def open_network(chosen: Chosen, config: InputConfig | None, options: argparse.Namespace) -> Network:
+    """Read a model; `options` are those of `add_source_facts`. Raises UserError for one that cannot be read."""
+    if chosen.platform is None:
+        return _of_simulator(Simulator(chosen.path), chosen.path)
+    return _of_source(chosen.platform, chosen.values, config, options)
 
 
 def _of_simulator(simulator: Simulator, path: Path) -> Network:
@@ -87,18 +124,25 @@ def _of_simulator(simulator: Simulator, path: Path) -> Network:
     return Network(kind, path, inputs, outputs, graph, simulator.config)
 
 
-def _of_onnx(path: Path, config: InputConfig | None, options: argparse.Namespace) -> Network:
-    proto, digest = read_message(path)
-    found = examine_onnx(
-        proto,
-        digest,
-        path,
+def look_at(
+    platform: Platform, values: Mapping[str, Any], config: InputConfig | None, options: argparse.Namespace
+) -> Examined:
+    """`examine` as the options of `add_source_facts` say."""
+    return examine(
+        platform.name,
+        values,
         config=config,
         input_shapes=options.input_shapes,
-        source_layouts=options.source_layouts,
-        skip_simplify=options.skip_simplify,
+        source_layouts=getattr(options, "source_layouts", {}),
+        skip_simplify=getattr(options, "skip_simplify", False),
         surgery=surgery_of(options),
     )
+
+
+def _of_source(
+    platform: Platform, values: Mapping[str, Any], config: InputConfig | None, options: argparse.Namespace
+) -> Network:
+    found = look_at(platform, values, config, options)
     if found.source is None:
         assert found.refusal is not None
         raise found.refusal
@@ -111,7 +155,8 @@ def _of_onnx(path: Path, config: InputConfig | None, options: argparse.Namespace
         inputs, outputs = _as_declared(found, wanted, options.source_layouts)
     left_out = [port.name for port in found.source.outputs if port.name not in {one.name for one in outputs}]
     refusal = found.refusal or found.not_fixed
-    return Network("ONNX model", path, inputs, outputs, found.graph, None, refusal, found.assumed, tuple(left_out))
+    path = found.source.path
+    return Network(platform.kind, path, inputs, outputs, found.graph, None, refusal, found.assumed, tuple(left_out))
 
 
 def _of_graph(graph: Graph, wanted: Mapping[str, str]) -> tuple[tuple[Terminal, ...], tuple[Terminal, ...]]:

@@ -15,7 +15,7 @@ from sgs.config.formats import F32
 from sgs.config.input_config import InputConfig
 from sgs.errors import UserError
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
-from sgs.frontends.platforms import LATER_PLATFORMS, PLATFORMS, Option, Platform, platform_named
+from sgs.frontends.platforms import PLATFORMS, Option, Platform, platform_named
 from sgs.img.image import CATEGORIES
 from sgs.quant.levels import LEVELS
 
@@ -150,11 +150,9 @@ def add_common(parser: Parser, *, chip_required: bool = True) -> None:
 
 def add_source(parser: Parser, platform: Platform) -> None:
     """What is converted: the options of a platform, and those of all."""
-    for option in platform.options:
-        _add_option(parser, option)
+    add_model(parser, platform)
     parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
-    add_source_facts(parser, free_dims=not platform.takes_surgery, shapes_required=platform.shapes_required)
-    if not platform.makes_graph:
+    if platform.onnx:
         simplify = parser.add_mutually_exclusive_group()
         text = "simplify the network with onnxsim in any case (default: where it cannot be converted otherwise)"
         simplify.add_argument("--onnxsim", action="store_true", help=text)
@@ -166,8 +164,29 @@ def add_source(parser: Parser, platform: Platform) -> None:
     add_later(parser, "--postprocess", "--postprocess_input_config")
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"file": Path, "folder": Path, "names": names, "number": count, "text": str}
-_METAVARS = {"file": "FILE", "folder": "DIR", "names": "A,B,...", "number": "N", "text": "TEXT"}
+def add_model(parser: Parser, platform: Platform) -> None:
+    """The options of a platform, and those that say what of its model is meant, and how."""
+    for option in platform.options:
+        _add_option(parser, option)
+    add_source_facts(parser, free_dims=platform.has_free_dims, shapes_required=platform.shapes_required)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "file": Path,
+    "folder": Path,
+    "names": names,
+    "number": count,
+    "boolean": boolean,
+    "text": str,
+}
+_METAVARS = {
+    "file": "FILE",
+    "folder": "DIR",
+    "names": "A,B,...",
+    "number": "N",
+    "boolean": "True|False",
+    "text": "TEXT",
+}
 
 
 def _add_option(parser: Parser, option: Option) -> None:
@@ -325,11 +344,18 @@ def check_arrays(config: InputConfig, names: Sequence[str], side: str, option: s
 
 def platforms_of(parser: Parser) -> dict[str, Parser]:
     """Make a platform the first argument of a program; returns the parser of each."""
-    if LATER_PLATFORMS:
-        parser.epilog = f"not available in this version: {', '.join(LATER_PLATFORMS)}"
     subparsers = parser.add_subparsers(dest="platform", metavar="PLATFORM", required=True)
     rows = [platform_named(name, stage=parser.prog) for name in PLATFORMS]
-    return {row.name: subparsers.add_parser(row.name, help=row.help, description=parser.description) for row in rows}
+    return {
+        row.name: subparsers.add_parser(row.name, help=f"{row.kind}s", description=parser.description) for row in rows
+    }
+
+
+def platform_first(argv: Sequence[str], *, stage: str) -> tuple[Platform | None, list[str]]:
+    """(the platform that the first argument names, the others), for programs that can do without one."""
+    if argv and argv[0] in PLATFORMS:
+        return platform_named(argv[0], stage=stage), list(argv[1:])
+    return None, list(argv)
 
 
 def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:

@@ -34,7 +34,8 @@ class Parser(argparse.ArgumentParser):
 
     def given(self, argv: Sequence[str]) -> set[str]:
         """Destinations of the options that stand on the command line, whatever their values."""
-        words = {word.split("=")[0] for word in argv} | {word[:2] for word in argv if word[:2] != "--"}
+        words = {word.split("=")[0] for word in argv}
+        words |= {word[:2] for word in argv if word[:2] != "--" and word not in self._option_string_actions}
         return {action.dest for action in self._actions if words & set(action.option_strings)}
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:

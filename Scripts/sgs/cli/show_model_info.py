@@ -9,18 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sgs.cli.options import add_free_dims, shapes, start_log, surgery_of
+from sgs.cli.networks import Chosen, chosen_file, chosen_of, kinds, look_at
+from sgs.cli.options import add_free_dims, add_model, platform_first, shapes, start_log
 from sgs.cli.program import Parser, run
-from sgs.errors import UserError
-from sgs.frontends.onnx_facts import onnx_facts
+from sgs.frontends.onnx_facts import onnx_facts, source_facts
 from sgs.frontends.onnx_model import read_message
+from sgs.frontends.platforms import PLATFORMS, Platform
 from sgs.img import Image, read_image
-from sgs.pipelines import examine_onnx
 from sgs.report.model_info import model_text, problem_facts, sim_facts
 from sgs.sim import read_sim
 from sgs.simulation import is_image
 
-_KINDS = ".onnx, .sim, .img"
+_PROGRAM = "show_model_info.py"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,48 +28,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
-    description = "Show what a model is and holds, and everything that ConvertTool would refuse of it."
-    parser = Parser(prog="show_model_info.py", description=description)
-    parser.add_argument("model", metavar="MODEL", help=f"a model file: {_KINDS}")
-    add_free_dims(parser)
-    text = "ONNX: shapes of the inputs, in the model's order, like 1,3,224,224:1,10 (default: free extents are guessed)"
-    parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
-    parser.add_argument("--skip_simplify", action="store_true", help="ONNX: never try onnxsim")
+def _parser(platform: Platform | None) -> Parser:
+    description = "Show what a model is and holds, and everything that ConvertTool would refuse of it. "
+    if platform is not None:
+        parser = Parser(prog=f"{_PROGRAM} {platform.name}", description=description)
+        add_model(parser, platform)
+    else:
+        description += f"Models of other platforms: {_PROGRAM} PLATFORM ..., of {', '.join(PLATFORMS)}."
+        parser = Parser(prog=_PROGRAM, description=description)
+        parser.add_argument("model", metavar="MODEL", help=f"a model file: {kinds()}")
+        add_free_dims(parser)
+        text = "shapes of the inputs, in the model's order, like 1,3,224,224:1,10 (default: free extents are guessed)"
+        parser.add_argument("--input_shapes", metavar="SHAPES", type=shapes, help=text)
+    if platform is None or platform.onnx:
+        parser.add_argument("--skip_simplify", action="store_true", help="never try onnxsim")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     return parser
 
 
 def _body(argv: list[str]) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
+    platform, rest = platform_first(argv, stage=_PROGRAM)
+    options = _parser(platform).parse_args(rest)
     start_log(argparse.Namespace(show_log=False, verbose=0))
-    facts = _facts(Path(options.model), options, parser.prog)
+    if platform is None:
+        chosen = chosen_file(Path(options.model), options, stage=_PROGRAM)
+    else:
+        chosen = chosen_of(platform, options)
+    facts = _facts(chosen, options)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if options.json else model_text(facts))
     return 0
 
 
-def _facts(path: Path, options: argparse.Namespace, stage: str) -> dict[str, Any]:
-    suffix = path.suffix.lower()
-    if suffix == ".onnx":
-        return _onnx(path, options)
-    if suffix not in (".sim", ".img", ".tflite"):
-        reason = f"has the extension '{path.suffix}'"
-        raise UserError(reason, stage=stage, file=path, remedy=f"models that can be shown are {_KINDS}")
-    return _image(read_image(path), path) if is_image(path, stage=stage) else sim_facts(read_sim(path), path)
-
-
-def _onnx(path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    proto, digest = read_message(path)
-    facts = onnx_facts(proto, path)
-    found = examine_onnx(
-        proto,
-        digest,
-        path,
-        input_shapes=options.input_shapes,
-        surgery=surgery_of(options),
-        skip_simplify=options.skip_simplify,
-    )
+def _facts(chosen: Chosen, options: argparse.Namespace) -> dict[str, Any]:
+    path = chosen.path
+    if chosen.platform is None:
+        return _image(read_image(path), path) if is_image(path, stage=_PROGRAM) else sim_facts(read_sim(path), path)
+    facts = onnx_facts(read_message(path)[0], path) if chosen.platform.name == "onnx" else None
+    found = look_at(chosen.platform, chosen.values, None, options)
+    if facts is None:
+        if found.source is None:
+            assert found.refusal is not None
+            raise found.refusal
+        facts = source_facts(found.source, chosen.platform.kind)
     facts["assumed_shapes"] = {name: list(shape) for name, shape in found.assumed.items()}
     facts["problems"] = problem_facts(found.refusal)
     if found.refusal is None:

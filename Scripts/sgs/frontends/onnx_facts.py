@@ -1,4 +1,4 @@
-"""What an ONNX file says of itself, whether or not it can be imported."""
+"""What a model file says of itself, whether or not it can be imported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from sgs.frontends.onnx_external import bytes_in_file, is_outside
 from sgs.frontends.onnx_message import inner_graphs, nodes_of, tensors_of
-from sgs.frontends.onnx_model import port_of
+from sgs.frontends.onnx_model import SourceModel, port_of
 
 
 def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
@@ -33,6 +33,18 @@ def onnx_facts(proto: ModelProto, path: Path) -> dict[str, Any]:
         "subgraphs": sum(1 for _ in inner_graphs(proto)),
         "functions": len(proto.functions),
     }
+
+
+def source_facts(source: SourceModel, kind: str) -> dict[str, Any]:
+    """Those of a model of another `kind`, which became a message that is in memory only."""
+    facts = onnx_facts(source.proto, source.path)
+    for key in ("producer", "ir_version", "opsets", "external_files"):  # of the message
+        del facts[key]
+    files = [source.path] if source.path.is_file() else [path for path in source.path.rglob("*") if path.is_file()]
+    more = "operators and parameters are those of ONNX on the way"
+    if source.format != "onnx":  # the nodes are the file's own operators
+        more, facts["operators"] = "", dict(Counter(node.op_type for node in source.proto.graph.node).most_common())
+    return facts | {"kind": kind, "file_bytes": sum(path.stat().st_size for path in files), "more": more}
 
 
 def _port(value: ValueInfoProto) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from onnx import (
     shape_inference,
 )
 
+from sgs.frontends.tflite.rows import DOMAIN as TFLITE
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 
@@ -42,9 +43,9 @@ _TOLD = 1024  # elements up to which an operand may say extents: shapes, pads, r
 
 
 def foldable(node: NodeProto) -> bool:
-    """True for a node whose results depend on nothing but its operands."""
+    """True for a node of ONNX's whose results depend on nothing but its operands."""
     plain = all(a.type not in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute)
-    return plain and node.op_type not in _RANDOM
+    return plain and node.op_type not in _RANDOM and node.domain != TFLITE
 
 
 def evaluate(node: NodeProto, operands: Mapping[str, Array], opset: int) -> list[Array] | None:

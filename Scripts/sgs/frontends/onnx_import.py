@@ -88,6 +88,7 @@ def import_model(
     def walk(model: SourceModel) -> ImportWalk:
         return ImportWalk(model, ports, outputs, wanted, source_layouts or {}, surgery.output_shapes)
 
+    skip_simplify = skip_simplify or source.format != "onnx"
     problems: list[UserError] | None = None
     for simplify in (True, False) if force_simplify else (False,) if skip_simplify else (False, True):
         if simplify and problems is not None:

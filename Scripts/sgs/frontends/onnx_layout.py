@@ -5,7 +5,8 @@ The rule, for a rank-4 input or output (sizes are never looked at):
 2. else its anchors: walk from it over elementwise operators with one activation. An input whose anchors are all
    Transposes [0,3,1,2] is NHWC; an output that comes from a Transpose [0,2,3,1] is NHWC; where a walk ends at a spatial
    operator, which ONNX defines on NCHW, it is NCHW;
-3. else the layout of the exporter's framework: NHWC for models that tf2onnx and its kin wrote, NCHW for all others.
+3. else the layout of the exporter's framework: NHWC for TFLite files and models that tf2onnx and its kin wrote, NCHW
+   for all others.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 
 SourceLayout = Literal["NHWC", "NCHW"]
 
-_NHWC_EXPORTERS = ("tf2onnx", "tflite2onnx", "keras2onnx")
+_NHWC_EXPORTERS = ("tf2onnx", "tflite2onnx", "keras2onnx", "tflite")
 # fmt: off
 _SPATIAL = frozenset((
     "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool", "GlobalLpPool",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,10 +42,23 @@ class Port:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """The framework that a source comes from, to compare with. `run`: arrays of all inputs by name, in the source's
+    layouts → those of all outputs. `bound`: the largest difference of an output that is no fault, as a share of its
+    range."""
+
+    framework: str
+    run: Callable[[Mapping[str, Array]], Mapping[str, Array]]
+    bound: float = 1e-3
+
+
+@dataclass(frozen=True)
 class SourceModel:
     """An ONNX model ready for import. `path` is for messages, `digest` the SHA-256 of the file, `external` holds the
     values of the initializers that the message itself lacks, `layouts` the layouts of rank-4 inputs and outputs that
-    the source's framework says, so that the model's structure need not be asked."""
+    the source's framework says, so that the model's structure need not be asked. `format`: "tflite" for a message whose
+    nodes are those of a TFLite file (see `tflite.model`). `judge`: what the import is to be compared with, if anything.
+    """
 
     proto: ModelProto
     path: Path
@@ -53,6 +66,8 @@ class SourceModel:
     opset: int
     external: Mapping[str, Array] = field(default_factory=dict)
     layouts: Mapping[str, SourceLayout] = field(default_factory=dict)
+    format: str = "onnx"
+    judge: Judge | None = None
 
     @property
     def inputs(self) -> list[Port]:

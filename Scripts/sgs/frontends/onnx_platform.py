@@ -19,7 +19,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
 
 ONNX = Platform(
     "onnx",
-    "ONNX models",
+    "ONNX model",
     (file_option(".onnx"), Option("checker", "have the file checked by onnx.checker first", "flag")),
     _load,
     suffixes=(".onnx",),

@@ -1,8 +1,11 @@
-"""Why operators of ONNX have no meaning here, for messages."""
+"""Why operators have no meaning here, for messages."""
 
 from __future__ import annotations
 
 from onnx import NodeProto
+
+from sgs.errors import OPERATOR_LIST
+from sgs.frontends.tflite import rows as tflite_rows
 
 _REASONS: dict[tuple[str, ...], str] = {
     ("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"): "works on text",
@@ -26,7 +29,9 @@ _BY_DOMAIN = {
 }
 
 
-def reason_of(node: NodeProto, key: str) -> str:
-    """What a refusal says of a node whose operator goes by `key`."""
+def reason_of(node: NodeProto, key: str) -> tuple[str, str]:
+    """What a refusal says of a node whose operator goes by `key`: (reason, remedy)."""
+    if node.domain == tflite_rows.DOMAIN:
+        return tflite_rows.refusal(node)
     why = _BY_DOMAIN.get(node.domain) or _BY_OPERATOR.get(key)
-    return f"operator {key} is not supported" + (f": it {why}" if why else "")
+    return f"operator {key} is not supported" + (f": it {why}" if why else ""), OPERATOR_LIST

@@ -1,9 +1,10 @@
-"""The walk over the nodes of an ONNX model, once, in order.
+"""The walk over the nodes of a model, once, in order.
 
 Every node is one of three things. Its operands are all constants: it is evaluated. It asks for the shape of an
 activation: the answer is a constant, since all shapes are static. Else its `IMPORT_ONNX` row emits our operators, in
 the source's layout; where an operator of ours is NHWC the row puts explicit Transposes around it, which a later pass
-removes.
+removes. Nodes of a TFLite file have rows of `IMPORT_TFLITE`; where their operands are all constants, what the row emits
+is evaluated.
 
 Problems are collected: results of a node that was refused are lost, nodes that read lost values are passed over, and
 all refusals of the file are reported together.
@@ -23,7 +24,7 @@ from onnx.shape_inference import InferenceError
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
-from sgs.errors import OPERATOR_LIST, NeedsConstant, UnsupportedOperator, UserError
+from sgs.errors import NeedsConstant, UnsupportedOperator, UserError
 from sgs.frontends.onnx_bodies import Body, called, function_body, is_expandable
 from sgs.frontends.onnx_context import NodeContext, as_graph_data, is_small
 from sgs.frontends.onnx_control import HANDLERS, IDENTITY, Item, Walk
@@ -37,11 +38,14 @@ from sgs.frontends.onnx_model import (
     invalid_because,
 )
 from sgs.frontends.onnx_reasons import reason_of
+from sgs.frontends.tflite.rows import DOMAIN as TFLITE
+from sgs.frontends.tflite.rows import Row, quantised, tflite_row
 from sgs.ir.graph import Graph, Tensor
 from sgs.ir.permute import NCHW_TO_NHWC, NHWC_TO_NCHW
 from sgs.ir.verify import verify
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.passes.fold_constants import evaluate as make_constant
 from sgs.registry import IMPORT_ONNX
 
 MOST_WRITTEN = 50_000  # nodes of bodies, steps of loops among them
@@ -104,6 +108,8 @@ class ImportWalk:
 
     def run(self) -> list[UserError]:
         """Import everything; returns the problems, of which the graph is free only when there are none."""
+        if (told := quantised(self.source.proto.graph.node)) is not None:
+            self._report(told[0], remedy=told[1])
         self._add_inputs()
         self._bind_constants({tensor.name: tensor for tensor in self.source.proto.graph.initializer})
         self._walk()
@@ -147,7 +153,7 @@ class ImportWalk:
         proto = self.source.proto
         producer = " ".join(filter(None, [proto.producer_name, proto.producer_version]))
         names = {"file": self.source.path.name, "sha256": self.source.digest, "opset": self.source.opset}
-        return {"format": "onnx", **names, "producer": producer}
+        return {"format": self.source.format, **names, "producer": producer}
 
     # -- inputs and outputs ----------------------------------------------------------------------------------------
     def _add_inputs(self) -> None:
@@ -250,7 +256,7 @@ class ImportWalk:
         elif node.op_type in _SHAPE_OF and first in self.tensors:
             attrs = {a.name: a.i for a in node.attribute}
             self.values[node.output[0]] = _SHAPE_OF[node.op_type](self.tensors[first].shape, attrs)
-        elif _key(node) in IMPORT_ONNX:
+        elif _row(node) is not None:
             self._import(node)
         else:
             return self._expanded(node, lambda: self._body(node))
@@ -280,10 +286,13 @@ class ImportWalk:
         except (MemoryError, ValueError) as error:  # shape rules: the operands do not fit the operator
             self._report(str(error), node, "check the model and the input shapes").__cause__ = error
         except (ArithmeticError, AssertionError, AttributeError, LookupError, StopIteration, TypeError) as error:
-            reason = invalid_because(self.source, self.ports)
-            if reason is None:
+            if node.domain == TFLITE:
+                reason = "its operands and options do not fit together"
+            elif (invalid := invalid_because(self.source, self.ports)) is not None:
+                reason = f"the model is not valid ONNX: {invalid}"
+            else:
                 raise
-            self._report(f"the model is not valid ONNX: {reason}", node).__cause__ = error
+            self._report(reason, node).__cause__ = error
         self._lose(node)
         return None
 
@@ -295,7 +304,7 @@ class ImportWalk:
         body = self._standard_body(node, stem) if function is None else called(node, function, stem)
         opset = self.opset if body is None or body.opset is None else body.opset
         if body is None or (function is None and not all(self._has_meaning(n, opset) for n in body.nodes)):
-            raise self._about(reason_of(node, _key(node)), node, OPERATOR_LIST, UnsupportedOperator)
+            raise self.unsupported(node, *reason_of(node, _key(node)))
         self.opset = opset
         return body.nodes
 
@@ -310,7 +319,11 @@ class ImportWalk:
 
     def _has_meaning(self, node: NodeProto, opset: int) -> bool:
         """Whether an operator is one that there is, or is defined by such."""
-        known = _key(node) in _KNOWN or (node.domain, node.op_type, node.overload) in self.functions
+        known = (
+            _row(node) is not None
+            or _key(node) in _KNOWN
+            or (node.domain, node.op_type, node.overload) in self.functions
+        )
         return known or is_expandable(node, opset, _KNOWN)
 
     # -- what handlers of control flow see: `onnx_control.Walk` -----------------------------------------------------
@@ -421,11 +434,20 @@ class ImportWalk:
             readers=self.readers,
             input_types={port.name: port.dtype for port in self.ports},
         )
-        mark = len(self.graph.nodes)
-        results = IMPORT_ONNX[_key(node)](context)
+        row, mark = _row(node), len(self.graph.nodes)
+        assert row is not None
+        results = row(context)
         context.name_results(mark, results)
         self._check_sizes(mark)
+        if node.domain == TFLITE and all(name in self.values for name in node.input if name):
+            self._evaluate(mark)
         return results
+
+    def _evaluate(self, first_node: int) -> None:
+        """Make constants of the results of the nodes from `first_node` on, which compute from nothing else."""
+        fresh = self.graph.nodes[first_node:]
+        del self.graph.nodes[first_node:]
+        self.graph.nodes += [made for made in fresh if not make_constant(self.graph, made)]
 
     def _check_form(self, node: NodeProto) -> None:
         """Raise UserError for attributes that the operator does not have, or values that they cannot have."""
@@ -507,8 +529,7 @@ class ImportWalk:
         self.lost.update(filter(None, node.output))
 
     def _refuse(self, node: NodeProto) -> None:
-        reason = reason_of(node, _key(node))
-        self.problems.append(self._about(reason, node, OPERATOR_LIST, UnsupportedOperator))
+        self.problems.append(self.unsupported(node, *reason_of(node, _key(node))))
         self._lose(node)
 
     def _report(self, reason: str, node: NodeProto | None = None, remedy: str | None = None) -> UserError:
@@ -523,6 +544,11 @@ class ImportWalk:
 def _key(node: NodeProto) -> str:
     """The operator's name in the import table: operators of other domains are `domain.Operator`."""
     return str(node.op_type) if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+
+
+def _row(node: NodeProto) -> Row | None:
+    """What emits a node; None where nothing does."""
+    return tflite_row(node) if node.domain == TFLITE else IMPORT_ONNX.get(_key(node))
 
 
 def _is_current(node: NodeProto, opset: int) -> bool:

@@ -1,7 +1,7 @@
 """The platforms that source models come from, and what each of them has to be told.
 
 A platform says in data which options it has; the command line and the Python API are both made from that. Its `load`
-gives an ONNX model in memory, or, for a format of the container that we write ourselves, the graph.
+gives a model in memory: an ONNX model, or one whose nodes are the operators of a TFLite file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, SourceModel
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery
-from sgs.ir import Graph
 
-OptionKind = Literal["file", "folder", "text", "names", "number", "flag"]
+OptionKind = Literal["file", "folder", "text", "names", "number", "boolean", "flag"]
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Option:
     ("-m", "--graphdef").
 
     kind: "file" or "folder", a path that is read (a Path); "text" (str); "names", a list separated by commas (tuple of
-    str); "number", a whole number above 0 (int); "flag", without a value (bool). Options that are not given are None,
-    flags False.
+    str); "number", a whole number above 0 (int); "boolean", True or False (bool); "flag", without a value (bool).
+    Options that are not given are None, flags False.
     """
 
     name: str
@@ -52,29 +51,39 @@ class Asked:
     surgery: Surgery = NO_SURGERY
 
 
-Load = Callable[[Mapping[str, Any], Asked], "SourceModel | Graph"]
+Load = Callable[[Mapping[str, Any], Asked], SourceModel]
 
 
 @dataclass(frozen=True)
 class Platform:
-    """One platform.
+    """One platform; `kind` is what a model of it is called, such as "ONNX model".
 
-    `load(values, asked)` reads the model: a SourceModel, which is then imported like any ONNX model, or the graph as
-    read (`makes_graph`). `values` has every option by its name. `takes_shapes`: `load` gives a model of the shapes that
+    `load(values, asked)` reads the model, which is then imported. `values` has every option by its name. `onnx`: its
+    nodes are operators of ONNX, so that onnxsim can take it. `takes_shapes`: `load` gives a model of the shapes that
     are asked for, in whatever layout; else the importer gives the model those shapes. `takes_surgery`: likewise, of the
-    part of the network that is asked for; there is no naming of free dimensions then. `shapes_required`: `load` cannot
-    do without shapes. `suffixes`: of files that are told to be of this platform by them, like ".tflite".
+    part of the network that is asked for. `shapes_required`: `load` cannot do without shapes. `suffixes`: of files that
+    are told to be of this platform by them, like ".tflite".
     """
 
     name: str
-    help: str
+    kind: str
     options: tuple[Option, ...]
     load: Load
-    makes_graph: bool = False
+    onnx: bool = True
     takes_shapes: bool = False
     takes_surgery: bool = False
     shapes_required: bool = False
     suffixes: tuple[str, ...] = ()
+
+    @property
+    def one_file(self) -> bool:
+        """Whether --model_file is all that it has to be told."""
+        return [option.name for option in self.options if option.required] == ["model_file"]
+
+    @property
+    def has_free_dims(self) -> bool:
+        """Whether dimensions of what `load` gives may still be free, so that extents can be given by their names."""
+        return not (self.takes_shapes or self.takes_surgery)
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with those of the options that are not given."""
@@ -90,27 +99,46 @@ class Platform:
 _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
     "caffe": "caffe.platform",
+    "tflite": "tflite.platform",
+    "tensorflow_graphdef": "tensorflow.rows",
+    "tensorflow_savemodel": "tensorflow.rows",
+    "keras": "tensorflow.rows",
+    "paddle": "paddle",
+    "pytorch": "pytorch.platform",
 }
 PLATFORMS: Sequence[str] = tuple(_HOMES)
-LATER_PLATFORMS: Sequence[str] = tuple(
-    name
-    for name in ("caffe", "tflite", "tensorflow_graphdef", "tensorflow_savemodel", "keras", "paddle", "pytorch")
-    if name not in _HOMES
-)
 
 
 def platform_named(name: str, *, stage: str) -> Platform:
-    """The platform of a name. Raises UserError for one that this version does not convert from, or that nobody
-    knows."""
-    remedy = f"available: {', '.join(PLATFORMS)}"
-    if name in LATER_PLATFORMS:
-        raise UserError(f"platform {name} is not available in this version", stage=stage, remedy=remedy)
+    """The platform of a name. Raises UserError for one that there is not."""
     if name not in PLATFORMS:
-        guess = did_you_mean(name, (*PLATFORMS, *LATER_PLATFORMS))
+        guess = did_you_mean(name, PLATFORMS)
         raise UserError(f"there is no platform '{name}'", stage=stage, remedy=guess)
     found = getattr(import_module(f"sgs.frontends.{_HOMES[name]}"), name.upper())
     assert isinstance(found, Platform)
     return found
+
+
+def platform_of(path: Path, *, stage: str) -> Platform | None:
+    """The platform that files with the suffix of `path` are of, None where there is none.
+
+    Raises UserError for one that has to be told more than the file. `stage`: the program.
+    """
+    for name in PLATFORMS:
+        row = platform_named(name, stage=stage)
+        if path.suffix.lower() in row.suffixes:
+            if not row.one_file:
+                needed = " ... ".join(f"--{option.name}" for option in row.options if option.required)
+                remedy = f"name the platform first: {stage} {name} {needed} ..."
+                raise UserError(f"is of the platform {name}", stage=stage, file=path, remedy=remedy)
+            return row
+    return None
+
+
+def file_suffixes() -> list[str]:
+    """Of the files that are a whole model, of whatever platform."""
+    rows = [platform_named(name, stage="platforms") for name in PLATFORMS]
+    return [suffix for row in rows if row.one_file for suffix in row.suffixes]
 
 
 def file_option(suffix: str) -> Option:

@@ -87,8 +87,12 @@ def common_carrier(op: str, operands: Sequence[Tensor | None], meanings: Meaning
     return carrier
 
 
-def infer_broadcast(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
-    """Numpy broadcasting; the type of operand 0."""
+def infer_broadcast(
+    node: Node, operands: Sequence[Tensor | None], count: int = 2
+) -> list[tuple[tuple[int, ...], DType]]:
+    """Numpy broadcasting; the type of operand 0. Raises ValueError for another number of operands."""
+    if len(operands) != count or any(t is None for t in operands):
+        raise ValueError(f"{node.op} takes {count} operands")
     shapes = [t.shape for t in operands if t is not None]
     dtype = next(t.dtype for t in operands if t is not None)
     return [(tuple(int(d) for d in np.broadcast_shapes(*shapes)), dtype)]
@@ -158,19 +162,21 @@ def add_elementwise(
     divides: bool = False,
     operations: int = 2,
     table: bool = True,
+    operands: int = 2,
 ) -> None:
     """All rows of an elementwise operator with broadcasting, but for ONNX's.
 
     Operands are all of one of the carriers in `meanings`; `result` is its element type where it is not theirs.
     `divides`: operand 1 is a divisor, and never 0 in fixed graphs or in integers. `operations` of the vector unit are
     done on every element. `table`: it may become part of a table, which is interpolated, so not where it jumps at every
-    turn. Attr `activation`, where there is one, clamps a real result.
+    turn. `operands` is how many there are. Attr `activation`, where there is one, clamps a real result.
     """
+    count = operands
 
     def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int, ...], DType]]:
+        ((shape, dtype),) = infer_broadcast(node, operands, count)
         if not any(is_coded(tensor) for tensor in operands):
             common_carrier(op, operands, meanings)
-        ((shape, dtype),) = infer_broadcast(node, operands)
         return [(shape, result or dtype)]
 
     def lower(low: Lowering, node: Node) -> None:

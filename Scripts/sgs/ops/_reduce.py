@@ -12,20 +12,25 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.types import DType
 from sgs.ops._layout import perm_without, remap_axis
 from sgs.ops._move import axis_in
+from sgs.ops._tflite import axis_of, integers, operand, option
 from sgs.registry import (
     CONSTRAINTS,
     EXAMPLES,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     SIM,
+    TFLITE_EXAMPLES,
     Box,
     Cost,
+    ImportContext,
     Layout,
     Lowering,
     Moved,
     Part,
     Shape,
     SimRow,
+    TfliteCase,
     TileRow,
 )
 
@@ -89,11 +94,37 @@ def reduced(low: Lowering, onnx_op: str, value: str, axes: Sequence[int], keep: 
     return str(low.op(onnx_op, [value, low.const(np.array(axes, np.int64))], keepdims=int(keep)))
 
 
-def add_reduction(op: str) -> None:
-    """The rows that every reduction has."""
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """The axes are one number or a list, in any order, and count from either end."""
+    x = operand(ctx, 0)
+    axes = tuple(sorted({axis_of(ctx, a, len(x.shape)) for a in integers(ctx, 1, "axes")}))
+    return [ctx.emit(ctx.op, x, axes=axes, keep_dims=bool(option(ctx, "keep_dims", False)))] if axes else [x]
+
+
+def tflite_cases(op: str, kind: str = "float32") -> list[TfliteCase]:
+    """Examples with axes as TFLite files have them."""
+    return [
+        TfliteCase(
+            op,
+            {"x": (2, 5, 7, 6)},
+            {"a": np.array(axes, np.int32)},
+            {"keep_dims": keep},
+            "ReducerOptions",
+            results=(kind,),
+            types={"x": kind},
+        )
+        for axes, keep in ((1, False), (-1, True), ((2, 1), False), ((-2, 0), True))
+    ]
+
+
+def add_reduction(op: str, kind: str = "float32") -> None:
+    """The rows that every reduction has; `kind` is numpy's name of the type of operands in examples."""
     INFER.add(op, infer)
     LAYOUT.add(op, layout)
     SIM.add(op, SimRow("ReducerOptions", fields={"keep_dims": "keep_dims"}, constant_inputs={1: "axes"}))
+    IMPORT_TFLITE.add(op, import_tflite)
+    TFLITE_EXAMPLES.add(op, tflite_cases(op, kind))
     if op not in CONSTRAINTS:
         CONSTRAINTS.add(op, ())
 

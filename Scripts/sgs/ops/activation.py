@@ -12,7 +12,7 @@ from sgs.numeric.types import DType
 from sgs.ops._import import add, divide, multiply, number, subtract
 from sgs.ops._integers import in_integers, present
 from sgs.ops._unary import unary_cases
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
+from sgs.registry import IMPORT_ONNX, IMPORT_TFLITE, ONNX_EXAMPLES, TFLITE_EXAMPLES, ImportContext, OnnxCase, TfliteCase
 
 _NO_BOUND = 3e38  # a Clip to beyond it is none
 
@@ -70,8 +70,15 @@ def _import(op: str, of_integers: Callable[[ImportContext, Tensor], Tensor]) -> 
     return convert
 
 
+def _tflite_case(op: str, table: str, kind: str) -> TfliteCase:
+    return TfliteCase(op, {"x": (3, 7)}, table=table, types={"x": kind}, results=(kind,), low=-9, high=9)
+
+
 for _onnx, _row in _WITH_INTEGERS.items():
     IMPORT_ONNX.add(_onnx, _import(*_row))
+    IMPORT_TFLITE.add(_row[0], _import(*_row))
+    _kinds, _table = (("float32",), "") if _onnx == "Relu" else (("float32", "int32"), f"{_onnx}Options")
+    TFLITE_EXAMPLES.add(_row[0], [_tflite_case(_row[0], _table, kind) for kind in _kinds])
     ONNX_EXAMPLES.add(
         _onnx,
         [

@@ -18,14 +18,17 @@ from sgs.numeric.types import DType
 from sgs.ops._import import subtract
 from sgs.ops._layout import perm_without, remap_axis
 from sgs.ops._move import add_move, comparable
+from sgs.ops._tflite import axis_of, integer, operand
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
     SPAN,
+    TFLITE_EXAMPLES,
     Box,
     Cost,
     ImportContext,
@@ -36,6 +39,7 @@ from sgs.registry import (
     Part,
     SimRow,
     Span,
+    TfliteCase,
     TileRow,
 )
 
@@ -162,5 +166,24 @@ for _op in OPS:
             _example(op, (1, 5, 7, 6), 3),
             _example(op, (2, 5, 7, 6), 1),
             _example(op, (3, 11), 0),
+        ],
+    )
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(*OPS)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 0)
+    return [ctx.emit(ctx.op, x, axis=axis_of(ctx, integer(ctx, 1, "axis"), len(x.shape)))]
+
+
+for _op, _table in ((MAX, "ArgMaxOptions"), (MIN, "ArgMinOptions")):
+    TFLITE_EXAMPLES.add(
+        _op,
+        [
+            TfliteCase(
+                _op, {"x": (2, 5, 7)}, {"a": np.array(axis, np.int32)}, {"output_type": 2}, _table, (), ("int32",)
+            )
+            for axis in (1, -1)
         ],
     )

@@ -21,6 +21,7 @@ from sgs.ops._integers import NARROW, retyped
 from sgs.ops._layout import transparent
 from sgs.ops._move import ELEMENTWISE
 from sgs.ops._onnx_types import FLOATS, HELD, NAMES, WIDE_UNSIGNED
+from sgs.ops._tflite import operand, option
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -28,6 +29,7 @@ from sgs.registry import (
     FIXED,
     FLOAT,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
@@ -37,6 +39,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     SPAN,
+    TFLITE_EXAMPLES,
     TILE,
     Cost,
     ImportContext,
@@ -46,6 +49,7 @@ from sgs.registry import (
     QuantRule,
     SimRow,
     Span,
+    TfliteCase,
 )
 
 _TYPES = (DType.FLOAT32, DType.INT32, *NARROW, DType.BOOL)
@@ -210,5 +214,34 @@ ONNX_EXAMPLES.add(
     [
         OnnxCase("CastLike", {"x": (3, 7)}, {"like": np.zeros(1, dtype)}, low=-90, high=90)
         for dtype in (np.int8, np.int32, np.bool_, np.float32)
+    ],
+)
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+_HELD_AS = {"FLOAT16": "FLOAT32", "FLOAT64": "FLOAT32", "BFLOAT16": "FLOAT32", "INT64": "INT32", "UINT32": "INT32"}
+
+
+@IMPORT_TFLITE.row("CAST")
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """To a type that graphs have; old files say it by the result alone."""
+    x, kind = operand(ctx, 0), str(option(ctx, "result_type", "FLOAT32"))
+    to = _HELD_AS.get(kind, kind)
+    if to not in DType.__members__ or DType[to] not in _TYPES:
+        raise ctx.refuse(f"a cast to {kind} is not supported", f"types are {', '.join(t.name for t in _TYPES)}")
+    return [x if x.dtype.name == to else ctx.emit("CAST", x, to=to)]
+
+
+TFLITE_EXAMPLES.add(
+    "CAST",
+    [
+        TfliteCase("CAST", {"x": (3, 7)}, table=table, results=(to,), types={"x": source}, low=-9, high=9)
+        for source, to, table in (
+            ("float32", "int32", "CastOptions"),
+            ("int32", "float32", ""),
+            ("int64", "int32", "CastOptions"),
+            ("int32", "int64", "CastOptions"),
+            ("float32", "bool", ""),
+        )
     ],
 )

@@ -10,15 +10,19 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import reshaped
 from sgs.ops._layout import remap_axis
 from sgs.ops._move import add_move, all_rank_4, axis_in, box_copy
+from sgs.ops._tflite import axis_of, fused, option
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    TFLITE_EXAMPLES,
     Copy,
     ImportContext,
     Layout,
@@ -26,6 +30,7 @@ from sgs.registry import (
     Moved,
     OnnxCase,
     SimRow,
+    TfliteCase,
 )
 
 
@@ -111,5 +116,42 @@ EXAMPLES.add(
         _example([(1, 5, 7, 6), (1, 5, 7, 2), (1, 5, 7, 3)], 3),
         _example([(1, 5, 7, 6), (1, 2, 7, 6)], 1),
         _example([(3, 4), (3, 9)], 1),
+    ],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("CONCATENATION")
+def import_concatenation(ctx: ImportContext) -> list[Tensor]:
+    present = [x for x in ctx.inputs if x is not None]
+    operands = [x for x in present if x.elements] or present[:1]
+    axis = axis_of(ctx, int(option(ctx, "axis", 0)), len(operands[0].shape))
+    joined = operands[0] if len(operands) == 1 else ctx.emit("CONCATENATION", *operands, axis=axis)
+    return [fused(ctx, joined)]
+
+
+@IMPORT_TFLITE.row("PACK")
+def import_pack(ctx: ImportContext) -> list[Tensor]:
+    """Joined along a new axis."""
+    operands = [x for x in ctx.inputs if x is not None]
+    axis = axis_of(ctx, int(option(ctx, "axis", 0)), len(operands[0].shape) + 1)
+    each = [reshaped(ctx, x, (*x.shape[:axis], 1, *x.shape[axis:])) for x in operands]
+    return [each[0] if len(each) == 1 else ctx.emit("CONCATENATION", *each, axis=axis)]
+
+
+TFLITE_EXAMPLES.add(
+    "CONCATENATION",
+    [
+        TfliteCase(
+            "CONCATENATION", {"a": (1, 5, 7, 6), "b": (1, 5, 7, 2)}, options={"axis": 3}, table="ConcatenationOptions"
+        ),
+        TfliteCase("CONCATENATION", {"a": (3, 4), "b": (3, 2)}, options={"axis": -1}, table="ConcatenationOptions"),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "PACK",
+    [
+        TfliteCase("PACK", {"a": (5, 7), "b": (5, 7)}, options={"axis": axis, "values_count": 2}, table="PackOptions")
+        for axis in (0, -1)
     ],
 )

@@ -27,11 +27,13 @@ from sgs.ops._mac import (
     qlinear_conv,
     two_parts,
 )
+from sgs.ops._tflite import AGAIN, fused, operand, option, real_constant
 from sgs.ops._window import (
     conv_output,
     cut_axes,
     mean_window,
     patches,
+    same_pads,
     window_node,
     window_part,
     window_rows,
@@ -42,6 +44,7 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     MATRIX,
@@ -49,16 +52,20 @@ from sgs.registry import (
     QUANTISE,
     REFERENCE,
     SIM,
+    TFLITE_EXAMPLES,
     TILE,
     Box,
     Cost,
+    ImportContext,
     Lowering,
     MatrixForm,
     OperatorInfo,
     Part,
     QuantRule,
+    Shape,
     SimRow,
     SimWindow,
+    TfliteCase,
     TileRow,
     whole_box,
 )
@@ -331,5 +338,54 @@ EXAMPLES.add(
         _example(DEPTHWISE, (1, 11, 13, 6), (1, 3, 3, 6), pads=(1, 1, 1, 1), strides=(2, 2), activation="RELU6"),
         _example(DEPTHWISE, (2, 9, 10, 5), (1, 3, 5, 10), pads=(1, 2, 0, 1)),
         _example(DEPTHWISE, (1, 12, 9, 4), (1, 3, 3, 4), dilations=(2, 2), pads=(2, 2, 2, 2)),
+    ],
+)
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(CONV, DEPTHWISE)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    x, weight = operand(ctx, 0), real_constant(ctx, 1, "weights")
+    channels = weight.shape[3 if ctx.op == DEPTHWISE else 0]
+    has_bias = len(ctx.inputs) > 2 and ctx.inputs[2] is not None
+    bias = real_constant(ctx, 2, "bias") if has_bias else np.zeros(channels, np.float32)
+    strides, dilations = tflite_steps(ctx)
+    same = option(ctx, "padding", "SAME") == "SAME"
+    pads = same_pads(x.shape, weight.shape[1:3], strides, dilations) if same else (0, 0, 0, 0)
+    window = {"strides": strides, "dilations": dilations, "pads": pads, "activation": "NONE"}
+    return [fused(ctx, ctx.emit(ctx.op, x, weight, bias, **window))]
+
+
+def tflite_steps(ctx: ImportContext) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(strides, dilations), height first. Raises the refusal of what is no step."""
+    strides = (int(option(ctx, "stride_h", 0)), int(option(ctx, "stride_w", 0)))
+    dilations = (int(option(ctx, "dilation_h_factor", 1)), int(option(ctx, "dilation_w_factor", 1)))
+    if min(*strides, *dilations) < 1:
+        raise ctx.refuse(f"strides {strides} and dilations {dilations}", AGAIN)
+    return strides, dilations
+
+
+def _tflite_case(op: str, x: Shape, weight: Shape, **options: Any) -> TfliteCase:
+    data = np.linspace(-0.5, 0.7, int(np.prod(weight)), dtype=np.float32).reshape(weight)
+    channels = weight[3 if op == DEPTHWISE else 0]
+    constants = {"w": data, "b": np.linspace(-1, 1, channels, dtype=np.float32)}
+    depth = {"depth_multiplier": channels // x[3]} if op == DEPTHWISE else {}
+    table = "DepthwiseConv2DOptions" if op == DEPTHWISE else "Conv2DOptions"
+    return TfliteCase(op, {"x": x}, constants, {"stride_h": 1, "stride_w": 1, **depth, **options}, table)
+
+
+TFLITE_EXAMPLES.add(
+    CONV,
+    [
+        _tflite_case(CONV, (1, 11, 13, 5), (7, 3, 3, 5), stride_h=2, fused_activation_function="RELU6"),
+        _tflite_case(CONV, (1, 9, 7, 8), (6, 3, 2, 4), padding="VALID", fused_activation_function="RELU_N1_TO_1"),
+        _tflite_case(CONV, (1, 9, 10, 3), (4, 3, 3, 3), dilation_h_factor=2, dilation_w_factor=3),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    DEPTHWISE,
+    [
+        _tflite_case(DEPTHWISE, (1, 11, 13, 3), (1, 3, 5, 6), stride_h=2, stride_w=2, fused_activation_function="RELU"),
+        _tflite_case(DEPTHWISE, (1, 9, 7, 4), (1, 3, 3, 4), padding="VALID", fused_activation_function="RELU_N1_TO_1"),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
 from sgs.ops._spatial import (
     from_picture,
     from_volume,
@@ -22,9 +23,19 @@ from sgs.ops._spatial import (
     to_picture,
     to_volume,
 )
+from sgs.ops._tflite import AGAIN, fused, integers, operand, option, real_constant
 from sgs.ops._window import OnnxWindow, extent, onnx_window
 from sgs.ops.conv import CONV, DEPTHWISE
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
+from sgs.registry import (
+    IMPORT_ONNX,
+    IMPORT_TFLITE,
+    ONNX_EXAMPLES,
+    TFLITE_EXAMPLES,
+    ImportContext,
+    OnnxCase,
+    Shape,
+    TfliteCase,
+)
 
 
 @IMPORT_ONNX.row("Conv")
@@ -109,5 +120,90 @@ ONNX_EXAMPLES.add(
         _case((1, 6, 7, 8, 9), (4, 3, 3, 2, 2), group=2, dilations=[2, 1, 3], auto_pad="VALID"),
         _case((1, 4, 5, 6, 7), (8, 1, 2, 3, 3), group=4, auto_pad="SAME_UPPER", strides=[1, 2, 3]),
         _case((1, 3, 5, 6, 7), (4, 3, 1, 3, 3), bias=False, strides=[2, 1, 1]),
+    ],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+_AXES = ("d", "h", "w")
+
+
+def _volume_steps(ctx: ImportContext) -> dict[str, tuple[int, ...]]:
+    strides = tuple(int(option(ctx, f"stride_{a}", 0)) for a in _AXES)
+    dilations = tuple(int(option(ctx, f"dilation_{a}_factor", 1)) for a in _AXES)
+    if min(*strides, *dilations) < 1:
+        raise ctx.refuse(f"strides {strides} and dilations {dilations}", AGAIN)
+    return {"strides": strides, "dilations": dilations}
+
+
+def _first(ctx: ImportContext, x: Tensor) -> Tensor:
+    """[N, D, H, W, C] channels first."""
+    return ctx.emit("TRANSPOSE", x, perm=(0, 4, 1, 2, 3))
+
+
+def _given(name: str, data: Array) -> Tensor:
+    data = np.ascontiguousarray(data, np.float32)
+    return Tensor(name, data.shape, DType.FLOAT32, data)
+
+
+def _bias(ctx: ImportContext, index: int) -> Tensor | None:
+    there = len(ctx.inputs) > index and ctx.inputs[index] is not None
+    return _given("bias", real_constant(ctx, index, "bias")) if there else None
+
+
+@IMPORT_TFLITE.row("CONV_3D")
+def import_conv_3d(ctx: ImportContext) -> list[Tensor]:
+    """x [N, D, H, W, I], weight [KD, KH, KW, I, O]."""
+    x, weight, same = operand(ctx, 0), real_constant(ctx, 1, "weights"), option(ctx, "padding", "SAME") == "SAME"
+    attrs = {**_volume_steps(ctx), "auto_pad": "SAME_UPPER" if same else "VALID"}
+    kernel = _given("weight", weight.transpose(4, 3, 0, 1, 2))
+    y = ctx.call("Conv", _first(ctx, x), kernel, _bias(ctx, 2), **attrs)[0]
+    return [fused(ctx, ctx.emit("TRANSPOSE", y, perm=(0, 2, 3, 4, 1)))]
+
+
+@IMPORT_TFLITE.row("CONV_3D_TRANSPOSE")
+def import_conv_3d_transpose(ctx: ImportContext) -> list[Tensor]:
+    """Operands: shape of the result, weight [KD, KH, KW, O, I], x, bias. SAME cuts half of what is too much off."""
+    size, weight, x = integers(ctx, 0, "shape of the result")[1:4], real_constant(ctx, 1, "weights"), operand(ctx, 2)
+    steps, same = _volume_steps(ctx), option(ctx, "padding", "SAME") == "SAME"
+    full = [
+        (d - 1) * s + (k - 1) * dilation + 1
+        for d, k, s, dilation in zip(x.shape[1:4], weight.shape, steps["strides"], steps["dilations"], strict=False)
+    ]
+    before = [max(f - s, 0) // 2 if same else 0 for f, s in zip(full, size, strict=True)]
+    behind = [f - s - b for f, s, b in zip(full, size, before, strict=True)]
+    attrs = {**steps, "pads": (*before, *(max(b, 0) for b in behind)), "output_padding": [max(-b, 0) for b in behind]}
+    y = ctx.call(
+        "ConvTranspose", _first(ctx, x), _given("weight", weight.transpose(4, 3, 0, 1, 2)), _bias(ctx, 3), **attrs
+    )[0]
+    return [fused(ctx, ctx.emit("TRANSPOSE", y, perm=(0, 2, 3, 4, 1)))]
+
+
+_KERNEL = np.linspace(-0.5, 0.6, 3 * 2 * 3 * 2 * 4, dtype=np.float32)
+_STEPS = {"stride_d": 1, "stride_h": 2, "stride_w": 1}
+TFLITE_EXAMPLES.add(
+    "CONV_3D",
+    [
+        TfliteCase(
+            "CONV_3D",
+            {"x": (1, 5, 6, 7, 2)},
+            {"w": _KERNEL.reshape(3, 2, 3, 2, 4), "b": np.linspace(-1, 1, 4, dtype=np.float32)},
+            {**_STEPS, **options},
+            "Conv3DOptions",
+        )
+        for options in ({"padding": "VALID", "fused_activation_function": "RELU"}, {})
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "CONV_3D_TRANSPOSE",
+    [
+        TfliteCase(
+            "CONV_3D_TRANSPOSE",
+            {"x": (1, 3, 4, 5, 2)},
+            {"s": np.array([1, 3, 8, 5, 4], np.int32), "w": _KERNEL.reshape(3, 2, 3, 4, 2)},
+            _STEPS,
+            "Conv3DOptions",
+            ("s", "w", "x"),
+        )
     ],
 )

@@ -18,6 +18,7 @@ from sgs.numeric.types import DType
 from sgs.ops._import import multiply
 from sgs.ops._layout import remap_axis
 from sgs.ops._sum import centred_codes, requantised, sum_multiplier
+from sgs.ops._tflite import axis_of, integer, operand, option
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -25,6 +26,7 @@ from sgs.registry import (
     FIXED,
     FLOAT,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
@@ -32,6 +34,7 @@ from sgs.registry import (
     QUANTISE,
     REFERENCE,
     SIM,
+    TFLITE_EXAMPLES,
     TILE,
     Box,
     Cost,
@@ -44,6 +47,7 @@ from sgs.registry import (
     QuantRule,
     Shape,
     SimRow,
+    TfliteCase,
     TileRow,
 )
 
@@ -198,5 +202,24 @@ EXAMPLES.add(
         _example((2, 5, 7, 6), 1, exclusive=True),
         _example((3, 601), 1, reverse=True),  # too many terms for binary32
         _example((13,), 0, exclusive=True, reverse=True),
+    ],
+)
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(OP)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 0)
+    flags = {name: bool(option(ctx, name, False)) for name in _FLAGS}
+    return [ctx.emit(OP, x, axis=axis_of(ctx, integer(ctx, 1, "axis"), len(x.shape)), **flags)]
+
+
+TFLITE_EXAMPLES.add(
+    OP,
+    [
+        TfliteCase(
+            OP, {"x": (3, 5, 4)}, {"a": np.array(axis, np.int32)}, {"exclusive": flag, "reverse": flag}, "CumsumOptions"
+        )
+        for axis, flag in ((1, False), (-1, True))
     ],
 )

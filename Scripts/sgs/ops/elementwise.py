@@ -16,10 +16,23 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import Meaning, add_elementwise, carrier_of, numbers, onnx
-from sgs.ops._import import divide, multiply, subtract
+from sgs.ops._import import add, divide, multiply, subtract
 from sgs.ops._integers import in_integers, present
 from sgs.ops._marker import is_marker
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, RANGE_FROM, SPAN, ImportContext, Lowering, OnnxCase, SimRow, Span
+from sgs.registry import (
+    IMPORT_ONNX,
+    IMPORT_TFLITE,
+    ONNX_EXAMPLES,
+    RANGE_FROM,
+    SPAN,
+    TFLITE_EXAMPLES,
+    ImportContext,
+    Lowering,
+    OnnxCase,
+    SimRow,
+    Span,
+    TfliteCase,
+)
 
 _FUSING = ("ADD", "SUB", "MUL", "DIV")
 
@@ -275,3 +288,15 @@ ONNX_EXAMPLES.add(
         OnnxCase("Mod", {"a": (3, 7)}, {"c": np.linspace(-2, 3, 7, dtype=np.float32)}, {"fmod": 1}, low=-9, high=9),
     ],
 )
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("ADD_N")
+def import_add_n(ctx: ImportContext) -> list[Tensor]:
+    first, *others = present(ctx)
+    for other in others:
+        first = add(ctx, first, other)
+    return [first]
+
+
+TFLITE_EXAMPLES.add("ADD_N", [TfliteCase("ADD_N", {"a": (3, 5), "b": (3, 5), "c": (3, 5)}, table="AddNOptions")])

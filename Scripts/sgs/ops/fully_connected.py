@@ -15,6 +15,7 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import add, reshaped
 from sgs.ops._mac import (
     MAC_LIMITS,
     activation_float,
@@ -26,12 +27,14 @@ from sgs.ops._mac import (
     qlinear_conv,
 )
 from sgs.ops._move import free_axes
+from sgs.ops._tflite import AGAIN, fused, operand, option, real_constant
 from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
     FIXED,
     FLOAT,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     MATRIX,
@@ -39,9 +42,11 @@ from sgs.registry import (
     QUANTISE,
     REFERENCE,
     SIM,
+    TFLITE_EXAMPLES,
     TILE,
     Box,
     Cost,
+    ImportContext,
     Lowering,
     MatrixForm,
     Moved,
@@ -49,6 +54,7 @@ from sgs.registry import (
     Part,
     QuantRule,
     SimRow,
+    TfliteCase,
     TileRow,
 )
 
@@ -243,5 +249,38 @@ EXAMPLES.add(
         _example((3, 2, 10), (4, 5), keep=False),  # rows within an entry
         _example((6, 5), (4, 15), keep=False),  # and over several
         _example((2, 13), (6, 13), bias=False),
+    ],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(OP)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """With computed weights it is a product of matrices."""
+    x, weight = operand(ctx, 0), operand(ctx, 1)
+    bias = ctx.inputs[2] if len(ctx.inputs) > 2 else None
+    if int(option(ctx, "weights_format", 0)):
+        raise ctx.refuse("its weights are shuffled", AGAIN)
+    keep, (channels, width) = bool(option(ctx, "keep_num_dims", False)), weight.shape
+    if weight.data is not None and (bias is None or bias.data is not None):
+        real_constant(ctx, 1, "weights")
+        return [fused(ctx, ctx.emit(OP, x, weight, bias, keep_num_dims=keep, activation="NONE"))]
+    rows = reshaped(ctx, x, (x.elements // width, width))
+    y = ctx.emit("BATCH_MATMUL", rows, weight, adj_x=False, adj_y=True)
+    y = y if bias is None else add(ctx, y, bias)
+    return [fused(ctx, reshaped(ctx, y, (*x.shape[:-1], channels) if keep else y.shape))]
+
+
+_WEIGHT = np.linspace(-1, 0.8, 35, dtype=np.float32).reshape(5, 7)
+_BIAS = {"b": np.linspace(-2, 2, 5, dtype=np.float32)}
+_TABLE = "FullyConnectedOptions"
+TFLITE_EXAMPLES.add(
+    OP,
+    [
+        TfliteCase(OP, {"x": (3, 7)}, {"w": _WEIGHT, **_BIAS}, {"fused_activation_function": "RELU"}, _TABLE),
+        TfliteCase(OP, {"x": (1, 3, 2, 7)}, {"w": _WEIGHT}, {"keep_num_dims": True}, _TABLE, ("x", "w", "")),
+        TfliteCase(OP, {"x": (2, 14)}, {"w": _WEIGHT, **_BIAS}, {}, _TABLE),
+        TfliteCase(OP, {"x": (2, 3, 7), "w": (5, 7)}, _BIAS, {"keep_num_dims": True}, _TABLE),
+        TfliteCase(OP, {"w": (5, 7)}, {"x": _WEIGHT[:2]}, {}, _TABLE, ("x", "w")),
     ],
 )

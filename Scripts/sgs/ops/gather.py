@@ -6,6 +6,7 @@ lie in [0, D); computed ones, unlike TFLite's, in [-D, D), where negative ones c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,10 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
-from sgs.ops._import import reshaped
+from sgs.ops._import import add, reshaped
 from sgs.ops._layout import remap_axis
 from sgs.ops._move import axis_in, free_axes, move_cost
+from sgs.ops._tflite import AGAIN, axis_of, operand, option
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -25,6 +27,7 @@ from sgs.registry import (
     FIXED,
     FLOAT,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
@@ -33,6 +36,7 @@ from sgs.registry import (
     REFERENCE,
     SIM,
     SPAN,
+    TFLITE_EXAMPLES,
     TILE,
     Box,
     ImportContext,
@@ -45,6 +49,7 @@ from sgs.registry import (
     QuantRule,
     Shape,
     SimRow,
+    TfliteCase,
     TileRow,
 )
 
@@ -242,4 +247,69 @@ EXAMPLES.add(
         _example((5, 7), [[3, 0], [2, 2], [4, 1]], 0),
         _embedding(),
     ],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("GATHER")
+def import_tflite_gather(ctx: ImportContext) -> list[Tensor]:
+    x, numbers = operand(ctx, 0), operand(ctx, 1)
+    axis, batches = (int(option(ctx, name, 0)) for name in ("axis", "batch_dims"))
+    axis, batches = axis_of(ctx, axis, len(x.shape)), axis_of(ctx, batches, len(numbers.shape) + 1)
+    if not batches:
+        return ctx.call("Gather", x, numbers, axis=axis)
+    return [_by_batch(ctx, x, numbers, axis, batches)]
+
+
+def _by_batch(ctx: ImportContext, x: Tensor, numbers: Tensor, axis: int, batches: int) -> Tensor:
+    """x [B.., M.., D, ..] and numbers [B.., K..] → [B.., M.., K.., ..]: rows of the batches, one after another."""
+    lead, middle, rest = x.shape[:batches], x.shape[batches:axis], x.shape[axis + 1 :]
+    count, extent, kept = math.prod(lead), x.shape[axis], numbers.shape[batches:]
+    order = (0, 2, 1, 3)
+    rows = reshaped(ctx, x, (count, math.prod(middle), extent, math.prod(rest)))
+    rows = ctx.emit("TRANSPOSE", rows, perm=order) if middle else rows
+    rows = reshaped(ctx, rows, (count * extent, math.prod(middle), math.prod(rest)))
+    starts = np.arange(count, dtype=np.int32)[:, None] * extent
+    if numbers.data is None:
+        flat = add(ctx, reshaped(ctx, numbers, (count, math.prod(kept))), starts)
+        taken = ctx.emit("GATHER", rows, ctx.emit("RESHAPE", flat, shape=(count * math.prod(kept),)), axis=0)
+    elif numbers.elements and not 0 <= numbers.data.min() <= numbers.data.max() < extent:
+        raise ctx.refuse(f"indices leave axis {axis} of shape {x.shape}", AGAIN)
+    else:
+        taken = ctx.emit("GATHER", rows, (numbers.data.reshape(count, -1) + starts).reshape(-1), axis=0)
+    taken = reshaped(ctx, taken, (count, math.prod(kept), math.prod(middle), math.prod(rest)))
+    taken = ctx.emit("TRANSPOSE", taken, perm=order) if middle else taken
+    return reshaped(ctx, taken, (*lead, *middle, *kept, *rest))
+
+
+@IMPORT_TFLITE.row("EMBEDDING_LOOKUP")
+def import_embedding_lookup(ctx: ImportContext) -> list[Tensor]:
+    return ctx.call("Gather", operand(ctx, 1), operand(ctx, 0), axis=0)
+
+
+_TABLE = np.linspace(-2, 3, 77, dtype=np.float32).reshape(11, 7)
+_PICKED = {"i": np.array([[3, 0], [1, 2]], np.int32)}
+TFLITE_EXAMPLES.add(
+    "GATHER",
+    [
+        TfliteCase("GATHER", {"x": (2, 5, 6)}, {"i": np.array([4, 0, 3], np.int32)}, {"axis": -2}, "GatherOptions"),
+        TfliteCase(
+            "GATHER", {"i": (2, 3)}, {"t": _TABLE}, {}, "GatherOptions", ("t", "i"), types={"i": "int32"}, low=0
+        ),
+        TfliteCase("GATHER", {"x": (2, 4, 6)}, _PICKED, {"axis": 1, "batch_dims": 1}, "GatherOptions"),
+        TfliteCase("GATHER", {"x": (2, 3, 4, 6)}, _PICKED, {"axis": 2, "batch_dims": 1}, "GatherOptions"),
+        TfliteCase(
+            "GATHER",
+            {"x": (2, 4, 6), "i": (2, 3)},
+            options={"axis": 1, "batch_dims": 1},
+            table="GatherOptions",
+            types={"i": "int32"},
+            low=0,
+            high=3,
+        ),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "EMBEDDING_LOOKUP",
+    [TfliteCase("EMBEDDING_LOOKUP", {"i": (5,)}, {"t": _TABLE}, types={"i": "int32"}, low=0, high=10)],
 )

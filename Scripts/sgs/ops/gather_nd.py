@@ -23,13 +23,16 @@ from sgs.ops._places import (
     read_places,
     with_batches,
 )
+from sgs.ops._tflite import operand
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    TFLITE_EXAMPLES,
     Box,
     ImportContext,
     Layout,
@@ -38,6 +41,7 @@ from sgs.registry import (
     Part,
     Shape,
     SimRow,
+    TfliteCase,
     TileRow,
     whole_box,
 )
@@ -143,5 +147,19 @@ EXAMPLES.add(
         _constant((1, 5, 7, 6), [[0, 3], [0, 4], [0, 0]]),
         _constant((5, 7), [[4, 6], [0, 2], [4, 6]]),
         _computed(),
+    ],
+)
+
+
+@IMPORT_TFLITE.row(OP)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    return ctx.call("GatherND", operand(ctx, 0), operand(ctx, 1))
+
+
+TFLITE_EXAMPLES.add(
+    OP,
+    [
+        TfliteCase(OP, {"x": (3, 5, 6)}, {"i": np.array([[2, 4], [0, 1], [1, 3]], np.int32)}, table="GatherNdOptions"),
+        TfliteCase(OP, {"x": (3, 5, 6), "i": (4, 1)}, table="GatherNdOptions", types={"i": "int32"}, low=0, high=2),
     ],
 )

@@ -6,8 +6,9 @@ from math import prod
 
 from sgs.ir.graph import Tensor
 from sgs.ops._import import subtract
+from sgs.ops._tflite import operand
 from sgs.ops.softmax import softmax_axes
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
+from sgs.registry import IMPORT_ONNX, IMPORT_TFLITE, ONNX_EXAMPLES, TFLITE_EXAMPLES, ImportContext, OnnxCase, TfliteCase
 
 
 @IMPORT_ONNX.row("LogSoftmax")
@@ -41,3 +42,9 @@ for _op in ("LogSoftmax", "Hardmax"):
             OnnxCase(_op, {"x": (2, 5, 1)}, low=-8, high=8, opset=9),
         ],
     )
+
+
+IMPORT_TFLITE.add("LOG_SOFTMAX", lambda ctx: ctx.call("LogSoftmax", operand(ctx, 0), axis=-1))
+TFLITE_EXAMPLES.add(
+    "LOG_SOFTMAX", [TfliteCase("LOG_SOFTMAX", {"x": (3, 11)}, table="LogSoftmaxOptions", low=-8, high=8)]
+)

@@ -43,6 +43,7 @@ add_elementwise(
     examples=lambda: [_example("LOGICAL_NOT", (1, 5, 7, 6)), _example("LOGICAL_NOT", (3, 7))],
     sim=SimRow("LogicalNotOptions"),
     operations=1,
+    operands=1,
 )
 
 

@@ -14,8 +14,18 @@ import numpy as np
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
 from sgs.ops._import import add, divide, multiply, number, subtract
+from sgs.ops._tflite import fused, operand
 from sgs.ops.normalise import FLOOR
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
+from sgs.registry import (
+    IMPORT_ONNX,
+    IMPORT_TFLITE,
+    ONNX_EXAMPLES,
+    TFLITE_EXAMPLES,
+    ImportContext,
+    OnnxCase,
+    Shape,
+    TfliteCase,
+)
 
 Axes = tuple[int, ...]
 
@@ -217,4 +227,17 @@ ONNX_EXAMPLES.add(
         OnnxCase("LpNormalization", {"x": (1, 5, 7, 6)}, attrs={"axis": 1, "p": 2}),
         OnnxCase("LpNormalization", {"x": (3, 7)}, attrs={"axis": 0, "p": 1}),
     ],
+)
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("L2_NORMALIZATION")
+def import_l2_normalization(ctx: ImportContext) -> list[Tensor]:
+    """Along the last axis."""
+    return [fused(ctx, ctx.call("LpNormalization", operand(ctx, 0), axis=-1, p=2)[0])]
+
+
+TFLITE_EXAMPLES.add(
+    "L2_NORMALIZATION",
+    [TfliteCase("L2_NORMALIZATION", {"x": shape}, table="L2NormOptions") for shape in ((1, 5, 7, 6), (3, 11))],
 )

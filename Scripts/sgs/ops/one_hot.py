@@ -20,6 +20,7 @@ from sgs.ops._import import add, multiply
 from sgs.ops._integers import retyped
 from sgs.ops._layout import fixed
 from sgs.ops._move import move_cost
+from sgs.ops._tflite import axis_of, integer, operand, option
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -27,6 +28,7 @@ from sgs.registry import (
     FIXED,
     FLOAT,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
@@ -34,6 +36,7 @@ from sgs.registry import (
     QUANTISE,
     REFERENCE,
     SIM,
+    TFLITE_EXAMPLES,
     TILE,
     Box,
     ImportContext,
@@ -45,6 +48,7 @@ from sgs.registry import (
     Shape,
     SimConstant,
     SimRow,
+    TfliteCase,
     TileRow,
 )
 
@@ -183,3 +187,32 @@ def _example(shape: Shape, axis: int) -> Graph:
 
 
 EXAMPLES.add(OP, lambda: [_example((3, 7), 2), _example((2, 5, 7), 1), _example((11,), 0)])
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(OP)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    indices, depth = operand(ctx, 0), integer(ctx, 1, "depth")
+    axis = axis_of(ctx, int(option(ctx, "axis", -1)), len(indices.shape) + 1)
+    on, off = operand(ctx, 2), operand(ctx, 3)
+    if on.number is None or off.number is None or not on.dtype.is_float:
+        raise ctx.refuse("its values are computed, or no real numbers", "constant real numbers are supported")
+    return [ctx.emit(OP, indices, axis=axis, depth=depth, on=on.number, off=off.number)]
+
+
+TFLITE_EXAMPLES.add(
+    OP,
+    [
+        TfliteCase(
+            OP,
+            {"i": (3, 5)},
+            {"d": np.array(4, np.int32), "on": np.array(2.5, np.float32), "off": np.array(-1, np.float32)},
+            {"axis": axis},
+            "OneHotOptions",
+            types={"i": "int32"},
+            low=0,
+            high=5,
+        )
+        for axis in (-1, 1)
+    ],
+)

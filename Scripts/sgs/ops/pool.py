@@ -19,9 +19,11 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import multiply
 from sgs.ops._layout import fixed
 from sgs.ops._mac import activation_bounds, activation_float, real_bounds
 from sgs.ops._sum import centred_codes, requantised, sum_multiplier
+from sgs.ops._tflite import AGAIN, fused, operand, option
 from sgs.ops._window import conv_output, cut_axes, patches, same_pads, window_part
 from sgs.registry import (
     CONSTRAINTS,
@@ -29,21 +31,25 @@ from sgs.registry import (
     EXAMPLES,
     FIXED,
     FLOAT,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     OPERATOR,
     QUANTISE,
     REFERENCE,
     SIM,
+    TFLITE_EXAMPLES,
     TILE,
     Box,
     Cost,
+    ImportContext,
     Lowering,
     OperatorInfo,
     Part,
     QuantRule,
     SimRow,
     SimWindow,
+    TfliteCase,
     TileRow,
 )
 
@@ -255,3 +261,31 @@ EXAMPLES.add(
     lambda: [*_examples(MAX), _example(MAX, (1, 11, 13, 5), kernel=(3, 4), strides=(3, 2), pads=(2, 0, 1, 3))],
 )
 EXAMPLES.add(AVERAGE, lambda: _examples(AVERAGE))
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(AVERAGE, MAX, "L2_POOL_2D")
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """L2_POOL_2D is the root of the mean of squares."""
+    x, root = operand(ctx, 0), ctx.op == "L2_POOL_2D"
+    kernel, strides = (
+        (int(option(ctx, height, 0)), int(option(ctx, width, 0)))
+        for height, width in (("filter_height", "filter_width"), ("stride_h", "stride_w"))
+    )
+    if min(*kernel, *strides) < 1:
+        raise ctx.refuse(f"a window of {kernel} by steps of {strides}", AGAIN)
+    pads = same_pads(x.shape, kernel, strides, (1, 1)) if option(ctx, "padding", "SAME") == "SAME" else (0, 0, 0, 0)
+    window = {"kernel": kernel, "strides": strides, "pads": pads, "activation": "NONE"}
+    y = ctx.emit(AVERAGE if root else ctx.op, multiply(ctx, x, x) if root else x, **window)
+    return [fused(ctx, ctx.emit("SQRT", y) if root else y)]
+
+
+_WINDOW = {"filter_height": 3, "filter_width": 2, "stride_h": 2, "stride_w": 1}
+for _op in (AVERAGE, MAX, "L2_POOL_2D"):
+    TFLITE_EXAMPLES.add(
+        _op,
+        [
+            TfliteCase(_op, {"x": (1, 9, 7, 5)}, options={**_WINDOW, **options}, table="Pool2DOptions")
+            for options in ({}, {"padding": "VALID", "fused_activation_function": "RELU"})
+        ],
+    )

@@ -13,17 +13,20 @@ from sgs.numeric.quantise import Array, activation_params
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import in_type, numbers
 from sgs.ops._move import ELEMENTWISE
+from sgs.ops._tflite import operand
 from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
     FIXED,
+    IMPORT_TFLITE,
     INFER,
     OPERATOR,
     REFERENCE,
     SIM,
     TILE,
     Cost,
+    ImportContext,
     Lowering,
     OperatorInfo,
     SimRow,
@@ -94,3 +97,11 @@ EXAMPLES.add(
 EXAMPLES.add(
     "DEQUANTIZE", lambda: [_example("DEQUANTIZE", source, DType.FLOAT32) for source in (DType.INT16, DType.UINT8)]
 )
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("QUANTIZE", "DEQUANTIZE", "DENSIFY")
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """The operand: codes of a source network are read as the real numbers that they stand for, sparse constants
+    written out."""
+    return [operand(ctx, 0)]

@@ -11,6 +11,7 @@ FAKE_QUANTIZE, and calibration takes those for what they say of ranges (`quant.u
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,10 +25,12 @@ from sgs.numeric.types import DType
 from sgs.ops._import import along, divide, number, subtract
 from sgs.ops._layout import transparent
 from sgs.ops._onnx_types import NAMES
+from sgs.ops._tflite import operand, option
 from sgs.registry import (
     EXAMPLES,
     FLOAT,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
@@ -35,6 +38,7 @@ from sgs.registry import (
     QUANTISE,
     REAL,
     SIM,
+    TFLITE_EXAMPLES,
     ImportContext,
     Layout,
     Lowering,
@@ -42,6 +46,7 @@ from sgs.registry import (
     OperatorInfo,
     QuantRule,
     SimRow,
+    TfliteCase,
 )
 
 QUANTIZE, DEQUANTIZE, FAKE = "QUANTIZE_LINEAR", "DEQUANTIZE_LINEAR", "FAKE_QUANTIZE"
@@ -308,3 +313,34 @@ for _op in (QUANTIZE, DEQUANTIZE, FAKE):
             _example(op, (3, 11), np.array([37.1], np.float32), np.array([-7]), "int8"),
         ],
     )
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("FAKE_QUANT")
+def import_fake_quant(ctx: ImportContext) -> list[Tensor]:
+    """TensorFlow moves the range so that 0 is a code."""
+    low, high = float(option(ctx, "min", 0.0)), float(option(ctx, "max", 0.0))
+    least, largest = int(bool(option(ctx, "narrow_range", False))), (1 << int(option(ctx, "num_bits", 0))) - 1
+    if not low <= 0 <= high or low == high or largest <= least:
+        raise ctx.refuse(
+            f"codes from {least} to {largest} for a range from {low} to {high}", "export the network without it"
+        )
+    scale = (high - low) / (largest - least)
+    zero = min(max(math.floor(least - low / scale + 0.5), least), largest)
+    numbers = (number(scale), number(zero), number(scale))
+    attrs = {"low": float(least), "high": float(largest), "multiply": False}
+    return [ctx.emit(FAKE, operand(ctx, 0), *numbers, **attrs)]
+
+
+TFLITE_EXAMPLES.add(
+    "FAKE_QUANT",
+    [
+        TfliteCase(
+            "FAKE_QUANT",
+            {"x": (3, 11)},
+            options={"min": low, "max": high, "num_bits": bits},
+            table="FakeQuantOptions",
+        )
+        for low, high, bits in ((-0.7, 0.9, 4), (0.0, 0.5, 8))
+    ],
+)

@@ -29,7 +29,7 @@ def _move(node: Node, arrays: list[Array], results: Sequence[Tensor]) -> list[Ar
 
 for _op, _summary in ((ANY, "whether some value along axes holds"), (ALL, "whether all values along axes hold")):
     add_move(_op, _summary, _lower, _move, any_layout=all_rank_4, tile=REDUCTION, cost=cost)
-    add_reduction(_op)
+    add_reduction(_op, "bool")
     EXAMPLES.add(
         _op,
         lambda op=_op: [  # type: ignore[misc]

@@ -11,21 +11,27 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.ir.permute import reshape_first
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import reshaped
 from sgs.ops._move import add_move
+from sgs.ops._tflite import SHAPES, axis_of, integer, integers, operand, option
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    TFLITE_EXAMPLES,
     Copy,
     ImportContext,
     Layout,
     Lowering,
     Moved,
     OnnxCase,
+    Shape,
     SimRow,
+    TfliteCase,
 )
 
 
@@ -142,4 +148,60 @@ def _example(source: tuple[int, ...], target: tuple[int, ...]) -> Graph:
 EXAMPLES.add(
     "RESHAPE",
     lambda: [_example((1, 5, 7, 6), (1, 35, 6)), _example((2, 3, 10), (3, 4, 5)), _example((1, 4, 6), (1, 2, 2, 6))],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("RESHAPE")
+def import_tflite_reshape(ctx: ImportContext) -> list[Tensor]:
+    """The shape is an operand or an option; one extent may be -1, which is whatever is left."""
+    x = operand(ctx, 0)
+    shape = integers(ctx, 1, "shape") if len(ctx.inputs) > 1 else [int(d) for d in option(ctx, "new_shape", [])]
+    rest = int(np.prod([d for d in shape if d != -1], dtype=np.int64))
+    if shape.count(-1) == 1 and rest > 0:
+        shape[shape.index(-1)] = x.elements // rest
+    if any(d < 0 for d in shape) or int(np.prod(shape, dtype=np.int64)) != x.elements:
+        raise ctx.refuse(f"shape {x.shape} does not become {shape}", SHAPES)
+    return [reshaped(ctx, x, tuple(shape))]
+
+
+@IMPORT_TFLITE.row("SQUEEZE")
+def import_tflite_squeeze(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 0)
+    rank = len(x.shape)
+    gone = {axis_of(ctx, int(a), rank) for a in option(ctx, "squeeze_dims", [])}
+    gone = gone or {a for a, d in enumerate(x.shape) if d == 1}
+    if any(x.shape[a] != 1 for a in gone):
+        raise ctx.refuse(f"axes {sorted(gone)} of shape {x.shape} are not all 1", SHAPES)
+    return [reshaped(ctx, x, tuple(d for a, d in enumerate(x.shape) if a not in gone))]
+
+
+@IMPORT_TFLITE.row("EXPAND_DIMS")
+def import_expand_dims(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 0)
+    axis = axis_of(ctx, integer(ctx, 1, "axis"), len(x.shape) + 1)
+    return [reshaped(ctx, x, (*x.shape[:axis], 1, *x.shape[axis:]))]
+
+
+_FLAT: dict[str, Shape] = {"x": (2, 6, 5)}
+TFLITE_EXAMPLES.add(
+    "RESHAPE",
+    [
+        TfliteCase("RESHAPE", _FLAT, {"s": np.array([3, -1], np.int32)}, table="ReshapeOptions"),
+        TfliteCase("RESHAPE", _FLAT, options={"new_shape": (4, -1)}, table="ReshapeOptions"),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "SQUEEZE",
+    [
+        TfliteCase("SQUEEZE", {"x": (1, 5, 1, 7)}, options={"squeeze_dims": (-2,)}, table="SqueezeOptions"),
+        TfliteCase("SQUEEZE", {"x": (1, 5, 1, 7)}, table="SqueezeOptions"),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "EXPAND_DIMS",
+    [
+        TfliteCase("EXPAND_DIMS", {"x": (5, 7)}, {"a": np.array(axis, np.int32)}, table="ExpandDimsOptions")
+        for axis in (1, -1)
+    ],
 )

@@ -5,6 +5,8 @@ Constant places are written by slices or GATHER (ops/_places.py), computed ones 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,17 @@ from sgs.ops._places import (
     read_places,
     write_places,
 )
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase, Shape
+from sgs.ops._tflite import SHAPES, integer, integers, operand
+from sgs.registry import (
+    IMPORT_ONNX,
+    IMPORT_TFLITE,
+    ONNX_EXAMPLES,
+    TFLITE_EXAMPLES,
+    ImportContext,
+    OnnxCase,
+    Shape,
+    TfliteCase,
+)
 
 _ELEMENTWISE = {"add": "ADD", "mul": "MUL", "max": "MAXIMUM", "min": "MINIMUM"}
 
@@ -130,3 +142,135 @@ ONNX_EXAMPLES.add(
 )
 ONNX_EXAMPLES.add("Scatter", [_elements_case("Scatter", 9)])
 ONNX_EXAMPLES.add("TensorScatter", [])  # newer than the operators of onnxruntime; the onnx package's tests judge it
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+_LARGEST = 1 << 28  # elements of what is scattered into
+
+
+def _filled(ctx: ImportContext, shape: Sequence[int], value: Any, like: Tensor) -> Tensor:
+    if math.prod(shape) > _LARGEST or min(shape, default=0) < 0:
+        raise ctx.refuse(f"a result of shape {tuple(shape)} is too large")
+    data = np.full(tuple(shape), value, like.dtype.numpy)
+    return Tensor("base", data.shape, like.dtype, data)
+
+
+@IMPORT_TFLITE.row("SCATTER_ND")
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """Into zeros; what is for the same place is added up."""
+    indices, updates = operand(ctx, 0), operand(ctx, 1)
+    zeros = _filled(ctx, integers(ctx, 2, "shape of the result"), 0, updates)
+    return ctx.call("ScatterND", zeros, indices, updates, reduction="add")
+
+
+_SEGMENTS = {
+    "SUM": ("add", 0),
+    "PROD": ("mul", 1),
+    "MAX": ("max", np.finfo(np.float32).min),
+    "MIN": ("min", np.finfo(np.float32).max),
+}
+
+
+@IMPORT_TFLITE.row("SEGMENT_SUM", *(f"UNSORTED_SEGMENT_{kind}" for kind in _SEGMENTS))
+def import_segments(ctx: ImportContext) -> list[Tensor]:
+    """Entries of the first axis go together by number. How many numbers there are is an operand; of sorted ones the
+    last one says it."""
+    x, numbers = operand(ctx, 0), operand(ctx, 1)
+    kind, start = _SEGMENTS[ctx.op.rpartition("_")[2]]
+    count = integers(ctx, 1, "numbers")[-1] + 1 if ctx.op == "SEGMENT_SUM" else integer(ctx, 2, "number of segments")
+    base = _filled(ctx, (count, *x.shape[1:]), start, x)
+    if not x.dtype.is_float or len(numbers.shape) != 1:
+        raise ctx.refuse(
+            f"segments {numbers.shape} of {x.dtype.name}", "a vector of numbers, for real values, is supported"
+        )
+    return ctx.call("ScatterND", base, reshaped(ctx, numbers, (*numbers.shape, 1)), x, reduction=kind)
+
+
+@IMPORT_TFLITE.row("SPARSE_TO_DENSE")
+def import_sparse_to_dense(ctx: ImportContext) -> list[Tensor]:
+    """Values at places of a tensor of another value."""
+    indices, shape, values, default = operand(ctx, 0), integers(ctx, 1, "shape"), operand(ctx, 2), operand(ctx, 3)
+    if default.number is None:
+        raise ctx.refuse("its default value is computed", "a constant is supported")
+    count = indices.shape[0] if indices.shape else 1
+    base = _filled(ctx, shape, default.number, values)
+    places = reshaped(ctx, indices, (count, indices.elements // max(count, 1)))
+    if values.shape != (count,):
+        values = ctx.emit("BROADCAST_TO", values, shape=(count,))
+    return ctx.call("ScatterND", base, places, values)
+
+
+@IMPORT_TFLITE.row("DYNAMIC_UPDATE_SLICE")
+def import_update_slice(ctx: ImportContext) -> list[Tensor]:
+    """A box of the tensor replaced, moved inside where it would stick out."""
+    x, update, start = operand(ctx, 0), operand(ctx, 1), integers(ctx, 2, "start")
+    if not len(x.shape) == len(update.shape) == len(start) or any(
+        u > d for u, d in zip(update.shape, x.shape, strict=True)
+    ):
+        raise ctx.refuse(f"a box of {update.shape} does not fit {x.shape}", SHAPES)
+    begin = [min(max(b, 0), d - u) for b, d, u in zip(start, x.shape, update.shape, strict=True)]
+    return [write_places(ctx, x, np.moveaxis(np.indices(update.shape), 0, -1) + np.array(begin), update)]
+
+
+def _int32(values: Any) -> Array:
+    return np.array(values, np.int32)
+
+
+_ROWS = {"i": _int32([[3], [0], [3]]), "s": _int32([5, 4])}
+TFLITE_EXAMPLES.add(
+    "SCATTER_ND",
+    [
+        TfliteCase("SCATTER_ND", {"u": (3, 4)}, _ROWS, {}, "ScatterNdOptions", ("i", "u", "s")),
+        TfliteCase(
+            "SCATTER_ND",
+            {"i": (3, 1), "u": (3, 4)},
+            {"s": _ROWS["s"]},
+            {},
+            "ScatterNdOptions",
+            types={"i": "int32"},
+            low=0,
+            high=4,
+        ),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "SEGMENT_SUM",
+    [TfliteCase("SEGMENT_SUM", {"x": (4, 5)}, {"i": _int32([0, 0, 1, 2])}, table="SegmentSumOptions")],
+)
+for _kind in _SEGMENTS:
+    TFLITE_EXAMPLES.add(
+        f"UNSORTED_SEGMENT_{_kind}",
+        [
+            TfliteCase(
+                f"UNSORTED_SEGMENT_{_kind}",
+                {"x": (4, 5)},
+                {"i": _int32([2, 0, 2, 1]), "n": np.array(3, np.int32)},
+                table=f"UnsortedSegment{_kind.title()}Options",
+            )
+        ],
+    )
+TFLITE_EXAMPLES.add(
+    "SPARSE_TO_DENSE",
+    [
+        TfliteCase(
+            "SPARSE_TO_DENSE",
+            {"v": (3,)},
+            {"i": _int32([[0, 1], [2, 3], [3, 0]]), "s": _int32([4, 5]), "d": np.array(-1.5, np.float32)},
+            {},
+            "SparseToDenseOptions",
+            ("i", "s", "v", "d"),
+        )
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "DYNAMIC_UPDATE_SLICE",
+    [
+        TfliteCase(
+            "DYNAMIC_UPDATE_SLICE",
+            {"x": (5, 7, 3), "u": (2, 3, 3)},
+            {"s": _int32([1, 9, 0])},
+            {},
+            "DynamicUpdateSliceOptions",
+        )
+    ],
+)

@@ -17,10 +17,12 @@ from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._elementwise import carrier_of, common_carrier, in_type, infer_broadcast, is_coded, numbers
+from sgs.ops._import import reshaped
 from sgs.ops._integers import in_integers
 from sgs.ops._layout import transparent
 from sgs.ops._marker import is_marker
 from sgs.ops._move import ELEMENTWISE
+from sgs.ops._tflite import operand
 from sgs.registry import (
     CONSTRAINTS,
     COST,
@@ -28,6 +30,7 @@ from sgs.registry import (
     FIXED,
     FLOAT,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
@@ -37,6 +40,7 @@ from sgs.registry import (
     REAL,
     REFERENCE,
     SIM,
+    TFLITE_EXAMPLES,
     TILE,
     Cost,
     ImportContext,
@@ -45,6 +49,7 @@ from sgs.registry import (
     OperatorInfo,
     QuantRule,
     SimRow,
+    TfliteCase,
 )
 
 OP = "SELECT_V2"
@@ -65,7 +70,7 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[tuple[int
         raise ValueError(f"{OP} takes a condition of type BOOL")
     if not any(is_coded(tensor) for tensor in operands[1:]):
         common_carrier(OP, operands[1:], dict.fromkeys(("real", "integer", "boolean")))  # type: ignore[arg-type]
-    ((shape, _),) = infer_broadcast(node, operands)
+    ((shape, _),) = infer_broadcast(node, operands, 3)
     ((_, dtype),) = infer_broadcast(node, operands[1:])
     return [(shape, dtype)]
 
@@ -153,5 +158,24 @@ ONNX_EXAMPLES.add(
         OnnxCase("Where", {"c": (1, 5, 1, 6), "a": (5, 7, 1)}, {"m": np.array(-1e9, np.float32)}, types=_MASK),
         OnnxCase("Where", {"a": (3, 7), "b": (7,)}, {"c": np.arange(7) % 2 == 0}, order=("c", "a", "b")),
         OnnxCase("Where", {"c": (3, 1), "a": (3, 7), "b": (7,)}, high=90, types={**_MASK, "a": "int8", "b": "int8"}),
+    ],
+)
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("SELECT")
+def import_select(ctx: ImportContext) -> list[Tensor]:
+    """As SELECT_V2, but a condition of one axis is for whole entries of the first axis."""
+    condition, x, y = (operand(ctx, index) for index in range(3))
+    if len(condition.shape) == 1 and len(x.shape) > 1:
+        condition = reshaped(ctx, condition, (*condition.shape, *(1,) * (len(x.shape) - 1)))
+    return [ctx.emit(OP, condition, x, y)]
+
+
+TFLITE_EXAMPLES.add(
+    "SELECT",
+    [
+        TfliteCase("SELECT", {"c": shape, "x": (3, 5), "y": (3, 5)}, table="SelectOptions", types={"c": "bool"}, low=0)
+        for shape in ((3, 5), (3,))
     ],
 )

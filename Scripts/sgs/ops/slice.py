@@ -16,15 +16,19 @@ from sgs.builder import GraphBuilder
 from sgs.ir.graph import Graph, Node, Tensor, strides_of
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
+from sgs.ops._import import reshaped
 from sgs.ops._layout import remap_axis
 from sgs.ops._move import add_move, all_rank_4, axis_in, box_copy
+from sgs.ops._tflite import SHAPES, axis_of, integer, integers, operand, option
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
+    TFLITE_EXAMPLES,
     Copy,
     ImportContext,
     Layout,
@@ -33,6 +37,7 @@ from sgs.registry import (
     OnnxCase,
     Shape,
     SimRow,
+    TfliteCase,
 )
 
 Inference = list[tuple[tuple[int, ...], DType]]
@@ -336,4 +341,164 @@ EXAMPLES.add(
         _example("SPLIT_V", (1, 5, 7, 6), axis=2, sizes=(4, 3)),
         _example("SPLIT_V", (9, 4), axis=0, sizes=(2, 7)),
     ],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("SLICE")
+def import_tflite_slice(ctx: ImportContext) -> list[Tensor]:
+    """A size of -1 is as far as there is."""
+    x, begin, size = operand(ctx, 0), integers(ctx, 1, "begin"), integers(ctx, 2, "size")
+    if not len(begin) == len(size) == len(x.shape):
+        raise ctx.refuse(f"begin {begin} and size {size} do not fit shape {x.shape}", SHAPES)
+    end = [b + s if s >= 0 else d for b, s, d in zip(begin, size, x.shape, strict=True)]
+    return [_cut(ctx, x, [(b, e, 1) for b, e in zip(begin, end, strict=True)])]
+
+
+def _cut(ctx: ImportContext, x: Tensor, triples: Sequence[tuple[int, int, int]]) -> Tensor:
+    """(begin, end, stride) of every axis; an end of -1 is before index 0."""
+    if list(triples) == [(0, d, 1) for d in x.shape]:
+        return x
+    begin, end, strides = (tuple(column) for column in zip(*triples, strict=True))
+    return ctx.emit("STRIDED_SLICE", x, begin=begin, end=end, strides=strides)
+
+
+_MASKS = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+_Entry = tuple[str, slice]  # "kept", "dropped" or "new"; what is taken of an axis
+_WHOLE: _Entry = ("kept", slice(None))
+
+
+def _entries(ctx: ImportContext, rank: int) -> list[_Entry]:
+    """What happens to every axis of an operand of that rank, and where new ones come between. Bit i of a mask speaks of
+    entry i of the bounds: a begin or end that does not count, an ellipsis (all axes that no other entry is for), a new
+    axis, an axis to drop. With `offset` ends count from the begin."""
+    begin, end, strides = (integers(ctx, index, what) for index, what in ((1, "begin"), (2, "end"), (3, "strides")))
+    if option(ctx, "offset", False):
+        end = [b + e for b, e in zip(begin, end, strict=True)]
+    bits = [{name for name in _MASKS if int(option(ctx, f"{name}_mask", 0)) >> i & 1} for i in range(len(begin))]
+    named = sum(1 for found in bits if not found & {"new_axis", "ellipsis"})
+    entries: list[_Entry] = []
+    for b, e, stride, found in zip(begin, end, strides, bits, strict=True):
+        if "ellipsis" in found:
+            entries += [_WHOLE] * (rank - named)
+        elif "new_axis" in found:
+            entries.append(("new", slice(None)))
+        elif "shrink_axis" in found:
+            entries.append(("dropped", slice(b, b + 1 or None)))
+        else:
+            entries.append(("kept", slice(None if "begin" in found else b, None if "end" in found else e, stride)))
+    return entries + [_WHOLE] * (rank - sum(kind != "new" for kind, _ in entries))
+
+
+@IMPORT_TFLITE.row("STRIDED_SLICE")
+def import_strided_slice(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 0)
+    entries = _entries(ctx, len(x.shape))
+    taken = [(kind, part) for kind, part in entries if kind != "new"]
+    triples = [part.indices(d) for (_, part), d in zip(taken, x.shape, strict=True)]
+    if any(not range(*triple) for triple in triples):
+        raise ctx.refuse(f"a slice of shape {x.shape} is empty", SHAPES)
+    extents = iter([len(range(*triple)) for triple in triples])
+    shape = [(kind, 1 if kind == "new" else next(extents)) for kind, _ in entries]
+    return [reshaped(ctx, _cut(ctx, x, triples), tuple(d for kind, d in shape if kind != "dropped"))]
+
+
+@IMPORT_TFLITE.row("SPLIT")
+def import_tflite_split(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 1)
+    axis = axis_of(ctx, integer(ctx, 0, "axis"), len(x.shape))
+    count = int(option(ctx, "num_splits", ctx.output_count))
+    if count < 1 or x.shape[axis] % count:
+        raise ctx.refuse(f"axis {axis} of shape {x.shape} has no {count} equal parts", SHAPES)
+    return _parts(ctx, x, axis, [x.shape[axis] // count] * count)
+
+
+@IMPORT_TFLITE.row("SPLIT_V")
+def import_split_v(ctx: ImportContext) -> list[Tensor]:
+    """One size may be -1, which is whatever is left."""
+    x, sizes = operand(ctx, 0), integers(ctx, 1, "sizes")
+    axis = axis_of(ctx, integer(ctx, 2, "axis"), len(x.shape))
+    rest = x.shape[axis] - sum(size for size in sizes if size != -1)
+    sizes = [rest if size == -1 else size for size in sizes]
+    if sum(sizes) != x.shape[axis] or min(sizes, default=0) <= 0:
+        raise ctx.refuse(f"parts of {sizes} do not make up axis {axis} of shape {x.shape}", SHAPES)
+    return _parts(ctx, x, axis, sizes)
+
+
+@IMPORT_TFLITE.row("UNPACK")
+def import_unpack(ctx: ImportContext) -> list[Tensor]:
+    """Every entry of an axis as a tensor without it."""
+    x = operand(ctx, 0)
+    axis = axis_of(ctx, int(option(ctx, "axis", 0)), len(x.shape))
+    parts = _parts(ctx, x, axis, [1] * x.shape[axis])
+    return [reshaped(ctx, part, (*x.shape[:axis], *x.shape[axis + 1 :])) for part in parts]
+
+
+@IMPORT_TFLITE.row("REVERSE_V2")
+def import_reverse(ctx: ImportContext) -> list[Tensor]:
+    x = operand(ctx, 0)
+    turned = {axis_of(ctx, a, len(x.shape)) for a in integers(ctx, 1, "axes")}
+    return [_cut(ctx, x, [(d - 1, -1, -1) if a in turned else (0, d, 1) for a, d in enumerate(x.shape)])]
+
+
+def _int32(*values: int) -> Array:
+    return np.array(values, np.int32)
+
+
+def _tflite_case(begin: tuple[int, ...], end: tuple[int, ...], strides: tuple[int, ...], **options: Any) -> TfliteCase:
+    constants = {"b": _int32(*begin), "e": _int32(*end), "s": _int32(*strides)}
+    return TfliteCase("STRIDED_SLICE", _X, constants, options, table="StridedSliceOptions")
+
+
+TFLITE_EXAMPLES.add(
+    "STRIDED_SLICE",
+    [
+        _tflite_case((0, -4, 1, 0), (1, 99, -1, 5), (1, 1, 2, 2)),
+        _tflite_case((0, 2), (0, 4), (1, 1), begin_mask=1, end_mask=3),
+        _tflite_case((0, 0, 4), (0, 0, 5), (1, 1, 1), ellipsis_mask=1, new_axis_mask=2, shrink_axis_mask=4),
+        _tflite_case((0, -2, 0, 0), (0, 0, 0, 3), (1, -1, 1, 1), end_mask=0b0111, shrink_axis_mask=1),
+        _tflite_case((0, 1, 2, 1), (1, 2, 3, 4), (1, 1, 1, 2), offset=True),
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "SLICE",
+    [TfliteCase("SLICE", _X, {"b": _int32(0, 1, 2, 0), "s": _int32(1, 3, -1, 6)}, table="SliceOptions")],
+)
+TFLITE_EXAMPLES.add(
+    "SPLIT",
+    [
+        TfliteCase(
+            "SPLIT",
+            {"x": (1, 6, 7, 5)},
+            {"a": np.array(-3, np.int32)},
+            {"num_splits": 3},
+            "SplitOptions",
+            ("a", "x"),
+            ("float32",) * 3,
+        )
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "SPLIT_V",
+    [
+        TfliteCase(
+            "SPLIT_V",
+            {"x": (1, 6, 7, 5)},
+            {"s": _int32(1, -1, 2), "a": np.array(-2, np.int32)},
+            {"num_splits": 3},
+            "SplitVOptions",
+            results=("float32",) * 3,
+        )
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "UNPACK",
+    [
+        TfliteCase(
+            "UNPACK", {"x": (4, 3, 5)}, options={"axis": -2, "num": 3}, table="UnpackOptions", results=("float32",) * 3
+        )
+    ],
+)
+TFLITE_EXAMPLES.add(
+    "REVERSE_V2", [TfliteCase("REVERSE_V2", {"x": (2, 3, 5)}, {"a": _int32(1)}, table="ReverseV2Options")]
 )

@@ -16,14 +16,17 @@ from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._layout import keeps_last
 from sgs.ops._move import add_move, comparable
+from sgs.ops._tflite import integer, operand
 from sgs.registry import (
     EXAMPLES,
     IMPORT_ONNX,
+    IMPORT_TFLITE,
     INFER,
     LAYOUT,
     ONNX_EXAMPLES,
     SIM,
     SPAN,
+    TFLITE_EXAMPLES,
     Box,
     Cost,
     ImportContext,
@@ -33,6 +36,7 @@ from sgs.registry import (
     Part,
     SimRow,
     Span,
+    TfliteCase,
     TileRow,
 )
 
@@ -144,3 +148,18 @@ for _op in OPS:
         _op,
         lambda op=_op: [_example(op, (1, 5, 7, 6), 2), _example(op, (3, 11), 11), _example(op, (301,), 5)],  # type: ignore[misc]
     )
+
+
+# -- TFLite import -----------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row(LARGEST)
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    return ctx.emit_many(LARGEST, [operand(ctx, 0)], k=integer(ctx, 1, "k"))
+
+
+TFLITE_EXAMPLES.add(
+    LARGEST,
+    [
+        TfliteCase(LARGEST, {"x": (3, 11)}, {"k": np.array(k, np.int32)}, {}, "TopKV2Options", (), ("float32", "int32"))
+        for k in (4, [2])
+    ],
+)

@@ -7,6 +7,7 @@ N·D pictures; the classes are then interleaved.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +26,20 @@ from sgs.ops._spatial import (
     to_picture,
     to_volume,
 )
+from sgs.ops._tflite import AGAIN, fused, integers, operand, option, real_constant
 from sgs.ops._window import parted
 from sgs.ops.conv_import import check_kernel
 from sgs.ops.transpose_conv import OP, full_extent, same_crop, valid_crop
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES, ImportContext, OnnxCase
+from sgs.registry import (
+    IMPORT_ONNX,
+    IMPORT_TFLITE,
+    ONNX_EXAMPLES,
+    TFLITE_EXAMPLES,
+    ImportContext,
+    OnnxCase,
+    Shape,
+    TfliteCase,
+)
 
 _SMALL_WEIGHT = 1 << 20  # values of a block-diagonal weight up to which it is the cheaper form
 _FEW_GROUPS = 16  # more parts than these cost more than the zeros
@@ -230,5 +241,93 @@ ONNX_EXAMPLES.add(
         ),
         _case((1, 4, 3, 5, 6), (4, 2, 2, 3, 3), strides=[3, 2, 2], group=2, pads=[2, 0, 1, 0, 1, 0]),
         _case((1, 3, 4, 5, 6), (3, 2, 3, 2, 3), 2, dilations=[2, 1, 1], pads=[1, 0, 1, 2, 1, 1]),
+    ],
+)
+
+
+# -- TFLite import ---------------------------------------------------------------------------------------------------
+@IMPORT_TFLITE.row("TRANSPOSE_CONV")
+def import_tflite(ctx: ImportContext) -> list[Tensor]:
+    """Operands: shape of the result, weight [O, KH, KW, I], x, bias. SAME cuts half of what is too much off."""
+    size = integers(ctx, 0, "shape of the result")[1:3]
+    strides = (int(option(ctx, "stride_h", 0)), int(option(ctx, "stride_w", 0)))
+    return [_tflite_transposed(ctx, 2, 1, 3, strides, size, same=option(ctx, "padding", "SAME") == "SAME")]
+
+
+@IMPORT_TFLITE.row("custom Convolution2DTransposeBias")
+def import_mediapipe(ctx: ImportContext) -> list[Tensor]:
+    """MediaPipe's operator. Operands: x, weight [O, KH, KW, I], bias; options: padding (1 SAME, 2 VALID), stride along
+    the width, stride along the height, as 32-bit integers."""
+    packed = np.asarray(option(ctx, "packed", np.zeros(0, np.uint8)), np.uint8).tobytes()
+    if len(packed) < 12:
+        raise ctx.refuse("its options are too short", AGAIN)
+    padding, width, height = struct.unpack("<3i", packed[:12])
+    x, weight, strides = operand(ctx, 0), operand(ctx, 1), (height, width)
+    same = padding == 1
+    size = [
+        d * s if same else d * s + max(k - s, 0)
+        for d, s, k in zip(x.shape[1:3], strides, weight.shape[1:3], strict=True)
+    ]
+    return [_tflite_transposed(ctx, 0, 1, 2, strides, size, same=same)]
+
+
+def _tflite_transposed(
+    ctx: ImportContext,
+    x_at: int,
+    weight_at: int,
+    bias_at: int,
+    strides: tuple[int, int],
+    size: Sequence[int],
+    *,
+    same: bool,
+) -> Tensor:
+    x, weight = operand(ctx, x_at), real_constant(ctx, weight_at, "weights")
+    has_bias = len(ctx.inputs) > bias_at and ctx.inputs[bias_at] is not None
+    bias = real_constant(ctx, bias_at, "bias") if has_bias else np.zeros(weight.shape[0], np.float32)
+    if min(*strides, *size) < 1 or x.shape[3] != weight.shape[3]:
+        raise ctx.refuse(f"strides {strides}, size {size}, weights of shape {weight.shape} for {x.shape}")
+    spare = [max(full_extent(x.shape[1 + i], weight.shape[1 + i], strides[i]) - size[i], 0) for i in range(2)]
+    place = Placement(strides, tuple(s // 2 if same else 0 for s in spare), (size[0], size[1]))
+    return fused(ctx, _emit(ctx, x, weight.transpose(3, 0, 1, 2), bias, place))
+
+
+def _tflite_case(x: Shape, weight: Shape, size: tuple[int, int], *, bias: bool = False, **options: Any) -> TfliteCase:
+    data = np.linspace(-0.6, 0.5, int(np.prod(weight)), dtype=np.float32).reshape(weight)
+    constants = {"s": np.array([x[0], *size, weight[0]], np.int32), "w": data}
+    constants |= {"b": np.linspace(-1, 1, weight[0], dtype=np.float32)} if bias else {}
+    order = ("s", "w", "x", "b") if bias else ("s", "w", "x")
+    return TfliteCase("TRANSPOSE_CONV", {"x": x}, constants, options, "TransposeConvOptions", order)
+
+
+TFLITE_EXAMPLES.add(
+    "TRANSPOSE_CONV",
+    [
+        _tflite_case((1, 5, 7, 3), (4, 3, 3, 3), (10, 14), stride_h=2, stride_w=2),
+        _tflite_case((1, 5, 7, 3), (4, 3, 2, 3), (11, 14), bias=True, stride_h=2, stride_w=2, padding="VALID"),
+        _tflite_case((1, 5, 7, 3), (4, 3, 3, 3), (9, 13), stride_h=2, stride_w=2),
+        _tflite_case((1, 5, 7, 3), (4, 3, 3, 3), (5, 7), bias=True, stride_h=1, stride_w=1),
+    ],
+)
+
+
+def _mediapipe_judge(x: Array, weight: Array, bias: Array) -> list[Array]:
+    """Stride 2, kernel 2×2, SAME: nothing overlaps."""
+    y = np.einsum("nhwi,oabi->nhawbo", x, weight)
+    return [y.reshape(x.shape[0], 2 * x.shape[1], 2 * x.shape[2], -1) + bias]
+
+
+TFLITE_EXAMPLES.add(
+    "custom Convolution2DTransposeBias",
+    [
+        TfliteCase(
+            "custom Convolution2DTransposeBias",
+            {"x": (1, 5, 7, 3)},
+            {
+                "w": np.linspace(-0.6, 0.5, 48, dtype=np.float32).reshape(4, 2, 2, 3),
+                "b": np.linspace(-1, 1, 4, dtype=np.float32),
+            },
+            packed=struct.pack("<3i", 1, 2, 2),
+            judge=_mediapipe_judge,
+        )
     ],
 )

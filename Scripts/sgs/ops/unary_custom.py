@@ -9,9 +9,10 @@ import numpy as np
 from sgs.builder import GraphBuilder
 from sgs.ir.graph import Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._tflite import operand
 from sgs.ops._unary import Domain, add_unary, everywhere, same, unary_cases
 from sgs.ops.unary import erf
-from sgs.registry import IMPORT_ONNX, ONNX_EXAMPLES
+from sgs.registry import IMPORT_ONNX, IMPORT_TFLITE, ONNX_EXAMPLES, TFLITE_EXAMPLES, TfliteCase
 
 
 def _inside_one(build: GraphBuilder, x: Tensor) -> Tensor:
@@ -47,3 +48,8 @@ def _add(onnx_op: str) -> None:
 
 for _name in _FUNCTIONS:
     _add(_name)
+
+
+# TensorFlow's own kernel, for which converters leave a custom operator
+IMPORT_TFLITE.add("custom FlexErf", lambda ctx: [ctx.emit("ERF", operand(ctx, 0))])
+TFLITE_EXAMPLES.add("custom FlexErf", [TfliteCase("custom FlexErf", {"x": (3, 7)}, judge=lambda x: [erf(x)])])

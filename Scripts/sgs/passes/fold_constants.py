@@ -16,16 +16,22 @@ def fold_constants(graph: Graph) -> int:
     """
     kept: list[Node] = []
     for node in graph.nodes:
-        if not _constant_operands(graph, node) or any(name in graph.outputs for name in node.outputs):
+        if any(name in graph.outputs for name in node.outputs) or not evaluate(graph, node):
             kept.append(node)
-            continue
-        for name, value in zip(node.outputs, _evaluate(graph, node), strict=True):
-            graph[name].data = value
     count = len(graph.nodes) - len(kept)
     graph.nodes = kept
     if count:
         graph.prune()
     return count
+
+
+def evaluate(graph: Graph, node: Node) -> bool:
+    """Make constants of a node's results; False where it has operands that are none, or where they would be large."""
+    if not _constant_operands(graph, node):
+        return False
+    for name, value in zip(node.outputs, _values(graph, node), strict=True):
+        graph[name].data = value
+    return True
 
 
 def _constant_operands(graph: Graph, node: Node) -> bool:
@@ -37,7 +43,7 @@ def _constant_operands(graph: Graph, node: Node) -> bool:
     return sum(t.nbytes for t in graph.results(node)) <= limit
 
 
-def _evaluate(graph: Graph, node: Node) -> list[Array]:
+def _values(graph: Graph, node: Node) -> list[Array]:
     operands, results = graph.operands(node), graph.results(node)
     rule = QUANTISE.get(node.op)
     if rule is not None and rule.kind == "move":

@@ -17,13 +17,16 @@ from sgs.passes.fold_gather import fold_gather
 from sgs.passes.fold_identity import fold_identity
 from sgs.passes.fold_pad import fold_pad
 from sgs.passes.fold_reshape import fold_reshape
+from sgs.passes.fold_transpose import fold_transpose
 from sgs.passes.fuse_activation import fuse_activation
+from sgs.passes.fuse_prelu import fuse_prelu
 from sgs.passes.hoist_arithmetic import hoist_arithmetic
 from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.pair_rounding import pair_rounding
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.stack_slices import stack_slices
+from sgs.passes.whole_windows import whole_windows
 
 _log = logging.getLogger(__name__)
 Pass = Callable[[Graph], int]
@@ -36,6 +39,7 @@ LAYOUT: Sequence[Pass] = (
     fold_identity,
     pair_rounding,
     move_transposes,
+    fold_transpose,
     fold_reshape,
     stack_slices,
     depth_to_space,
@@ -51,6 +55,8 @@ ARITHMETIC: Sequence[Pass] = (
     fold_gather,
     fold_pad,
     block_windows,
+    fuse_prelu,
+    whole_windows,
     fuse_activation,
 )
 

@@ -38,6 +38,18 @@ def path_of(value: object, what: str) -> Path:
     return Path(text)
 
 
+def text_of(value: object, what: str) -> str:
+    """The text. Raises ValueError for anything else."""
+    if not isinstance(value, str):
+        raise expected(what, "a text", value)
+    return value
+
+
+def texts_of(value: object, what: str) -> tuple[str, ...]:
+    """The texts. Raises ValueError for anything else."""
+    return tuple(text_of(item, f"{what}[{n}]") for n, item in enumerate(several(value, what, "a list of texts")))
+
+
 def whole(value: object, what: str, *, least: int = 0) -> int:
     """The number. Raises ValueError unless it is a whole one, at least as given."""
     wanted = f"a whole number {f'above {least - 1}' if least else 'from 0'}"

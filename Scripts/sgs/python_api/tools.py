@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sgs.compile.batches import MODES
-from sgs.frontends.platforms import PLATFORMS, platform_named
+from sgs.frontends.platforms import PLATFORMS, OptionKind, Platform, platform_named
 from sgs.img import write_image
 from sgs.img.image import CATEGORIES
 from sgs.pipelines import convert, import_parameters, load_config
 from sgs.products import check_outputs, compile_file, debug_path, float_path, image_path, write_float_files
-from sgs.python_api.checks import AnyPath, expected, flag, one_of, path_of, positive, several, shapes_of, value_errors
+from sgs.python_api.checks import (
+    AnyPath,
+    expected,
+    flag,
+    one_of,
+    path_of,
+    positive,
+    several,
+    shapes_of,
+    text_of,
+    texts_of,
+    value_errors,
+)
 from sgs.python_api.chip import selected_chip
 
 
@@ -20,36 +33,41 @@ class Converter:
     """A source model, to become a float .sim as with ConvertTool.
 
     Args:
-        platform: of the model, "onnx".
-        model_file: the model.
+        platform: of the model, such as "onnx".
         input_config: its input_config.ini.
         input_shapes: of all inputs, in the order of the ini and the model's layout; for dynamic ones.
         skip_simplify: never try onnxsim.
         quant_file: quantisation parameters for calibration to find in the float .sim.
+        options: the model and what else ConvertTool's options of the platform say, by their names; for most platforms
+            model_file. Lists where ConvertTool takes names separated by commas.
 
     Raises:
-        ValueError: a platform that is not available, and arguments of other kinds.
+        ValueError: a platform that is not available, arguments that it does not take or needs, and of other kinds.
     """
 
     def __init__(
         self,
         platform: str,
         *,
-        model_file: AnyPath,
         input_config: AnyPath,
         input_shapes: Sequence[Sequence[int]] | None = None,
         skip_simplify: bool = False,
         quant_file: AnyPath | None = None,
+        **options: object,
     ) -> None:
         if not isinstance(platform, str):
-            raise expected("platform", ", ".join(PLATFORMS), platform)
+            raise expected("platform", f"one of {', '.join(PLATFORMS)}", platform)
         with value_errors():
-            self._platform = platform_named(platform, stage="converter").name
-        self._model = path_of(model_file, "model_file")
+            self._platform = platform_named(platform, stage="converter")
+        self._values = _values_of(self._platform, options)
         self._config = path_of(input_config, "input_config")
         self._quant_file = None if quant_file is None else path_of(quant_file, "quant_file")
         self._shapes = None if input_shapes is None else shapes_of(input_shapes, "input_shapes")
+        if self._shapes is None and self._platform.shapes_required:
+            raise expected("input_shapes", f"the shapes of all inputs, which {platform} needs", None)
         self._skip = flag(skip_simplify, "skip_simplify")
+        if self._skip and not self._platform.onnx:
+            raise expected("skip_simplify", f"False: nothing of {platform} is ever simplified", True)
 
     def convert(self, output_file: AnyPath) -> str:
         """Write the float .sim and Debug_<name>, the untouched import, beside it.
@@ -59,11 +77,11 @@ class Converter:
         """
         with value_errors():
             target = float_path(str(path_of(output_file, "output_file")))
-            read = [self._model, self._config, *([] if self._quant_file is None else [self._quant_file])]
-            check_outputs([target, debug_path(target)], read)
+            others = [self._config, *([] if self._quant_file is None else [self._quant_file])]
+            check_outputs([target, debug_path(target)], [*self._platform.files(self._values), *others])
             imported, graph = convert(
-                self._platform,
-                {"model_file": self._model},
+                self._platform.name,
+                self._values,
                 load_config(self._config),
                 input_shapes=self._shapes,
                 skip_simplify=self._skip,
@@ -72,6 +90,31 @@ class Converter:
                 import_parameters(graph, self._quant_file)
             write_float_files(imported, graph, target)
         return str(target)
+
+
+_READERS: Mapping[OptionKind, Callable[[object, str], Any]] = {
+    "file": path_of,
+    "folder": path_of,
+    "text": text_of,
+    "names": texts_of,
+    "number": positive,
+    "boolean": flag,
+    "flag": flag,
+}
+
+
+def _values_of(platform: Platform, given: Mapping[str, object]) -> dict[str, Any]:
+    """What arguments say of a platform's options. Raises ValueError where it does not take one, or lacks one."""
+    options = {option.name: option for option in platform.options}
+    faults = [f"there is no argument {name}" for name in given if name not in options]
+    faults += [f"{name} is missing" for name, option in options.items() if option.required and name not in given]
+    if faults:
+        raise ValueError(f"converter: {'; '.join(faults)}: {platform.name} takes {', '.join(options)}")
+    return {
+        name: _READERS[options[name].kind](value, name)
+        for name, value in given.items()
+        if value is not None or options[name].required
+    }
 
 
 class Compiler:

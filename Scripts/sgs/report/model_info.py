@@ -18,7 +18,6 @@ _SIM_KINDS = {
     "debug": "untouched import .sim",
     "float": "float .sim",
     "fixed": "fixed .sim",
-    "tflite": "TFLite model",
 }
 
 

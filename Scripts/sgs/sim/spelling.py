@@ -218,54 +218,71 @@ def _drop_unread(file: Graph, names: set[str]) -> None:
 
 def _unspell_node(file: Graph, node: Node, spent: set[str]) -> None:
     """Options → attrs; adds the constants that became attrs to `spent`."""
-    row = SIM[node.op]
-    if not row.custom:
-        options = node.attrs
-        attrs = {attr: options[name] for name, attr in row.fields.items() if options.get(name) is not None}
-        attrs.update(_take_constants(file, node, row, spent))
-        if row.activation:
-            attrs["activation"] = options["fused_activation_function"]
-        if row.activation and attrs["activation"] not in ACTIVATIONS:
-            raise SpellingError(node.label, f"the fused activation {attrs['activation']} is not supported")
-        node.inputs = _in_our_order(node.inputs, row.order)
-        node.attrs = attrs
-        operands = file.operands(node)
-        if row.decode is not None:
-            attrs.update(row.decode(options, operands, file.results(node)))
-        if row.window is not None:
-            attrs["pads"] = _unspell_pads(node, operands, row, options)
-    declared = [tensor.shape for tensor in file.results(node)]
-    expected = [tuple(shape) for shape, _ in INFER[node.op](node, file.operands(node))]
+    operands, results = file.operands(node), file.results(node)
+    kept, node.attrs = meaning(node.op, node.attrs, operands, results, label=node.label)
+    node.inputs = [None if tensor is None else tensor.name for tensor in kept]
+    spent.update(tensor.name for tensor in operands if tensor is not None and tensor.name not in node.inputs)
+    declared = [tensor.shape for tensor in results]
+    expected = [tuple(shape) for shape, _ in INFER[node.op](node, kept)]
     if declared != expected:
         raise SpellingError(node.label, f"it gives shapes {expected}, but the file says {declared}")
 
 
-def _take_constants(file: Graph, node: Node, row: SimRow, spent: set[str]) -> dict[str, Any]:
-    """Values of the operands that are attrs of ours; takes them off the node."""
+def meaning(
+    op: str,
+    options: dict[str, Any],
+    operands: Sequence[Tensor | None],
+    results: Sequence[Tensor],
+    *,
+    label: str,
+) -> tuple[list[Tensor | None], dict[str, Any]]:
+    """(operands, attrs) in our form of a file operator that has a `SIM` row, which may find the attrs in the shapes of
+    the `results`. Raises SpellingError, or one of `NONSENSE`, for one without a meaning."""
+    row = SIM[op]
+    if row.custom:
+        return list(operands), options
+    attrs = {attr: options[name] for name, attr in row.fields.items() if options.get(name) is not None}
+    rest, values = _take_constants(operands, row, label)
+    attrs.update(values)
+    if row.activation:
+        attrs["activation"] = options["fused_activation_function"]
+        if attrs["activation"] not in ACTIVATIONS:
+            raise SpellingError(label, f"the fused activation {attrs['activation']} is not supported")
+    ours = _in_our_order(rest, row.order)
+    if row.decode is not None:
+        attrs.update(row.decode(options, ours, results))
+    if row.window is not None:
+        attrs["pads"] = _unspell_pads(Node(op, [], [], attrs), ours, row, options)
+    return ours, attrs
+
+
+def _take_constants(
+    operands: Sequence[Tensor | None], row: SimRow, label: str
+) -> tuple[list[Tensor | None], dict[str, Any]]:
+    """(the other operands, values of those that are attrs of ours)."""
+    rest = list(operands)
     values: dict[str, Any] = {}
     for position in sorted({*row.constant_inputs, *row.file_inputs}, reverse=True):
-        if position >= len(node.inputs):
+        if position >= len(rest):
             continue  # the options say the same, or the shape rule will miss it
-        name = node.inputs.pop(position)
-        constant = None if name is None else file[name]
+        constant = rest.pop(position)
         attr = row.constant_inputs.get(position)
         if constant is None or constant.data is None or (attr is not None and constant.data.dtype.kind != "i"):
             what = attr or row.file_inputs[position].name
             kind = "a constant" if attr is None else "a constant of integers"
-            raise SpellingError(node.label, f"operand {position} ({what}) must be {kind}")
+            raise SpellingError(label, f"operand {position} ({what}) must be {kind}")
         if attr is None:
             values.update(row.file_inputs[position].read(constant))
         else:
             values[attr] = as_attr(constant.data.tolist())
-        spent.add(constant.name)
-    return values
+    return rest, values
 
 
-def _in_our_order(names: Sequence[str | None], order: Sequence[int]) -> list[str | None]:
+def _in_our_order(operands: Sequence[Tensor | None], order: Sequence[int]) -> list[Tensor | None]:
     """Inverse of the permutation of `_file_operands`."""
-    places = [k for k in order if k < len(names)]
-    front = [names[places.index(k)] for k in range(len(places))]
-    return front + list(names[len(places) :])
+    places = [k for k in order if k < len(operands)]
+    front = [operands[places.index(k)] for k in range(len(places))]
+    return front + list(operands[len(places) :])
 
 
 def _unspell_pads(

@@ -49,7 +49,7 @@ def _given(network: Network, asked: Asked) -> dict[str, Shape]:
 
 CAFFE = Platform(
     "caffe",
-    "Caffe networks",
+    "Caffe network",
     (
         Option("model_file", "the .prototxt file: what the network is", "file", required=True, metavar="FILE"),
         Option("weight_file", "the .caffemodel file: its weights", "file", required=True, metavar="FILE"),
