@@ -24,7 +24,8 @@ _DEQUANTISE = "convert the float network that it was made from, or have real num
 _DETECTORS = ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "custom TFLite_Detection_PostProcess")
 _REASONS: dict[tuple[str, ...], str] = {
     ("RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"): "computes with complex numbers",
-    ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE"): "runs another network of the file",
+    ("IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE"): "runs another network of the file",
+    ("WHILE",): "runs another network of the file again and again",
     ("STABLEHLO_COMPOSITE",): "is defined by another network of the file",
     ("HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT", "HASHTABLE_SIZE", "HASHTABLE_LOOKUP"): "looks words up",
     ("LSH_PROJECTION", "SKIP_GRAM", "EMBEDDING_LOOKUP_SPARSE"): "works on text",
@@ -68,8 +69,10 @@ def refusal(node: NodeProto) -> tuple[str, str]:
     op = str(node.op_type)
     why = _BY_OPERATOR.get(op) or ("runs a kernel of TensorFlow's own" if op.startswith("custom Flex") else "")
     kind = f"custom operator {op.removeprefix('custom ')}" if op.startswith("custom ") else f"operator {op}"
-    cut = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
-    return f"{kind} is not supported" + (f": it {why}" if why else ""), cut
+    remedy = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
+    if op == "WHILE":
+        remedy = f"Keras: export LSTM, GRU and RNN layers with unroll=True; otherwise {_CUT}"
+    return f"{kind} is not supported" + (f": it {why}" if why else ""), remedy
 
 
 def _spelled(ctx: ImportContext) -> Sequence[Tensor]:
