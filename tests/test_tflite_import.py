@@ -157,6 +157,17 @@ def test_several_networks(tmp_path: Path) -> None:
         assert [node.op for node in graph.nodes] == ["RELU"]
 
 
+def test_weights_that_are_variables(tmp_path: Path) -> None:
+    """As TFLiteConverter.from_concrete_functions leaves those of a Keras model."""
+    file = relu_file("x", "y")
+    file.tensor("w", (1, 3, 5, 2))
+    file.operator("READ_VARIABLE", ["y"], ["w"])
+    with pytest.raises(
+        UserError, match=r"READ_VARIABLE is not supported: .* \(Keras: convert with TFLiteConverter.from_ke"
+    ):
+        imported(file.bytes(["x"], ["w"]), tmp_path)
+
+
 def test_all_that_is_not_supported_is_named(tmp_path: Path) -> None:
     file = relu_file("x", "y")
     for name, op in (("s", "SVDF"), ("f", "custom Flex1"), ("c", "custom Mine"), ("r", "RFFT2D"), ("r2", "RFFT2D")):

@@ -24,8 +24,7 @@ _DEQUANTISE = "convert the float network that it was made from, or have real num
 _DETECTORS = ("NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "custom TFLite_Detection_PostProcess")
 _REASONS: dict[tuple[str, ...], str] = {
     ("RFFT2D", "REAL", "IMAG", "COMPLEX_ABS"): "computes with complex numbers",
-    ("IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE"): "runs another network of the file",
-    ("WHILE",): "runs another network of the file again and again",
+    ("IF", "WHILE", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE"): "runs another network of the file",
     ("STABLEHLO_COMPOSITE",): "is defined by another network of the file",
     ("HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT", "HASHTABLE_SIZE", "HASHTABLE_LOOKUP"): "looks words up",
     ("LSH_PROJECTION", "SKIP_GRAM", "EMBEDDING_LOOKUP_SPARSE"): "works on text",
@@ -37,6 +36,12 @@ _REASONS: dict[tuple[str, ...], str] = {
     ("WHERE", "UNIQUE"): "gives results whose shape depends on the values",
     _DETECTORS: "chooses boxes, which is done outside of the network",
     ("BITCAST",): "reads the bits of numbers",
+}
+_FREEZE = "convert with TFLiteConverter.from_keras_model or from_saved_model, which make constants of the weights"
+_KERAS = {
+    "WHILE": "export LSTM, GRU and RNN layers with unroll=True",
+    "VAR_HANDLE": _FREEZE,
+    "READ_VARIABLE": _FREEZE,
 }
 _BY_OPERATOR = {op: reason for ops, reason in _REASONS.items() for op in ops}
 
@@ -70,8 +75,8 @@ def refusal(node: NodeProto) -> tuple[str, str]:
     why = _BY_OPERATOR.get(op) or ("runs a kernel of TensorFlow's own" if op.startswith("custom Flex") else "")
     kind = f"custom operator {op.removeprefix('custom ')}" if op.startswith("custom ") else f"operator {op}"
     remedy = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
-    if op == "WHILE":
-        remedy = f"Keras: export LSTM, GRU and RNN layers with unroll=True; otherwise {_CUT}"
+    if op in _KERAS:
+        remedy = f"Keras: {_KERAS[op]}; otherwise {_CUT}"
     return f"{kind} is not supported" + (f": it {why}" if why else ""), remedy
 
 
