@@ -114,6 +114,15 @@ def pyramid() -> ModelProto:
     return net.model(net.conv(net("Concat", up, a, axis=1), 10, 5), net.conv(b, 4, 7, 1))
 
 
+def wider() -> ModelProto:
+    """Of a picture only the columns, then only the rows get more."""
+    net = Net()
+    x = net.conv(net.input("x", 1, 3, 5, 7), 3, 4)
+    for scales in ((1, 1, 1, 2), (1, 1, 2, 1)):
+        x = net("Resize", x, "", np.array(scales, np.float32), mode="linear")
+    return net.model(net.conv(x, 4, 6))
+
+
 def focus() -> ModelProto:
     net = Net()
     x = net.input("x", 1, 3, 10, 14)
@@ -317,6 +326,7 @@ SNIPPETS: dict[str, Callable[[], ModelProto]] = {
         squeeze_excite_by_conv,
         squeeze_excite_by_reshape,
         pyramid,
+        wider,
         focus,
         split_and_join,
         channel_shuffle,

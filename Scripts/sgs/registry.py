@@ -490,8 +490,7 @@ class OnnxCase:
 ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")
 
 
-# -- TFLite import
-# ------------------------------------------------------------------------------------------------------------
+# -- TFLite import -----------------------------------------------------------------------------------------------------
 # TFLite builtin, or "custom <name>" → (context) → result tensors. Operands are the file's, in its order and layout;
 # attributes are the options by their schema names. Builtins that are operators of ours, spelled in the file as `SIM`
 # says, need no row.
