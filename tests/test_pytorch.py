@@ -454,8 +454,12 @@ def test_damaged_programs(static: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.pt2"
     for kept in (len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:kept])
-        with pytest.raises(UserError, match="is truncated"):
+        with pytest.raises(UserError, match="is damaged or truncated"):
             load(path)
+    entry = whole.index(b"models/model.json") + 200
+    path.write_bytes(whole[:entry] + b"!" + whole[entry + 1 :])
+    with pytest.raises(UserError, match=r"is damaged or truncated: Bad CRC-32 for file 'head/models/model.json'"):
+        load(path)
     newer = changed(
         static, path, lambda name, data: re.sub(rb'("schema_version": ?\{"major": ?)\d+', rb"\g<1>99", data)
     )

@@ -15,14 +15,7 @@ from torch.utils import _pytree as pytree
 from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, first_line, refused
 from sgs.frontends.platforms import Asked
-from sgs.frontends.pytorch.program import (
-    check,
-    check_ports,
-    dtype_name,
-    given_shapes,
-    knows_training,
-    tree_names,
-)
+from sgs.frontends.pytorch.program import check, check_ports, dtype_name, given_shapes, knows_training, tree_names
 from sgs.frontends.pytorch.translate import Program, coarsest, script_to_onnx, to_onnx
 
 _AGAIN = "save it again with torch.jit.save, or better export it with torch.export"
