@@ -345,6 +345,8 @@ def test_a_script_takes_shapes_and_inference_mode(tmp_path: Path, caplog: pytest
     assert [port.name for port in source.outputs] == ["x", "mean"]
     assert_same(source, list(expected.values()), [feed])
     assert_same(load(path, shapes=(PICTURE, (1, 4, 8, 12))), list(module(feed, mask).values()), [feed, mask])
+    part = Surgery(inputs=(Endpoint("relu"),))
+    assert load(path, inputs=("relu",), shapes=(PICTURE,), surgery=part).inputs[0].shape == PICTURE
     with pytest.raises(UserError, match=r"does not run on float32\[1,4,10,14\]: .* to have 3 channels, but got 4"):
         load(path, shapes=((1, 4, 10, 14),))
 

@@ -173,7 +173,8 @@ def _path_name(keys: Sequence[Any]) -> str:
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
 def given_shapes(names: Sequence[str], asked: Asked, path: Path) -> dict[str, Shape] | None:
-    """The shapes that are asked for by the program's own names of its inputs. Raises UserError for another number."""
+    """The shapes that are asked for by the program's own names of its inputs, in whose order they are where the ini has
+    other names, as those of a part. Raises UserError for another number."""
     if asked.shapes is None:
         return None
     if len(asked.shapes) != len(names):

@@ -90,7 +90,7 @@ def _shapes(script: Any, asked: Asked, path: Path) -> dict[str, Shape]:
     told = ", ".join(f"{a.name}: {a.type}" + " or nothing" * a.has_default_value() for a in arguments)
     if needed > len(tensors):
         raise refused(path, f"takes more than tensors ({told})", "export it with torch.export, which can fix the rest")
-    if asked.shapes is None or asked.surgery.inputs:
+    if asked.shapes is None:
         remedy = "give every input's shape with --input_shapes, for example --input_shapes "
         raise refused(path, f"TorchScript says no shapes of its inputs ({told})", remedy + _example(needed))
     count = len(asked.shapes)
