@@ -41,10 +41,10 @@ def tensorflow(files: list[str]) -> Run:
 
 
 def opencv(files: list[str]) -> Run:
-    """A Caffe network: prototxt, caffemodel."""
+    """A Caffe network: prototxt, caffemodel; or one of TensorFlow: pb, pbtxt."""
     import cv2
 
-    network = cv2.dnn.readNetFromCaffe(*files)
+    network = (cv2.dnn.readNetFromTensorflow if files[0].endswith(".pb") else cv2.dnn.readNetFromCaffe)(*files)
 
     def run(feeds: Feeds, outputs: list[str]) -> list[np.ndarray]:
         for name, value in feeds.items():

@@ -51,8 +51,8 @@ class SourceNetwork(Network):
     random; `options`: further ones of ConvertTool; `arrays`: of SETS, instead of pictures; `also`: folders of pictures
     that score beside those that the split gives; `nchw`: the framework's inputs and outputs of rank 4 are NCHW;
     `integers`: the file holds some, for which LiteRT rounds activations, too; `reference`: an 8-bit version of the
-    network by other people; `peers_split`: calibrate and score on all of the pictures that peers do; `transposes`: that
-    the network's author wrote and no layout can take away.
+    network by other people; `peers_split`: calibrate and score on all of the pictures that peers do; `opencv`: a
+    description of a TensorFlow graph for OpenCV 4, which then judges it.
     """
 
     platform: Platform = "tflite"
@@ -64,7 +64,7 @@ class SourceNetwork(Network):
     integers: bool = False
     reference: str | None = None
     peers_split: bool = False
-    transposes: int = 0
+    opencv: str | None = None
 
     def split(self, scratch: Path) -> tuple[list[Picture], list[Picture]]:
         """As in Network, at most CALIBRATING and SCORING of them, spread over all."""
@@ -313,7 +313,9 @@ TENSORFLOW = (
     _graph(
         "tf_face_detector", "opencv_face_detector/opencv_face_detector_uint8", _DATA,
         ("mbox_loc", "mbox_conf_flatten"), 300, 300, "BGR", mean=(123.0, 177.0, 104.0), std=(1.0, 1.0, 1.0),
-        shapes=((1, 300, 300, 3),), **_FACES,
+        shapes=((1, 300, 300, 3),),
+        opencv="tf/opencv_face_detector/opencv_face_detector.pbtxt",  # TensorFlow's Dequantize of one value is NaN
+        **_FACES,
     ),
     _graph(
         "tf_dnn_m", "kws_mcu/DNN_M", ("Mfcc",), ("labels_softmax",), 25, 10, F32, arrays="DNN_M",
@@ -324,12 +326,12 @@ TENSORFLOW = (
         shapes=((1, 49, 10),), **_MFCC,
     ),
     _graph(
-        "tf_lstm_m", "kws_mcu/LSTM_M", ("Mfcc",), ("labels_softmax",), 25, 10, F32, arrays="LSTM_M",
-        shapes=((1, 25, 10),), **_MFCC,
+        "tf_lstm_m", "kws_mcu/LSTM_M", ("Mfcc",), ("labels_softmax",), 49, 10, F32, arrays="LSTM_M",
+        shapes=((1, 49, 10),), **_MFCC,
     ),
     _graph(
         "tf_fsrcnn", "super_resolution/FSRCNN_x2", ("IteratorGetNext",), ("NCHW_output",), 112, 112, "GRAY",
-        mean=(0.0,), std=(255.0,), shapes=((1, 112, 112, 1),), transposes=1,
+        mean=(0.0,), std=(255.0,), shapes=((1, 112, 112, 1),),
     ),
 )  # fmt: skip
 NETWORKS = {network.name: network for network in (*CAFFE, *TFLITE, *TENSORFLOW)}

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ class LiteRt:
     def __init__(self, data: bytes, *, inner: bool = False) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_content=data, num_threads=2, experimental_preserve_all_tensors=inner)
+        with warnings.catch_warnings():  # that inner tensors take memory
+            warnings.simplefilter("ignore", UserWarning)
+            self._interpreter = Interpreter(model_content=data, num_threads=2, experimental_preserve_all_tensors=inner)
         self._interpreter.allocate_tensors()
         details = self._interpreter.get_tensor_details() if inner else self._interpreter.get_output_details()
         self._found = {detail["name"]: detail for detail in details}

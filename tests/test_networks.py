@@ -152,7 +152,7 @@ def test_a_frontend_computes_what_its_framework_does(
     network = SOURCES[name]
     monkeypatch.setenv(PYTHONS["tensorflow"], sys.executable)
     case, files = source_case(network, tmp_path)
-    assert [node.op for node in case.graph.nodes].count("TRANSPOSE") == network.transposes
+    assert "TRANSPOSE" not in [node.op for node in case.graph.nodes]
     feeds = case.floats(case.samples(40, 1)[0])
     judge = "onnxruntime" if network.platform == "caffe" else None
     runs = frameworks(network, files)
