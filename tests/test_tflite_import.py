@@ -371,3 +371,14 @@ def test_onnxsim_is_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     config = ini(tmp_path / "a.ini", "x", "y")
     assert run(tmp_path, relu_file("x", "y").bytes(["x"], ["y"]), config, "--onnxsim") == 2
     assert "--onnxsim" in capsys.readouterr().err
+
+
+def test_segments_of_no_number_are_refused(tmp_path: Path) -> None:
+    """LiteRT leaves entries of a number below 0 out."""
+    file = TfliteFile()
+    x, y = file.tensor("x", (4, 5)), file.tensor("y", (3, 5))
+    numbers = file.constant("i", np.array([2, -1, 2, 1], np.int32))
+    count = file.constant("n", np.array(3, np.int32))
+    file.operator("UNSORTED_SEGMENT_SUM", [x, numbers, count], [y], "UnsortedSegmentSumOptions")
+    with pytest.raises(UserError, match="UNSORTED_SEGMENT_SUM 'y': a number of it is below 0"):
+        imported(file.bytes([x], [y]), tmp_path)
