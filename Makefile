@@ -16,7 +16,7 @@
 # make bench-frontends   measure the networks of Caffe, TFLite and TensorFlow beside their frameworks (TF_PYTHON has the
 #              extra tensorflow, CV4_PYTHON opencv-python-headless below 5)
 # make judge-caffe   compare every Caffe layer and network with OpenCV 4 (CV4_PYTHON has 'opencv-python-headless<5')
-# make judge-paddle   compare networks that Paddle saves with what Paddle makes of them (PADDLE_PYTHON has paddlepaddle, and
+# make judge-paddle   compare networks that Paddle saves with Paddle's results (PADDLE_PYTHON has paddlepaddle and
 #              paddle2onnx beside it)
 # make clean   remove everything that these targets made
 #

@@ -178,6 +178,8 @@ cases(
             ("kernel_size: 3 stride: 2 pad: 1 round_mode: FLOOR", (8, 10)),
             ("global_pooling: true", (5, 7)),
             ("kernel_size: 2 stride: 3", (4, 8)),  # a stride past the window
+            ("kernel_size: 2 stride: 3 pad_h: 0 pad_w: 1", (6, 8)),  # the pads of columns leave out a row's window
+            ("kernel_size: 3 stride: 2", (2, 7)),  # a window larger than the picture
         )
     ),
 )

@@ -163,11 +163,11 @@ def deconvolution(p: Message, bottoms: list[Array], weights: list[Array]) -> lis
     return [y + weights[1].reshape(1, -1, 1, 1) if c.get("bias_term", True) else y]
 
 
-def pooled_extent(extent: int, kernel: int, stride: int, pad: int, round_mode: str) -> int:
-    """Rounded up, but with padding no window may start beyond the data and the padding in front of it."""
+def pooled_extent(extent: int, kernel: int, stride: int, pad: int, round_mode: str, padded: bool) -> int:
+    """Rounded up, but with padding, of either axis, no window may start beyond the data and the padding in front."""
     steps = (extent + 2 * pad - kernel) / stride
     count = (math.floor(steps) if round_mode == "FLOOR" else math.ceil(steps)) + 1
-    return count - 1 if pad and (count - 1) * stride >= extent + pad else count
+    return count - 1 if padded and (count - 1) * stride >= extent + pad else count
 
 
 @layer("Pooling")
@@ -180,7 +180,7 @@ def pooling(p: Message, bottoms: list[Array], weights: list[Array]) -> list[Arra
     if c.get("global_pooling", False):
         kernel, strides, pads = (h, w), (1, 1), (0, 0)
     mode = "FLOOR" if not c.get("ceil_mode", True) else c.get("round_mode", "CEIL")
-    oh, ow = (pooled_extent(x.shape[2 + a], kernel[a], strides[a], pads[a], mode) for a in (0, 1))
+    oh, ow = (pooled_extent(x.shape[2 + a], kernel[a], strides[a], pads[a], mode, any(pads)) for a in (0, 1))
     y = np.zeros((*x.shape[:2], oh, ow))
     for i, j in itertools.product(range(oh), range(ow)):
         top, left = i * strides[0] - pads[0], j * strides[1] - pads[1]

@@ -16,13 +16,10 @@ there was anything.
 
 from __future__ import annotations
 
-import io
 import random
 import re
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "Scripts"), str(ROOT / "tests")]
 
 from caffe_cases import CASES, Case, Shape, weight_file  # noqa: E402
-from fuzzing import Finding, Fuzz, cut, flip  # noqa: E402
+from fuzzing import Fuzz, cut, exit_code, flip  # noqa: E402
 from raw_chain import ini  # noqa: E402
 from sgs.cli import convert_tool  # noqa: E402
 from sgs.frontends.caffe.context import CAFFE  # noqa: E402
@@ -140,17 +137,8 @@ def try_one(seed: int, index: int) -> str:
             options.append(f"--{option}={Path(folder, name)}")
         shapes = ":".join(",".join(map(str, shape)) for shape in case.inputs.values())
         asked = [f"--input_shapes={shapes}"] if index % 2 else []
-        code = _code(convert_tool.main, ["caffe", *options, *asked])
+        code = exit_code(convert_tool.main, ["caffe", *options, *asked])
     return "refused" if code else "converted"
-
-
-def _code(program: Callable[[list[str]], int], arguments: list[str]) -> int:
-    told = io.StringIO()
-    with redirect_stdout(io.StringIO()), redirect_stderr(told):
-        code = program(arguments)
-    if code not in (0, 2):
-        raise Finding(f"exit code {code}: {' | '.join(told.getvalue().strip().splitlines()[-6:])}")
-    return code
 
 
 FUZZ = Fuzz(

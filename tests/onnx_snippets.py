@@ -114,6 +114,15 @@ def pyramid() -> ModelProto:
     return net.model(net.conv(net("Concat", up, a, axis=1), 10, 5), net.conv(b, 4, 7, 1))
 
 
+def wider() -> ModelProto:
+    """Of a picture only the columns, then only the rows get more."""
+    net = Net()
+    x = net.conv(net.input("x", 1, 3, 5, 7), 3, 4)
+    for scales in ((1, 1, 1, 2), (1, 1, 2, 1)):
+        x = net("Resize", x, "", np.array(scales, np.float32), mode="linear")
+    return net.model(net.conv(x, 4, 6))
+
+
 def focus() -> ModelProto:
     net = Net()
     x = net.input("x", 1, 3, 10, 14)
@@ -259,6 +268,16 @@ def hard_swish() -> ModelProto:
     return net.model(net.conv(net("Div", net("Mul", x, gate), np.float32(6)), 6, 5))
 
 
+def group_norm_by_reshape() -> ModelProto:
+    """As PyTorch and Paddle export a group normalisation."""
+    net = Net()
+    x = net.conv(net.input("x", 1, 3, 7, 9), 3, 10)
+    y = net("Reshape", x, np.array([0, 5, -1], np.int64))
+    y = net("InstanceNormalization", y, np.float32([1, 2, 1, 1, 0.5]), np.float32([0, 0, 0.3, 0, 0]), epsilon=1e-2)
+    y = net("Reshape", y, np.array([1, 10, 7, 9], np.int64))
+    return net.model(net("Relu", net("Add", y, x)))
+
+
 def one_dimensional() -> ModelProto:
     """Speech networks: convolutions of one axis with batch normalisation, a residual and a pool."""
     net = Net()
@@ -307,6 +326,7 @@ SNIPPETS: dict[str, Callable[[], ModelProto]] = {
         squeeze_excite_by_conv,
         squeeze_excite_by_reshape,
         pyramid,
+        wider,
         focus,
         split_and_join,
         channel_shuffle,
@@ -324,6 +344,7 @@ SNIPPETS: dict[str, Callable[[], ModelProto]] = {
         from_tensorflow,
         padded,
         hard_swish,
+        group_norm_by_reshape,
         one_dimensional,
         volumes,
         shapes_at_run_time,

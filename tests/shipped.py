@@ -70,7 +70,7 @@ EXAMPLES = (
         "digits",
         0.92,
     ),
-    Example("tflite", _SEGMENTATION, (("model_file", f"{_SEGMENTATION}.tflite"),), "shapes", 0.8),
+    Example("tflite", _SEGMENTATION, (("model_file", f"{_SEGMENTATION}.tflite"),), "shapes", 0.92),
     Example("tensorflow_graphdef", _FSRCNN, (("graph_def_file", f"{_FSRCNN}.pb"),), "shapes", 34.0),
     Example("tensorflow_savemodel", _FSRCNN, (("saved_model_dir", "saved_model"),), "shapes", 34.0),
     Example("keras", _FSRCNN, (("model_file", f"{_FSRCNN}.keras"),), "shapes", 34.0),

@@ -52,12 +52,10 @@ def layer_group(name: str, folder: Path) -> Result:
     path = folder / f"{name}.keras"
     model.save(path)
     names = [f"{row}_out" for row in layers.GROUPS[name][1]]
+    wanted = dict(zip(names, map(np.asarray, model(x, training=False)), strict=True))
+    left = sum(row[1] for row in layers.GROUPS[name][1].values() if isinstance(row, tuple))
     answer = converted("keras", path, Asked(("x",), tuple(names)))
-    return {
-        "answer": answer,
-        "feeds": {"x": x},
-        "wanted": dict(zip(names, map(np.asarray, model(x, training=False)), strict=True)),
-    }
+    return {"answer": answer, "feeds": {"x": x}, "wanted": wanted, "left": left}
 
 
 def small() -> Any:

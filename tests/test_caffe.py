@@ -355,7 +355,7 @@ def test_a_variance_below_0(tmp_path: Path) -> None:
     [
         (b"\x89HDF\r\n\x1a\n", "is in HDF5"),
         (b"\xff" * 9, "is not a caffemodel, or is truncated"),
-        (b"layer { }", "is not a caffemodel"),
+        (b"layer { }", "is not a caffemodel, but text (give the binary file"),
         (b"\x0a\x01a", "it holds no layers"),
     ],
 )
@@ -494,7 +494,7 @@ def test_files_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (folder / "Converted_Net_float.sim").is_file()
     assert convert_tool.main(["caffe", f"--model_file={weights}", f"--weight_file={model}", *rest]) == 2
     told = capsys.readouterr().err
-    assert "net.caffemodel: is not text" in told and "net.prototxt: is not a caffemodel" in told
+    assert "net.caffemodel: is not text" in told and "net.prototxt: is not a caffemodel, but text" in told
     assert convert_tool.main(["caffe", f"--model_file={model}", *rest]) == 2
 
 

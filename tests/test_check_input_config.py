@@ -626,4 +626,4 @@ def test_a_model_that_never_becomes_onnx(named: bool, tmp_path: Path, capsys: py
     assert "did you mean soft?" in refused(capsys, *model, "--input_config", ini)
     assert show_model_info.main([str(word) for word in model if word != "-m"]) == 0
     shown = capsys.readouterr().out
-    assert "kind            tflite model" in shown and "1  tflite.SOFTMAX" in shown
+    assert "kind            TFLite model" in shown and "1  SOFTMAX" in shown

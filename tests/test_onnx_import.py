@@ -127,6 +127,17 @@ def test_outputs_that_are_inputs_constants_or_each_other_get_tensors_of_their_ow
     assert_same(graph, model)
 
 
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
+    """An input and an output of one name cannot both keep it."""
+    net = Net()
+    x = net.input("x", 1, 3, 5, 7)
+    path = save(net.model(net("Relu", x, result="y"), x), tmp_path)
+    with pytest.raises(UserError, match="output 'x' is an input: nothing computes it"):
+        import_onnx(path)
+    graph = import_onnx(path, output_names=["y"])
+    assert (graph.inputs, graph.outputs) == (["x"], ["y"])
+
+
 @pytest.mark.parametrize("order", ["yz", "zy"])
 def test_one_tensor_is_two_outputs_of_different_layouts(order: str, tmp_path: Path) -> None:
     net = Net()

@@ -20,7 +20,7 @@ from sgs.frontends.onnx_import import import_onnx
 from sgs.frontends.onnx_model import normalised
 from sgs.frontends.onnx_surgery import Endpoint, Surgery, operate
 from sgs.sim import read_sim
-from shipped import SOURCE
+from shipped import CHIP, SOURCE
 
 
 def two_heads() -> ModelProto:
@@ -214,3 +214,18 @@ def test_the_program_cuts_checks_and_tells(tmp_path: Path, capsys: pytest.Captur
     assert code == 0, told.err
     assert "info: Transposes: 0 in the model, " in told.err
     assert read_sim(tmp_path / "Converted_Net_float.sim").graph["images"].shape == (1, 96, 96, 3)
+
+
+def test_what_has_no_integer_form_still_becomes_a_float_sim(tmp_path: Path) -> None:
+    net = Net()
+    x = net.input("x", 1, 3, 6, 8)
+    grid = net("Tanh", net("Transpose", net.conv(x, 3, 2), perm=[0, 2, 3, 1]))
+    model = net.model(net("GridSample", x, grid, result="y"))
+    ini = tmp_path / "x.ini"
+    ini.write_text(
+        "[INPUT_CONFIG]\ninputs=x\ninput_formats=RAWDATA_F32_NHWC\ntraining_input_formats=RAWDATA_F32_NHWC\n"
+        "[OUTPUT_CONFIG]\noutputs=y\n"
+    )
+    command = ["onnx", "--model_file", str(save(model, tmp_path)), "--input_config", str(ini)]
+    assert convert_tool.main([*command, "--output_file", str(tmp_path / "x.sim"), "--soc_version", CHIP]) == 0
+    assert_same(read_sim(tmp_path / "x.sim").graph, model)

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from sgs.cli import check_input_config, convert_tool, show_model_info
 from sgs.config.input_config import read_input_config
 from sgs.errors import UserError
 from sgs.frontends.paddle import PADDLE
+from sgs.frontends.paddle_json import readable
 from sgs.frontends.paddle_tool import VARIABLE, find_tool
 from sgs.frontends.platforms import Asked
 from sgs.ir import Graph
@@ -60,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
     """A model folder in the format of today. Its temporary files come to tmp_path/tmp, too."""
     folder = tmp_path / "mödel 模型"
     folder.mkdir()
-    (folder / "inference.json").write_text('{"base_code":{"magic":"pir"},"program":[{"#":"1.leaky_relu","A":[]}]}')
+    (folder / "inference.json").write_text(program(operator("leaky_relu")))
     (folder / "inference.pdiparams").write_bytes(b"weights")
     return folder
 
@@ -94,7 +97,7 @@ class Stub:
             "(given / 'options.json').write_text(json.dumps(options))",
             "for option in ('--model_filename', '--params_filename'):",
             "    if option in options:",
-            "        shutil.copy(os.path.join(options['--model_dir'], options[option]), given / options[option])",
+            "        shutil.copy(os.path.join(options['--model_dir'], options[option]), given)",
             "pathlib.Path(os.environ['TMPDIR'], 'left behind').write_text('')",
             *lines,
         ]
@@ -175,16 +178,99 @@ def test_a_json_may_have_no_parameters(folder: Path, tool: Stub) -> None:
     assert "--params_filename" not in tool.options()
 
 
-def test_doubles_are_given_as_floats_but_for_constants(folder: Path, tool: Stub) -> None:
-    double, single = '{"AT":{"#":"0.a_f64","D":0.1}}', '{"AT":{"#":"0.a_f32","D":0.1}}'
-    scales = '{"AT":{"#":"0.a_array","D":[{"#":"0.a_f64","D":2.0},{"#":"0.a_f64","D":2.0}]}}'
-    relu = f'{{"#":"1.leaky_relu","A":[{double}]}},{{"#":"1.interp","A":[{scales}]}}'
-    text = f'[{{"magic":"pir"}},{{"#":"1.full","A":[{double}]}},{relu}]'
-    (folder / "inference.json").write_text(text)
+# -- what paddle2onnx misreads -----------------------------------------------------------------------------------------
+def attribute(name: str, kind: str, value: Any) -> Values:
+    return {"N": name, "AT": {"#": kind, "D": value}}
+
+
+def operator(kind: str, *attributes: Values, reads: int = 1, makes: int = 2, shape: Sequence[int] = ()) -> Values:
+    results = [{"%": makes, "TT": {"#": "0.t_dtensor", "D": [{"#": "0.t_f32"}, list(shape), "NCHW", [], 0]}}]
+    return {"#": f"1.{kind}", "A": list(attributes), "I": [{"%": reads}], "O": results}
+
+
+def program(*operators: Values) -> str:
+    """A model as Paddle 3 writes it."""
+    weight = {"#": "p", "A": [0, 1, 0, "w"], "O": {"%": 9, "TT": {"#": "0.t_dtensor", "D": [{}, [4], "NCHW", [], 0]}}}
+    block = {"#": "block_0", "args": [], "ops": [weight, *operators]}
+    model = {"base_code": {"magic": "pir"}, "program": {"regions": [{"#": "region_0", "blocks": [block]}]}}
+    return json.dumps(model, separators=(",", ":"))
+
+
+DOUBLE = attribute("x", "0.a_f64", 0.1)
+SCALES = attribute("scale", "0.a_array", [{"#": "0.a_f64", "D": 2.0}, {"#": "0.a_f64", "D": 1.5}])
+
+
+def test_doubles_are_given_as_floats_but_for_constants() -> None:
+    inner = {"blocks": [{"ops": [operator("elu", DOUBLE)]}]}
+    text = program(
+        operator("full", DOUBLE), operator("interp", DOUBLE, SCALES), {**operator("while"), "regions": [inner]}
+    )
+    made = readable(text.encode(), Path("m.json"))
+    assert made is not None
+    expected = text.replace("0.a_f64", "0.a_f32").replace("0.a_f32", "0.a_f64", 1)
+    assert json.loads(made) == json.loads(expected)
+    assert readable(made, Path("m.json")) is None
+
+
+def test_the_bounds_of_a_hardtanh_are_given_by_both_names() -> None:
+    low, high = attribute("t_min", "0.a_f32", -0.4), attribute("t_max", "0.a_f32", 0.6)
+    made = readable(program(operator("hardtanh", low, high)).encode(), Path("m.json"))
+    assert made is not None
+    (_, found) = json.loads(made)["program"]["regions"][0]["blocks"][0]["ops"]
+    assert found["A"] == [low, high, {**low, "N": "min"}, {**high, "N": "max"}]
+
+
+@pytest.mark.parametrize("size", [[3, 4], [5, 4], [12, 16], [1, 1], [4, 5]])
+def test_adaptive_poolings_with_windows_of_several_sizes_are_refused(size: list[int]) -> None:
+    pool = partial(operator, "pool2d", reads=3, makes=4)
+    adaptive, plain = (attribute("adaptive", "0.a_bool", word) for word in (True, False))
+    given = operator("data", makes=3, shape=[1, 4, 12, 16])
+    assert readable(program(given, pool(plain, shape=[1, 4, 5, 7])).encode(), Path("m.json")) is None
+    text = program(given, pool(plain, shape=[1, 4, 5, 7]), pool(adaptive, shape=[1, 4, *size])).encode()
+    if 5 not in size:
+        assert readable(text, Path("m.json")) is None
+        return
+    with pytest.raises(
+        UserError, match=rf"m.json: pd_op.pool2d.1: an adaptive pooling of 12x16 to {size[0]}x{size[1]}"
+    ):
+        readable(text, Path("m.json"))
+
+
+def test_models_of_another_form(folder: Path, tool: Stub) -> None:
+    for text in ("", "{", "[]", '{"a":1}', "\xff"):
+        assert readable(text.encode(), Path("m.json")) is None
+    (folder / "inference.json").write_text('{"base_code":{"magic":"pir"},"program":[]}')
+    with pytest.raises(UserError, match="inference.json: has not the form that is known .save it again with Paddle"):
+        load(folder)
+
+
+def test_what_paddle2onnx_reads_a_model_as(folder: Path, tool: Stub) -> None:
+    (folder / "inference.json").write_text(program(operator("leaky_relu", DOUBLE)))
     load(folder)
-    _, full, leaky, interp = json.loads(tool.given("model.json"))
-    assert full["A"] == [json.loads(double)] and leaky["A"] == [json.loads(single)]
-    assert interp["A"] == [json.loads(scales.replace("f64", "f32"))]
+    assert b"a_f64" not in tool.given("model.json") and b"a_f32" in tool.given("model.json")
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_an_old_model_is_read_anew_where_its_translation_would_be_misread(
+    fails: bool, folder: Path, tool: Stub
+) -> None:
+    """paddle2onnx translates it to a .json first, and keeps that if it is told to."""
+    (folder / "inference.json").unlink()
+    (folder / "inference.pdmodel").write_bytes(b"old")
+    text = program(operator("leaky_relu", DOUBLE))
+    tool.does(
+        "if options['--model_filename'] == 'model.pdmodel':",
+        "    assert os.environ['P2O_KEEP_TEMP_MODEL'] == '1'",
+        "    made = pathlib.Path(os.environ['TMPDIR'], 'tmp1')",
+        "    made.mkdir()",
+        f"    (made / 'model_pt.json').write_text({text!r})",
+        "    (made / 'model_pt.pdiparams').write_text('new weights')",
+        f"    sys.exit({int(fails)} if shutil.copy({str(tool.folder / 'other.onnx')!r}, 'model.onnx') else 0)",
+        f"shutil.copy({str(tool.folder / 'made.onnx')!r}, options['--save_file'])",
+    )
+    (tool.folder / "other.onnx").write_bytes(b"wrong")
+    assert [port.name for port in load(folder).outputs] == ["fetch_name_0", "fetch_name_1"]
+    assert tool.given("model_pt.pdiparams") == b"new weights" and b"a_f64" not in tool.given("model_pt.json")
 
 
 def test_nodes_have_the_names_of_paddle(folder: Path, tool: Stub, capsys: pytest.CaptureFixture[str]) -> None:
@@ -403,7 +489,7 @@ def test_an_ini_is_drafted_and_checked(folder: Path, tool: Stub, capsys: pytest.
     assert "logits, mask" in capsys.readouterr().err
     assert check_input_config.main([*model, "--input_config", ini]) == 0
     told = capsys.readouterr().out
-    assert "fits inference.json, paddle model" in told and "fetch_name_1  float32  [1,24,40,7]" in told
+    assert "fits inference.json, Paddle model" in told and "fetch_name_1  float32  [1,24,40,7]" in told
 
 
 def test_what_a_model_is_and_what_would_be_refused_of_it(
@@ -416,7 +502,7 @@ def test_what_a_model_is_and_what_would_be_refused_of_it(
     command = ["paddle", "-m", str(folder), "--skip_simplify", "--json"]
     assert show_model_info.main(command) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["kind"] == "paddle model" and facts["file"] == str(folder / "inference.json")
+    assert facts["kind"] == "Paddle model" and facts["file"] == str(folder / "inference.json")
     assert facts["file_bytes"] == (folder / "inference.json").stat().st_size
     assert facts["operators"]["BatchNormalization"] == 1 and "opsets" not in facts
     assert facts["assumed_shapes"] == {"image": [1, 3, 224, 224]}

@@ -23,7 +23,7 @@ from sgs.frontends.onnx_import import import_model, import_onnx
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.frontends.onnx_model import SourceModel
 from sgs.frontends.platforms import Asked, platform_named
-from sgs.frontends.tensorflow import rows
+from sgs.frontends.tensorflow import platform
 from sgs.frontends.tensorflow.child import Answer, Request, in_child, model_of, variables
 from sgs.ir import Graph
 from sgs.passes.pipeline import optimise
@@ -283,7 +283,7 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     folder = tmp_path / "folder é"
     (folder / "bare" / "deep").mkdir(parents=True)
     (folder / "bare" / "deep" / "saved_model.pb").write_bytes(b"\x08\x01")
-    for platform, name, told in (
+    for kind, name, told in (
         ("tensorflow_graphdef", "none.pb", "no such file"),
         ("tensorflow_graphdef", "empty.pb", "is empty"),
         ("tensorflow_graphdef", "text.pb", "is a graph in text form (give the binary .pb"),
@@ -302,14 +302,14 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
         ("keras", "net.keras", "is no Keras model"),
         ("keras", "hdf.keras", "is an HDF5 file (name it .h5)"),
     ):
-        row = platform_named(platform, stage="test")
+        row = platform_named(kind, stage="test")
         with pytest.raises(UserError) as caught:
             row.load(row.complete({row.options[0].name: folder / name}), Asked())
         assert told in str(caught.value), (name, str(caught.value))
 
 
 def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "_PACKAGES", ("tensorflow_that_nobody_has",))
+    monkeypatch.setattr(platform, "_PACKAGES", ("tensorflow_that_nobody_has",))
     path = tmp_path / "net.pb"
     path.write_bytes(b"\x0a\x01")
     row = platform_named("tensorflow_graphdef", stage="test")

@@ -147,13 +147,25 @@ def two_networks(op: str = "") -> bytes:
 def test_several_networks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"it holds 2 networks; files of one are supported \(convert to .tflite with"):
         imported(two_networks(), tmp_path)
-    for op in ("IF", "WHILE"):
-        with pytest.raises(UserError, match=f"{op} 'z': operator {op} is not supported: it runs another network"):
+    for op, remedy in (("IF", "cut"), ("WHILE", "Keras: export LSTM, GRU and RNN layers with unroll=True")):
+        reason = rf"{op} 'z': operator {op} is not supported: it runs another network .*\({remedy}"
+        with pytest.raises(UserError, match=reason):
             imported(two_networks(op), tmp_path)
-        cut = Surgery(outputs=(Endpoint("m"),))
+        cut = Surgery(outputs=(Endpoint("m"),))  # as the remedy says
         (tmp_path / "m.tflite").write_bytes(two_networks(op))
         graph = import_model(load_tflite(tmp_path / "m.tflite"), surgery=cut)
         assert [node.op for node in graph.nodes] == ["RELU"]
+
+
+def test_weights_that_are_variables(tmp_path: Path) -> None:
+    """As TFLiteConverter.from_concrete_functions leaves those of a Keras model."""
+    file = relu_file("x", "y")
+    file.tensor("w", (1, 3, 5, 2))
+    file.operator("READ_VARIABLE", ["y"], ["w"])
+    with pytest.raises(
+        UserError, match=r"READ_VARIABLE is not supported: .* \(Keras: convert with TFLiteConverter.from_ke"
+    ):
+        imported(file.bytes(["x"], ["w"]), tmp_path)
 
 
 def test_all_that_is_not_supported_is_named(tmp_path: Path) -> None:
@@ -353,3 +365,14 @@ def test_onnxsim_is_no_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     config = ini(tmp_path / "a.ini", "x", "y")
     assert run(tmp_path, relu_file("x", "y").bytes(["x"], ["y"]), config, "--onnxsim") == 2
     assert "--onnxsim" in capsys.readouterr().err
+
+
+def test_segments_of_no_number_are_refused(tmp_path: Path) -> None:
+    """LiteRT leaves entries of a number below 0 out."""
+    file = TfliteFile()
+    x, y = file.tensor("x", (4, 5)), file.tensor("y", (3, 5))
+    numbers = file.constant("i", np.array([2, -1, 2, 1], np.int32))
+    count = file.constant("n", np.array(3, np.int32))
+    file.operator("UNSORTED_SEGMENT_SUM", [x, numbers, count], [y], "UnsortedSegmentSumOptions")
+    with pytest.raises(UserError, match="UNSORTED_SEGMENT_SUM 'y': a number of it is below 0"):
+        imported(file.bytes([x], [y]), tmp_path)

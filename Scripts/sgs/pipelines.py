@@ -216,12 +216,12 @@ def examine(
 
 def _examined(
     source: SourceModel,
-    config: InputConfig | None = None,
+    config: InputConfig | None,
     *,
-    input_shapes: Sequence[Sequence[int]] | None = None,
-    source_layouts: Layouts | None = None,
-    skip_simplify: bool = False,
-    surgery: Surgery = NO_SURGERY,
+    input_shapes: Sequence[Sequence[int]] | None,
+    source_layouts: Layouts | None,
+    skip_simplify: bool,
+    surgery: Surgery,
 ) -> Examined:
     """`examine` of a model that could be read."""
     assumed: dict[str, Shape] = {}

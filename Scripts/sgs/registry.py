@@ -443,6 +443,9 @@ class ImportContext(Protocol):
     def reader_of(self, index: int) -> Literal["", "output", "node"]:
         """Whether another node reads a result, or else it is an output of the network, or nothing wants it."""
 
+    def shape_before(self, tensor: Tensor) -> Shape | None:
+        """Shape of what was reshaped to a tensor; None where no Reshape makes it."""
+
     def refuse(self, reason: str, remedy: str = "") -> Exception:
         """The error to raise for a form that has no meaning here; names node, operator and file."""
 
@@ -487,8 +490,7 @@ class OnnxCase:
 ONNX_EXAMPLES: RuleTable[list[OnnxCase]] = RuleTable("ONNX examples")
 
 
-# -- TFLite import
-# ------------------------------------------------------------------------------------------------------------
+# -- TFLite import -----------------------------------------------------------------------------------------------------
 # TFLite builtin, or "custom <name>" → (context) → result tensors. Operands are the file's, in its order and layout;
 # attributes are the options by their schema names. Builtins that are operators of ours, spelled in the file as `SIM`
 # says, need no row.

@@ -92,6 +92,11 @@ class NodeContext:
             return ""
         return "node" if self._readers[name] else "output"
 
+    def shape_before(self, tensor: Tensor) -> tuple[int, ...] | None:
+        graph = self.builder.graph
+        maker = next((node for node in reversed(graph.nodes) if tensor.name in node.outputs), None)
+        return graph[maker.inputs[0] or ""].shape if maker is not None and maker.op == "RESHAPE" else None
+
     @property
     def label(self) -> str:
         """How messages name this node."""

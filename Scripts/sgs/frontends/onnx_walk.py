@@ -125,7 +125,9 @@ class ImportWalk:
 
     def _check_output(self, name: str) -> None:
         """Report an output that nothing computes, or that no graph holds."""
-        if name in self.sequences:
+        if any(name == port.name for port in self.ports):
+            self._report(f"output '{name}' is an input: nothing computes it", remedy="leave it out of the outputs")
+        elif name in self.sequences:
             self._report(f"output '{name}' is a sequence, which no graph holds", remedy="return its elements")
         elif not any(name in known for known in (self.tensors, self.values, self.unknown, self.lost)):
             self._report(f"output '{name}' is computed by no node", remedy="export the model again")

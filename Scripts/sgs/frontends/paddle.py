@@ -7,6 +7,8 @@ import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ _REFUSED = (  # (option, value that is fine, why others are not)
 
 
 def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
-    raise_all(gathered(lambda: _check_options(values, asked)), stage="convert")
+    checks = (partial(_check_options, values, asked), partial(_shapes_asked, values), partial(_names_asked, values))
+    raise_all(gathered(*checks), stage="convert")
     shapes, names = _shapes_asked(values), _names_asked(values)
     model = _model_file(values["model_dir"], values["model_filename"])
     params = _params_file(model, values["params_filename"])
@@ -217,8 +220,7 @@ def _rename_outputs(proto: ModelProto, names: list[str] | dict[str, str], model:
 def _shaped(source: SourceModel, shapes: Mapping[str, Sequence[int]]) -> SourceModel:
     """The model with static shapes of its inputs."""
     ports = input_ports(source, shapes, [port.name for port in source.inputs])
-    proto: ModelProto = fix_shapes(source.proto, ports)
-    return SourceModel(proto, source.path, source.digest, source.opset, source.external)
+    return replace(source, proto=fix_shapes(source.proto, ports))
 
 
 PADDLE = Platform(

@@ -17,8 +17,9 @@ from pathlib import Path
 from onnx import ModelProto
 
 from sgs.config.nearest import listing
-from sgs.errors import UserError
+from sgs.errors import UserError, gathered, raise_all
 from sgs.frontends.onnx_model import read_message
+from sgs.frontends.paddle_json import kinds, readable
 
 _log = logging.getLogger(__name__)
 VARIABLE = "SGS_PADDLE2ONNX"  # of the environment: the program
@@ -35,8 +36,6 @@ _PROGRESS = re.compile(
     r"Start parsing|Use opset_version|PaddlePaddle model is exported|Load PaddlePaddle|.* file path:"
 )
 _RAISED = re.compile(r"(?:[\w.]*(?:Error|Exception)\b: |.*: error: ).+")  # the last line of Python, and of argparse
-_OPERATOR = re.compile(rb'"#":"[1-9]\.(\w+)","A":')  # where an operator begins in a .json, before its attributes
-_DOUBLE = re.compile(_OPERATOR.pattern + rb'|"#":"0\.a_f64"')
 
 
 def find_tool() -> Path:
@@ -66,48 +65,49 @@ def translate(model: Path, params: Path | None, options: Sequence[str]) -> Model
     tool = find_tool()
     with tempfile.TemporaryDirectory(prefix="sgs_paddle_") as name:
         folder = Path(name)
-        if model.suffix == ".json":
-            source = "model.json"
-            (folder / source).write_bytes(_with_plain_floats(model.read_bytes()))
-        else:
-            source = "model.pdmodel"
-            (folder / source).symlink_to(model.absolute())
-        command = [str(tool), "--model_dir", ".", "--model_filename", source, "--save_file", "model.onnx", *options]
-        command += ["--optimize_tool", "None"]  # the others download packages while they run
         if params is not None:
             (folder / "model.pdiparams").symlink_to(params.absolute())
-            command += ["--params_filename", "model.pdiparams"]
-        _log.info("running %s on %s", tool, model)
-        code, told = _run(command, folder)
-        made = folder / "model.onnx"
-        if code or _faults(told) or not made.is_file():
-            raise _failure(model, code, told)
-        try:
-            return read_message(made)[0]
-        except UserError as error:
-            raise _failure(model, code, [f"what it wrote {error.reason}"]) from error
+
+        def run_on(source: Path) -> ModelProto:
+            return _translate(tool, source.relative_to(folder), folder, model, options)
+
+        if model.suffix == ".json":
+            content = model.read_bytes()
+            (folder / "model.json").write_bytes(readable(content, model) or content)
+            return run_on(folder / "model.json")
+        (folder / "model.pdmodel").symlink_to(model.absolute())
+        made: list[ModelProto] = []
+        problems = gathered(lambda: made.append(run_on(folder / "model.pdmodel")))
+        for newer in folder.glob("*/model_pt.json"):  # what it translated the model to, to read that
+            better = readable(newer.read_bytes(), model)
+            if better is not None:
+                newer.write_bytes(better)
+                return run_on(newer)
+        raise_all(problems, stage="convert", file=model)
+        return made[0]
 
 
-def _with_plain_floats(content: bytes) -> bytes:
-    """A .json model with attributes of type float in place of double.
-
-    Paddle 3.3 writes the slope of a leaky ReLU, the epsilon of a group normalisation, the value of a padding and others
-    as doubles; paddle2onnx up to 2.1 takes them for 0 without a word, or stops. Constants ("full") have always been
-    doubles, and are read as such.
-    """
-    operator = b""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        nonlocal operator
-        operator = match[1] or operator
-        return match[0] if match[1] or operator.startswith(b"full") else b'"#":"0.a_f32"'
-
-    return _DOUBLE.sub(plain, content)
+def _translate(tool: Path, source: Path, folder: Path, model: Path, options: Sequence[str]) -> ModelProto:
+    """What the program makes of a `source` in a folder, with the parameters beside it; messages name the `model`."""
+    command = [str(tool), "--model_dir", ".", "--model_filename", str(source), "--save_file", "model.onnx", *options]
+    command += ["--optimize_tool", "None"]  # the others download packages while they run
+    params = source.with_suffix(".pdiparams")
+    if (folder / params).exists():
+        command += ["--params_filename", str(params)]
+    _log.info("running %s on %s", tool, model)
+    code, told = _run(command, folder)
+    made = folder / "model.onnx"
+    if code or _faults(told) or not made.is_file():
+        raise _failure(model, code, told)
+    try:
+        return read_message(made)[0]
+    except UserError as error:
+        raise _failure(model, code, [f"what it wrote {error.reason}"]) from error
 
 
 def _run(command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
     """(exit code, lines told) of the program in a folder, which holds its temporary files, too."""
-    environment = {**os.environ, "TMPDIR": str(folder)}
+    environment = {**os.environ, "TMPDIR": str(folder), "P2O_KEEP_TEMP_MODEL": "1"}
     try:
         done = subprocess.run(
             command,
@@ -170,11 +170,5 @@ def _remedy(model: Path, reason: str) -> str:
         if sign in reason:
             return remedy
     if "unsupported operators" in reason:
-        return f"it does not say which; the network has {listing(_operators(model), 60)}"
+        return f"it does not say which; the network has {listing(kinds(model.read_bytes()), 60)}"
     return "check the model and its parameter file, or save them again; --show_log -v shows all that it told"
-
-
-def _operators(model: Path) -> list[str]:
-    """The kinds of operators in a .json model."""
-    found = set(_OPERATOR.findall(model.read_bytes())) if model.suffix == ".json" else set()
-    return sorted(name.decode() for name in found - {b"data", b"fetch"})

@@ -100,9 +100,9 @@ _HOMES: Mapping[str, str] = {
     "onnx": "onnx_platform",
     "caffe": "caffe.platform",
     "tflite": "tflite.platform",
-    "tensorflow_graphdef": "tensorflow.rows",
-    "tensorflow_savemodel": "tensorflow.rows",
-    "keras": "tensorflow.rows",
+    "tensorflow_graphdef": "tensorflow.platform",
+    "tensorflow_savemodel": "tensorflow.platform",
+    "keras": "tensorflow.platform",
     "paddle": "paddle",
     "pytorch": "pytorch.platform",
 }

@@ -255,7 +255,8 @@ EXAMPLES.add(
 def import_tflite_gather(ctx: ImportContext) -> list[Tensor]:
     x, numbers = operand(ctx, 0), operand(ctx, 1)
     axis, batches = (int(option(ctx, name, 0)) for name in ("axis", "batch_dims"))
-    axis, batches = axis_of(ctx, axis, len(x.shape)), axis_of(ctx, batches, len(numbers.shape) + 1)
+    rank = len(numbers.shape)
+    axis, batches = axis_of(ctx, axis, len(x.shape)), axis_of(ctx, batches + rank * (batches < 0), rank + 1)
     if not batches:
         return ctx.call("Gather", x, numbers, axis=axis)
     return [_by_batch(ctx, x, numbers, axis, batches)]
@@ -297,7 +298,7 @@ TFLITE_EXAMPLES.add(
             "GATHER", {"i": (2, 3)}, {"t": _TABLE}, {}, "GatherOptions", ("t", "i"), types={"i": "int32"}, low=0
         ),
         TfliteCase("GATHER", {"x": (2, 4, 6)}, _PICKED, {"axis": 1, "batch_dims": 1}, "GatherOptions"),
-        TfliteCase("GATHER", {"x": (2, 3, 4, 6)}, _PICKED, {"axis": 2, "batch_dims": 1}, "GatherOptions"),
+        TfliteCase("GATHER", {"x": (2, 3, 4, 6)}, _PICKED, {"axis": 2, "batch_dims": -1}, "GatherOptions"),
         TfliteCase(
             "GATHER",
             {"x": (2, 4, 6), "i": (2, 3)},

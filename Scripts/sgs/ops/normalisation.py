@@ -120,10 +120,24 @@ def _per_channel(ctx: ImportContext, index: int, x: Tensor, repeats: int = 1) ->
 
 @IMPORT_ONNX.row("InstanceNormalization")
 def import_instance_normalization(ctx: ImportContext) -> list[Tensor]:
-    """Over all axes behind the channels, axis 1."""
+    """Over all axes behind the channels, axis 1.
+
+    Exporters write a group normalisation as this, between Reshapes to [N, groups, rest] and back: the axes that the
+    first one joins stay apart here, as in a GroupNormalization, so that none of them has to move to be joined.
+    """
     x = _operand(ctx)
-    y, _, _ = standardised(ctx, x, tuple(range(2, len(x.shape))), _epsilon(ctx))
-    return [_scaled(ctx, y, _per_channel(ctx, 1, x), _per_channel(ctx, 2, x))]
+    apart = _apart(x.shape, ctx.shape_before(x))
+    parted = x if apart is None else ctx.emit("RESHAPE", x, shape=apart)
+    y, _, _ = standardised(ctx, parted, tuple(range(2, len(parted.shape))), _epsilon(ctx))
+    y = _scaled(ctx, y, _per_channel(ctx, 1, parted), _per_channel(ctx, 2, parted))
+    return [y if apart is None else ctx.emit("RESHAPE", y, shape=x.shape)]
+
+
+def _apart(shape: Shape, before: Shape | None) -> Shape | None:
+    """[N, groups, rest] as [N, groups, channels of a group, ...] where it was [N, channels, ...] before; else None."""
+    if before is None or len(shape) != 3 or len(before) < 4 or before[0] != shape[0] or before[1] % shape[1]:
+        return None
+    return (*shape[:2], before[1] // shape[1], *before[2:])
 
 
 @IMPORT_ONNX.row("GroupNormalization")

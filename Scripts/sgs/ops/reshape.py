@@ -154,9 +154,11 @@ EXAMPLES.add(
 # -- TFLite import ---------------------------------------------------------------------------------------------------
 @IMPORT_TFLITE.row("RESHAPE")
 def import_tflite_reshape(ctx: ImportContext) -> list[Tensor]:
-    """The shape is an operand or an option; one extent may be -1, which is whatever is left."""
+    """The shape is an operand or an option, in old files [0] for a number; one extent may be -1, which is whatever is
+    left."""
     x = operand(ctx, 0)
     shape = integers(ctx, 1, "shape") if len(ctx.inputs) > 1 else [int(d) for d in option(ctx, "new_shape", [])]
+    shape = [] if shape == [0] and x.elements == 1 else shape
     rest = int(np.prod([d for d in shape if d != -1], dtype=np.int64))
     if shape.count(-1) == 1 and rest > 0:
         shape[shape.index(-1)] = x.elements // rest
@@ -189,6 +191,7 @@ TFLITE_EXAMPLES.add(
     [
         TfliteCase("RESHAPE", _FLAT, {"s": np.array([3, -1], np.int32)}, table="ReshapeOptions"),
         TfliteCase("RESHAPE", _FLAT, options={"new_shape": (4, -1)}, table="ReshapeOptions"),
+        TfliteCase("RESHAPE", {"x": (1, 1)}, options={"new_shape": (0,)}, table="ReshapeOptions"),
     ],
 )
 TFLITE_EXAMPLES.add(

@@ -75,10 +75,15 @@ def _resized(ctx: ImportContext, x: Tensor, op: str, plans: Mapping[int, _Plan])
     """x with the axes in `plans` resized.
 
     Height and width of rank 4, in either layout, become TFLite's operator where it means the same, for both axes at
-    once or one after the other; any other axis is gathered.
+    once or one after the other; any other axis is gathered. Axis 2 alone is taken for the height of NCHW.
     """
     if len(x.shape) == 4 and set(plans) <= {2, 3}:
-        return ctx.nchw(_resized(ctx, ctx.nhwc(x), op, {axis - 1: plan for axis, plan in plans.items()}))
+        return ctx.nchw(_resized_last(ctx, ctx.nhwc(x), op, {axis - 1: plan for axis, plan in plans.items()}))
+    return _resized_last(ctx, x, op, plans)
+
+
+def _resized_last(ctx: ImportContext, x: Tensor, op: str, plans: Mapping[int, _Plan]) -> Tensor:
+    """As `_resized`; of rank 4, x is NHWC."""
     spatial = len(x.shape) == 4 and set(plans) <= {1, 2}
     shared = set.intersection(*(set(plan.choices) for plan in plans.values())) if spatial else set()
     if shared:
@@ -208,6 +213,7 @@ def _kernel(ctx: ImportContext, mode: str) -> Kernel:
 def _cases() -> list[OnnxCase]:
     x: dict[str, tuple[int, ...]] = {"x": (1, 3, 5, 8)}
     double, odd = np.array([1, 1, 2, 2], np.float32), np.array([1, 1, 1.5, 0.8], np.float32)
+    wide = np.array([1, 1, 1, 2], np.float32)
     sizes = np.array([1, 3, 9, 6], np.int64)
     cases = []
     for coordinate in MODES[:-1]:
@@ -231,6 +237,7 @@ def _cases() -> list[OnnxCase]:
         OnnxCase("Resize", x, {"s": double}, {"mode": "nearest"}, opset=10),
         OnnxCase("Resize", x, {"s": odd}, {"mode": "nearest"}, opset=10),
         OnnxCase("Resize", x, {"s": double}, linear, opset=10),
+        OnnxCase("Resize", x, {"s": wide}, linear, opset=10),
         OnnxCase("Resize", {"x": (1, 5, 7, 3)}, {"s": last}, linear, ("x", "", "s"), opset=13),
         OnnxCase("Resize", {"x": (2, 3, 7)}, {"s": long}, {"mode": "nearest"}, ("x", "", "s"), opset=13),
         OnnxCase("Resize", {"x": (5, 7)}, {"s": long[1:]}, linear, ("x", "", "s"), opset=13),

@@ -183,6 +183,8 @@ def import_segments(ctx: ImportContext) -> list[Tensor]:
         raise ctx.refuse(
             f"segments {numbers.shape} of {x.dtype.name}", "a vector of numbers, for real values, is supported"
         )
+    if numbers.data is not None and (numbers.data < 0).any():  # ScatterND counts those from the end
+        raise ctx.refuse("a number of it is below 0", "leave the entries out that go to no segment")
     return ctx.call("ScatterND", base, reshaped(ctx, numbers, (*numbers.shape, 1)), x, reduction=kind)
 
 

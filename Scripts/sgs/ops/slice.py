@@ -384,7 +384,7 @@ def _entries(ctx: ImportContext, rank: int) -> list[_Entry]:
         elif "new_axis" in found:
             entries.append(("new", slice(None)))
         elif "shrink_axis" in found:
-            entries.append(("dropped", slice(b, b + 1 or None)))
+            entries.append(("dropped", slice(0, 1) if "begin" in found else slice(b, b + 1 or None)))
         else:
             entries.append(("kept", slice(None if "begin" in found else b, None if "end" in found else e, stride)))
     return entries + [_WHOLE] * (rank - sum(kind != "new" for kind, _ in entries))
@@ -458,6 +458,7 @@ TFLITE_EXAMPLES.add(
         _tflite_case((0, 0, 4), (0, 0, 5), (1, 1, 1), ellipsis_mask=1, new_axis_mask=2, shrink_axis_mask=4),
         _tflite_case((0, -2, 0, 0), (0, 0, 0, 3), (1, -1, 1, 1), end_mask=0b0111, shrink_axis_mask=1),
         _tflite_case((0, 1, 2, 1), (1, 2, 3, 4), (1, 1, 1, 2), offset=True),
+        _tflite_case((0, 3), (1, 4), (1, 1), begin_mask=2, shrink_axis_mask=2),
     ],
 )
 TFLITE_EXAMPLES.add(

@@ -61,15 +61,18 @@ def import_zeros_like(ctx: ImportContext) -> list[Tensor]:
 
 @IMPORT_TFLITE.row("RANGE")
 def import_range(ctx: ImportContext) -> list[Tensor]:
+    """How many real numbers there are is computed in float32."""
     start, limit, delta = (operand(ctx, index) for index in range(3))
     values = [tensor.number for tensor in (start, limit, delta)]
     if None in values or not values[2]:
         raise ctx.refuse("its bounds are computed, or its step is 0", "constant bounds are supported")
-    first, end, step = (float(value) for value in values if value is not None)
-    count = max(math.ceil((end - first) / step), 0)
+    exact = np.float32 if start.dtype.is_float else np.float64
+    first, end, step = (exact(value) for value in values if value is not None)
+    with np.errstate(all="ignore"):
+        count = max(math.ceil((end - first) / step), 0)
     if count > _LARGEST:
         raise ctx.refuse(f"a range of {count} numbers is too large")
-    return [_constant(ctx, (first + step * np.arange(count)).astype(start.dtype.numpy))]
+    return [_constant(ctx, (float(first) + float(step) * np.arange(count)).astype(start.dtype.numpy))]
 
 
 @IMPORT_TFLITE.row("MATRIX_DIAG")
@@ -121,11 +124,11 @@ TFLITE_EXAMPLES.add(
         TfliteCase(
             "RANGE",
             {},
-            {name: np.array(value, kind) for name, value in (("a", 9), ("b", 1), ("c", -3))},
+            {name: np.array(value, kind) for name, value in zip("abc", bounds, strict=True)},
             table="RangeOptions",
             results=(kind,),
         )
-        for kind in ("int32", "float32")
+        for kind, bounds in (("int32", (9, 1, -3)), ("float32", (9, 1, -3)), ("float32", (0.1, 1.1, 0.1)))
     ],
 )
 TFLITE_EXAMPLES.add("MATRIX_DIAG", [TfliteCase("MATRIX_DIAG", _X, table="MatrixDiagOptions")])

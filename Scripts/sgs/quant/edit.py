@@ -435,5 +435,5 @@ def byte_params(prepared: Graph, plan: QuantPlan, ports: Ports) -> dict[str, Qua
 
 
 def mac_nodes(prepared: Graph) -> Iterable[Node]:
-    """The sums of products of a prepared graph, in order."""
-    return [node for node in prepared.nodes if kind_of(node) == "mac"]
+    """The sums of products of a prepared graph, in order; others may have no integer form."""
+    return [node for node in prepared.nodes if node.op in QUANTISE and kind_of(node) == "mac"]

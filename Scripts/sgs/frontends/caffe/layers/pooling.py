@@ -1,7 +1,8 @@
 """Pooling, by Caffe's rules for its extents.
 
-An axis of H values, padded by p on both sides, has ceil((H + 2p - k) / s) + 1 windows; with pads the last one is left
-out where it would start behind H + p. A mean counts the pads, but nothing behind them: H + 2p values are the picture.
+An axis of H values, padded by p on both sides, has ceil((H + 2p - k) / s) + 1 windows; where either axis has pads the
+last one is left out where it would start behind H + p. A mean counts the pads, but nothing behind them: H + 2p values
+are the picture.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def pooling(context: LayerContext) -> list[Value]:
     if param.pool == param.STOCHASTIC:
         raise context.refuse("its pool is STOCHASTIC", "MAX and AVE are supported")
     window = _window(context, param, value)
-    counts = [_windows(context, param, *extents) for extents in zip(value.shape[2:], *_rows(window), strict=True)]
+    padded = any(window.pads)
+    counts = [_windows(context, param, padded, *axis) for axis in zip(value.shape[2:], *_rows(window), strict=True)]
     beyond = [
         max(0, (count - 1) * stride + kernel - extent - pad)
         for count, extent, kernel, stride, pad in zip(counts, value.shape[2:], *_rows(window), strict=True)
@@ -31,7 +33,7 @@ def pooling(context: LayerContext) -> list[Value]:
         return [_pooled(context, "MaxPool", value, window, [*window.pads, *beyond])]
     if all(end <= pad for end, pad in zip(beyond, window.pads, strict=True)):
         return [_pooled(context, "AveragePool", value, window, [*window.pads, *beyond], count_include_pad=1)]
-    if any(window.pads):
+    if padded:
         pads = [0, 0, *window.pads, 0, 0, *window.pads]
         value = context.emit("Pad", [value, context.const(pads, "pads"), context.const(np.float32(0), "zero")])
     ends = [max(0, end - pad) for end, pad in zip(beyond, window.pads, strict=True)]
@@ -73,14 +75,14 @@ def _window(context: LayerContext, param: Any, value: Value) -> Window:
     return window
 
 
-def _windows(context: LayerContext, param: Any, extent: int, kernel: int, stride: int, pad: int) -> int:
-    """How many windows an axis has."""
+def _windows(context: LayerContext, param: Any, padded: bool, extent: int, kernel: int, stride: int, pad: int) -> int:
+    """How many windows an axis has; `padded`: it or the other one has pads."""
     room = extent + 2 * pad - kernel
-    if room < 0:
-        raise context.refuse(f"its kernel of {kernel} is larger than its input of {extent}", "check its input")
     floor = param.round_mode == param.FLOOR or not param.ceil_mode
     count = (room // stride if floor else -(-room // stride)) + 1
-    if pad and (count - 1) * stride >= extent + pad:
+    if count < 1:
+        raise context.refuse(f"its kernel of {kernel} is larger than its input of {extent}", "check its input")
+    if padded and (count - 1) * stride >= extent + pad:
         count -= 1
     if (count - 1) * stride >= extent + pad:
         reason = (
