@@ -350,6 +350,12 @@ def test_a_variance_below_0(tmp_path: Path) -> None:
     assert "BatchNorm 'bn': its variance has values below 0" in told
 
 
+def test_shapes_that_the_weights_do_not_fit(tmp_path: Path) -> None:
+    """Asked for in NHWC, they look like weights of another network."""
+    with pytest.raises(UserError, match=r"caffemodel of this network, and can it have these --input_shapes, in NCHW\?"):
+        load(tmp_path, INPUT + CONV, CONV_WEIGHTS, [(1, 6, 5, 3)])
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -12,6 +12,7 @@ from sgs.engine import FloatEngine
 from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
+from sgs.frontends.platforms import platform_named
 from sgs.frontends.tflite.model import load_tflite
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
@@ -155,6 +156,11 @@ def test_several_networks(tmp_path: Path) -> None:
         (tmp_path / "m.tflite").write_bytes(two_networks(op))
         graph = import_model(load_tflite(tmp_path / "m.tflite"), surgery=cut)
         assert [node.op for node in graph.nodes] == ["RELU"]
+
+
+def test_dimensions_have_no_names() -> None:
+    assert not platform_named("tflite", stage="test").has_free_dims
+    assert platform_named("onnx", stage="test").has_free_dims
 
 
 def test_weights_that_are_variables(tmp_path: Path) -> None:
