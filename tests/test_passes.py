@@ -27,6 +27,7 @@ from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.permute_fully_connected import permute_fully_connected
 from sgs.passes.pipeline import optimise
+from sgs.passes.repeat_pixels import repeat_pixels
 from sgs.passes.stack_slices import stack_slices
 from sgs.passes.whole_windows import whole_windows
 
@@ -42,6 +43,12 @@ def ramp(*shape: int) -> np.ndarray:
 def conv(build: GraphBuilder, x: Tensor, channels: int, **attrs: object) -> Tensor:
     weights = np.random.default_rng(channels).normal(0, 0.3, (channels, 3, 3, x.shape[3])).astype(np.float32)
     return build("CONV_2D", x, weights, ramp(channels), **{**WINDOW, **attrs})
+
+
+def repeated(b: GraphBuilder, x: Tensor, shape: tuple[int, ...], axis: int, times: int, end: tuple[int, ...]) -> Tensor:
+    """x in a shape, again and again along an axis, in another shape."""
+    multiples = tuple(times if k == axis else 1 for k in range(len(shape)))
+    return b("RESHAPE", b("TILE", b("RESHAPE", x, shape=shape), multiples=multiples), shape=end)
 
 
 def run(graph: Graph) -> dict[str, np.ndarray]:
@@ -352,6 +359,33 @@ CASES: dict[str, tuple[Callable[[Graph], int], Build, list[str]]] = {
                        b("RESHAPE", b("MEAN", x, axes=(1, 2), keep_dims=False), shape=(6, 1, 1)), activation="NONE"),
                        perm=NHWC),
         ["MEAN", "RESHAPE", "RESHAPE", "RESHAPE", "ADD"],
+    ),
+    "rows and columns repeated, one after the other": (
+        repeat_pixels,
+        lambda b, x: repeated(b, repeated(b, x, (1, 5, 1, 7, 6), 2, 3, (1, 15, 7, 6)), (1, 15, 7, 1, 6), 3, 2,
+                              (1, 15, 14, 6)),
+        ["RESIZE_NEAREST_NEIGHBOR"],
+    ),
+    "columns repeated": (
+        repeat_pixels,
+        lambda b, x: b("RELU", repeated(b, x, (5, 7, 1, 6), 2, 4, (1, 5, 28, 6))),
+        ["RESIZE_NEAREST_NEIGHBOR", "RELU"],
+    ),
+    "pixels repeated channels first": (
+        repeat_pixels,
+        lambda b, x: b("TRANSPOSE", b("RESHAPE", b("TILE", b("RESHAPE", b("TRANSPOSE", x, perm=NCHW),
+                       shape=(1, 6, 5, 1, 7, 1)), multiples=(1, 1, 1, 2, 1, 3)), shape=(1, 6, 10, 21)), perm=NHWC),
+        ["RESIZE_NEAREST_NEIGHBOR"],
+    ),
+    "the whole picture again": (
+        repeat_pixels,
+        lambda b, x: b("RELU", b("TILE", x, multiples=(1, 2, 1, 1))),
+        ["TILE", "RELU"],
+    ),
+    "channels repeated": (
+        repeat_pixels,
+        lambda b, x: repeated(b, x, (1, 5, 7, 6, 1), 4, 2, (1, 5, 7, 12)),
+        ["RESHAPE", "TILE", "RESHAPE"],
     ),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ RESHAPE → TRANSPOSE → RESHAPE and the like say a simple thing in a roundabou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +46,9 @@ class Chain:
         return value.astype(np.int32)
 
 
-def chains(edit: Editor, result: str) -> Iterator[Chain]:
-    """The runs that end in a tensor, the longest first. All but the first operand of every node are constants."""
+def chains(edit: Editor, result: str, moves: Container[str] = MOVES) -> Iterator[Chain]:
+    """The runs of `moves` that end in a tensor, the longest first. All but the first operand of every node are
+    constants."""
     found: list[Chain] = []
     steps: tuple[tuple[Node, int], ...] = ()
     name = result
@@ -55,7 +56,7 @@ def chains(edit: Editor, result: str) -> Iterator[Chain]:
         node = edit.producers.get(name)
         if (
             node is None
-            or node.op not in MOVES
+            or node.op not in moves
             or any(edit.constant(n) is None for n in node.inputs[1:] if n is not None)
         ):
             break

@@ -25,6 +25,7 @@ from sgs.passes.layout import move_transposes
 from sgs.passes.merge_duplicates import merge_duplicates
 from sgs.passes.pair_rounding import pair_rounding
 from sgs.passes.permute_fully_connected import permute_fully_connected
+from sgs.passes.repeat_pixels import repeat_pixels
 from sgs.passes.stack_slices import stack_slices
 from sgs.passes.whole_windows import whole_windows
 
@@ -43,6 +44,7 @@ LAYOUT: Sequence[Pass] = (
     fold_reshape,
     stack_slices,
     depth_to_space,
+    repeat_pixels,
     channel_shuffle,
     permute_fully_connected,
 )
