@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgs.errors import UserError
-from sgs.frontends.onnx_model import refused
+from sgs.frontends.model_file import reading, refused, require_file
 
 Kind = Literal["program", "script"]
 
@@ -26,10 +26,9 @@ _OUTER_KEYS = frozenset({"state_dict", "model_state_dict", "optimizer", "optimiz
 
 def kind_of(path: Path) -> Kind:
     """A program of torch.export, or a TorchScript archive. Raises UserError for any other file, saying what it is."""
-    if not path.is_file():
-        raise refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of a .pt2 or .pt file")
+    require_file(path, "give the path of a .pt2 or .pt file")
     try:
-        with path.open("rb") as file:
+        with reading(path), path.open("rb") as file:
             head = file.read(64)
         if not zipfile.is_zipfile(path):
             raise _no_archive(path, head)
@@ -37,9 +36,7 @@ def kind_of(path: Path) -> Kind:
             if min((entry.header_offset for entry in archive.infolist()), default=0) > 0:  # an archive inside of it
                 raise _no_archive(path, head)
             return _kind_of_archive(path, archive)
-    except OSError as error:
-        raise refused(path, f"cannot be read: {error.strerror or error}", "check its permissions") from error
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
         raise refused(path, f"is damaged: {error}", _SAVE_AGAIN) from error
 
 

@@ -7,7 +7,6 @@ running it once on tensors without values.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
@@ -17,7 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sgs.frontends.onnx_model import SourceModel, first_line, normalised, refused
+from sgs.frontends.model_file import digest_of, first_line, refused
+from sgs.frontends.onnx_model import SourceModel, normalised
 from sgs.frontends.platforms import Asked, Option, Platform, missing_extra, model_path
 from sgs.frontends.pytorch.files import kind_of, namespaces
 
@@ -45,7 +45,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
         _log.warning("%s: %s", path, remark)
     for line in (*program.told, *translate.name_ports(proto, asked)):
         _log.info("%s: %s", path, line)
-    source = normalised(proto, path, _digest(path))
+    source = normalised(proto, path, digest_of(path))
     return replace(source, judge=translate.judge_of(program, proto)) if values["verify"] else source
 
 
@@ -100,14 +100,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(silenced)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 PYTORCH = Platform(

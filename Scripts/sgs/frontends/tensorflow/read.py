@@ -13,7 +13,7 @@ from typing import Any
 
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError, raise_all
-from sgs.frontends.onnx_model import refused
+from sgs.frontends.model_file import refused
 from sgs.frontends.tensorflow.child import Request
 from sgs.frontends.tensorflow.shapes import asked_shapes, single
 
