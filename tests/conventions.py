@@ -39,6 +39,7 @@ TOP_LEVEL = frozenset(
 )
 
 LAUNCHER_FOLDERS = ("Scripts/ConvertTool", "Scripts/calibrator", "DumpDebug")
+TENSORFLOW = "sgs.frontends.tensorflow"
 TORCH = ("sgs.retrain", "sgs.frontends.pytorch.")
 LAUNCHER_LINES = 12
 FUNCTION_LINES = 150
@@ -168,7 +169,9 @@ def framework_violations(sources: Iterable[Source]) -> list[str]:
                 found.append(source.at(line, f"sgs.ops imports numpy and nothing else from outside, not {top}"))
             elif top in {"torch", "torchvision"} and not source.module.startswith(TORCH):
                 found.append(source.at(line, f"only {', '.join(TORCH)} import {top}"))
-            elif top in {"tensorflow", "tf2onnx", "keras"} and not source.module.startswith("sgs.frontends.tensorflow"):
+            elif top in {"tensorflow", "tf2onnx", "keras", "tf_keras"} and not source.module.startswith(
+                "sgs.frontends.tensorflow"
+            ):
                 found.append(source.at(line, f"only sgs.frontends.tensorflow imports {top}"))
             elif top in {"dask", "distributed"} and source.module != "sgs.data.cluster":
                 found.append(source.at(line, f"only sgs.data.cluster imports {top}"))

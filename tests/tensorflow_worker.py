@@ -101,7 +101,36 @@ def keras_files(folder: Path) -> dict[str, Result]:
         "wanted": {new[name]: value for name, value in wanted.items()},
     }
     found["no_names"] = {"answer": converted("keras", path, Asked()), "feeds": feeds, "wanted": wanted}
-    return {**found, **keras_refusals(folder)}
+    return {**found, **keras_refusals(folder), **keras_2(folder)}
+
+
+def keras_2(folder: Path) -> dict[str, Result]:
+    """Files of Keras 2, which Keras 3 refuses, or takes for others: its hard sigmoid has another slope."""
+    import tf_keras
+
+    old = tf_keras.layers
+    tf_keras.utils.set_random_seed(4)
+    x = tf_keras.Input((8, 12, 3), name="picture")
+    y = old.Conv2D(4, 3, activation="hard_sigmoid", name="first")(x)
+    y = old.Conv2DTranspose(3, 3)(old.SeparableConv2D(4, 3)(old.BatchNormalization()(old.DepthwiseConv2D(3)(y))))
+    y = old.LSTM(5, recurrent_activation="hard_sigmoid")(old.Reshape((4, 24))(old.SpatialDropout2D(0.3)(y)))
+    model = tf_keras.Model(x, old.Dense(2, name="last")(y))
+    picture = random(1, 8, 12, 3)
+    wanted = {"last": np.asarray(model(picture))}
+    first = tf_keras.Model(x, model.get_layer("first").output)
+    found = {}
+    for suffix in ("h5", "keras"):
+        path = folder / f"keras_2.{suffix}"
+        model.save(path)
+        answer = converted("keras", path, asked("picture", "last"))
+        found[f"keras_2_{suffix}"] = {"answer": answer, "feeds": {"picture": picture}, "wanted": wanted}
+    answer = converted("keras", folder / "keras_2.h5", asked("picture", "first"))
+    inner = {"first": np.asarray(first(picture))}
+    found["keras_2_layer"] = {"answer": answer, "feeds": {"picture": picture}, "wanted": inner}
+    model = tf_keras.Sequential([old.Input((4,)), old.Lambda(lambda x: x * 2, name="twice")])
+    model.save(folder / "lambda_2.h5")
+    found["lambda_2"] = {"answer": converted("keras", folder / "lambda_2.h5", Asked())}
+    return found
 
 
 def keras_refusals(folder: Path) -> dict[str, Result]:

@@ -196,7 +196,7 @@ WRONG_ARGUMENTS: list[tuple[Callable[[], object], str]] = [
     (lambda: compiler(category="Cats"), "category: expected one of Classification, Detection, Unknown, got 'Cats'"),
     (lambda: converter(None), "platform: expected one of onnx, .*, got None"),
     (lambda: converter("-x"), "there is no platform '-x'"),
-    (lambda: converter("caffe"), "platform caffe is not available in this version"),
+    (lambda: converter("caffe"), "converter: weight_file is missing: caffe takes model_file, weight_file"),
     (lambda: converter(model_file=None), "model_file: expected a path, got None"),
     (lambda: converter(model=MODEL), "converter: there is no argument model: onnx takes model_file, checker"),
     (lambda: converter("paddle"), "there is no argument model_file; model_dir is missing: paddle takes model_dir, "),

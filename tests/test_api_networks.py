@@ -388,7 +388,7 @@ def test_converter_and_compiler_write_what_the_programs_write(tmp_path: Path) ->
 
 
 def test_what_converter_and_compiler_refuse(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="caffe is not available"):
+    with pytest.raises(ValueError, match="weight_file is missing"):
         calibrator_custom.converter("caffe", model_file=MODEL, input_config=INI)
     with pytest.raises(ValueError, match="no.onnx"):
         calibrator_custom.converter("onnx", model_file=tmp_path / "no.onnx", input_config=INI).convert(tmp_path)

@@ -350,12 +350,18 @@ def test_a_variance_below_0(tmp_path: Path) -> None:
     assert "BatchNorm 'bn': its variance has values below 0" in told
 
 
+def test_shapes_that_the_weights_do_not_fit(tmp_path: Path) -> None:
+    """Asked for in NHWC, they look like weights of another network."""
+    with pytest.raises(UserError, match=r"caffemodel of this network, and can it have these --input_shapes, in NCHW\?"):
+        load(tmp_path, INPUT + CONV, CONV_WEIGHTS, [(1, 6, 5, 3)])
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"\x89HDF\r\n\x1a\n", "is in HDF5"),
         (b"\xff" * 9, "is not a caffemodel, or is truncated"),
-        (b"layer { }", "is not a caffemodel"),
+        (b"layer { }", "is not a caffemodel, but text (give the binary file"),
         (b"\x0a\x01a", "it holds no layers"),
     ],
 )
@@ -494,7 +500,7 @@ def test_files_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (folder / "Converted_Net_float.sim").is_file()
     assert convert_tool.main(["caffe", f"--model_file={weights}", f"--weight_file={model}", *rest]) == 2
     told = capsys.readouterr().err
-    assert "net.caffemodel: is not text" in told and "net.prototxt: is not a caffemodel" in told
+    assert "net.caffemodel: is not text" in told and "net.prototxt: is not a caffemodel, but text" in told
     assert convert_tool.main(["caffe", f"--model_file={model}", *rest]) == 2
 
 

@@ -108,7 +108,8 @@ def detector() -> Case:
         "Concat", "a_conf_flat b_conf_flat", "mbox_conf"
     )
     text += layer("Concat", "a_prior b_prior", "mbox_prior", "concat_param { axis: 2 }")
-    text += layer("DetectionOutput", "mbox_loc mbox_conf mbox_prior", "detections")
+    own = "detection_output_param { num_classes: 3 field_of_a_fork { a: 1 } }"
+    text += layer("DetectionOutput", "mbox_loc mbox_conf mbox_prior", "detections", own)
     shapes: dict[str, Shape] = {"data": (1, 3, 33, 41)}
     floats = {name: [value.astype(np.float32) for value in values] for name, values in weights.items()}
     return Case(network(text, shapes), shapes, floats)

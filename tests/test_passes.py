@@ -623,10 +623,10 @@ def test_large_graphs_take_linear_time() -> None:
         x = builder("TRANSPOSE", builder("LOGISTIC", turned), perm=NHWC)
         x = conv(builder, x, 3)
     graph = builder.output(x)
-    start = time.perf_counter()
+    start = time.process_time()
     optimise(graph)
     assert "TRANSPOSE" not in ops(graph)
-    assert time.perf_counter() - start < 3, "1,600 nodes should take well under a second"
+    assert time.process_time() - start < 3, "1,600 nodes should take well under a second"
 
 
 def test_products_of_scalars_are_let_be() -> None:

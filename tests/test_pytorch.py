@@ -345,6 +345,8 @@ def test_a_script_takes_shapes_and_inference_mode(tmp_path: Path, caplog: pytest
     assert [port.name for port in source.outputs] == ["x", "mean"]
     assert_same(source, list(expected.values()), [feed])
     assert_same(load(path, shapes=(PICTURE, (1, 4, 8, 12))), list(module(feed, mask).values()), [feed, mask])
+    part = Surgery(inputs=(Endpoint("relu"),))
+    assert load(path, inputs=("relu",), shapes=(PICTURE,), surgery=part).inputs[0].shape == PICTURE
     with pytest.raises(UserError, match=r"does not run on float32\[1,4,10,14\]: .* to have 3 channels, but got 4"):
         load(path, shapes=((1, 4, 10, 14),))
 
@@ -454,8 +456,12 @@ def test_damaged_programs(static: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.pt2"
     for kept in (len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:kept])
-        with pytest.raises(UserError, match="is truncated"):
+        with pytest.raises(UserError, match="is damaged or truncated"):
             load(path)
+    entry = whole.index(b"models/model.json") + 200
+    path.write_bytes(whole[:entry] + b"!" + whole[entry + 1 :])
+    with pytest.raises(UserError, match=r"is damaged or truncated: Bad CRC-32 for file 'head/models/model.json'"):
+        load(path)
     newer = changed(
         static, path, lambda name, data: re.sub(rb'("schema_version": ?\{"major": ?)\d+', rb"\g<1>99", data)
     )

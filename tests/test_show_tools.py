@@ -378,7 +378,7 @@ def test_our_own_files_are_told_apart(name: str, kind: str, capsys: pytest.Captu
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
-    [("m.pth", b"x", "'.pth'"), ("m.onnx", b"garbage " * 9, "not an ONNX model"), ("m.sim", b"x" * 99, "not a .sim")],
+    [("m.txt", b"x", "'.txt'"), ("m.onnx", b"garbage " * 9, "not an ONNX model"), ("m.sim", b"x" * 99, "not a .sim")],
 )
 def test_what_is_no_model(
     name: str, content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -319,10 +319,10 @@ def test_folder(tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"x", "identifier TFL3"),
+        (b"x", r"identifier TFL3 \(give the path of a .sim file\)"),
         (b"\x08\x07" + bytes(200), "identifier TFL3"),
         (b"SGSIMG\0\1" + bytes(200), "offline .img"),
-        (b"\x1c\0\0\0TFL3", "damaged or cut off"),
+        (b"\x1c\0\0\0TFL3", r"damaged or cut off \(write it again"),
         (b"\x1c\0\0\0TFL3" + bytes(200), "0 subgraphs"),
     ],
 )

@@ -33,8 +33,8 @@ DATA = os.environ.get("SGS_TEST_DATA")
 CLOSE = 1e-4  # of an output's range
 
 needs_tensorflow = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("tensorflow", "tf2onnx")),
-    reason="tensorflow and tf2onnx are not installed",
+    any(importlib.util.find_spec(name) is None for name in ("tensorflow", "tf2onnx", "tf_keras")),
+    reason="tensorflow, tf2onnx and tf_keras are not installed",
 )
 
 
@@ -131,6 +131,7 @@ def test_layers_of_keras(seen: Seen, group: str) -> None:
 
 SAME = (
     *("small_keras", "small_h5", "layer_out", "layer_in", "renamed", "no_names", "own_exported"),
+    *("keras_2_h5", "keras_2_keras", "keras_2_layer"),
     *("exported", "endpoint", "free", "trace", "old_saved"),
     *("default", "default_fed", "default_used", "default_ignored"),
     *("one_result", "results", "both_results", "renamed_graph", "turned"),
@@ -208,6 +209,7 @@ REFUSALS = {
     "lambda_keras": ("Lambda 'twice'", "Python code", "model.export"),
     "lambda_h5": ("Lambda 'twice'", "Python code", "model.export"),
     "too_small": ("Keras cannot trace it: Input", "expected shape=(None, 5), found shape=(1, 4)"),
+    "lambda_2": ("Lambda 'twice'", "Python code"),
     "own_class": ("Keras cannot load it", "Own", "tensorflow_savemodel"),
     "weights_only": ("holds weights and no model", "model.save"),
     "broken_h5": ("damaged", "truncated file"),

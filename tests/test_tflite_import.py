@@ -12,6 +12,7 @@ from sgs.engine import FloatEngine
 from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
+from sgs.frontends.platforms import platform_named
 from sgs.frontends.tflite.model import load_tflite
 from sgs.ir.graph import Graph
 from sgs.numeric.quantise import Array
@@ -147,13 +148,30 @@ def two_networks(op: str = "") -> bytes:
 def test_several_networks(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"it holds 2 networks; files of one are supported \(convert to .tflite with"):
         imported(two_networks(), tmp_path)
-    for op in ("IF", "WHILE"):
-        with pytest.raises(UserError, match=f"{op} 'z': operator {op} is not supported: it runs another network"):
+    for op, remedy in (("IF", "cut"), ("WHILE", "Keras: export LSTM, GRU and RNN layers with unroll=True")):
+        reason = rf"{op} 'z': operator {op} is not supported: it runs another network .*\({remedy}"
+        with pytest.raises(UserError, match=reason):
             imported(two_networks(op), tmp_path)
-        cut = Surgery(outputs=(Endpoint("m"),))
+        cut = Surgery(outputs=(Endpoint("m"),))  # as the remedy says
         (tmp_path / "m.tflite").write_bytes(two_networks(op))
         graph = import_model(load_tflite(tmp_path / "m.tflite"), surgery=cut)
         assert [node.op for node in graph.nodes] == ["RELU"]
+
+
+def test_dimensions_have_no_names() -> None:
+    assert not platform_named("tflite", stage="test").has_free_dims
+    assert platform_named("onnx", stage="test").has_free_dims
+
+
+def test_weights_that_are_variables(tmp_path: Path) -> None:
+    """As TFLiteConverter.from_concrete_functions leaves those of a Keras model."""
+    file = relu_file("x", "y")
+    file.tensor("w", (1, 3, 5, 2))
+    file.operator("READ_VARIABLE", ["y"], ["w"])
+    with pytest.raises(
+        UserError, match=r"READ_VARIABLE is not supported: .* \(Keras: convert with TFLiteConverter.from_ke"
+    ):
+        imported(file.bytes(["x"], ["w"]), tmp_path)
 
 
 def test_all_that_is_not_supported_is_named(tmp_path: Path) -> None:

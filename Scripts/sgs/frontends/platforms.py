@@ -82,8 +82,9 @@ class Platform:
 
     @property
     def has_free_dims(self) -> bool:
-        """Whether dimensions of what `load` gives may still be free, so that extents can be given by their names."""
-        return not (self.takes_shapes or self.takes_surgery)
+        """Whether dimensions of what `load` gives may still be free, and have names, by which extents are given: those
+        of TFLite have none."""
+        return self.onnx and not (self.takes_shapes or self.takes_surgery)
 
     def complete(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with those of the options that are not given."""

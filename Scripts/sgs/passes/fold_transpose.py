@@ -12,9 +12,11 @@ def fold_transpose(graph: Graph) -> int:
     attr that exchanges those of that operand turned over."""
     with Editor(graph) as edit:
         for node in graph.nodes:
+            if not _exchanges(node):
+                continue
             result = node.outputs[0]
             readers = list(edit.readers[result])
-            if not _exchanges(node) or result in graph.outputs or {reader.op for reader in readers} != {"BATCH_MATMUL"}:
+            if result in graph.outputs or {reader.op for reader in readers} != {"BATCH_MATMUL"}:
                 continue
             for reader in readers:
                 index = reader.inputs.index(result)

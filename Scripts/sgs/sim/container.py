@@ -105,8 +105,8 @@ def read_container(path: str | PathLike[str], *, stage: str, kind: str) -> Conta
     try:
         model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data))
     except MALFORMED as error:
-        reason = f"the file is damaged or cut off: {error or type(error).__name__}"
-        raise UserError(reason, stage=stage, file=name) from error
+        remedy = "write it again with the tool that made it, or copy it again"
+        raise UserError("the file is damaged or cut off", stage=stage, file=name, remedy=remedy) from error
     return _Reader(name, stage, data, model).read()
 
 
@@ -152,7 +152,7 @@ def _map(path: str, stage: str, kind: str) -> mmap.mmap:
     if data[:6] == b"SGSIMG":
         raise refused(f"this is an offline .img, not a {kind}", f"give the {kind} file that it comes from")
     if data[4:8] != b"TFL3":
-        raise refused(f"this is not a {kind} file: it lacks the identifier TFL3")
+        raise refused(f"this is not a {kind} file: it lacks the identifier TFL3", f"give the path of a {kind} file")
     return data
 
 

@@ -123,7 +123,8 @@ class LayerContext:
         if _plain(found) != _plain(wanted):
             was, should = (f"[{','.join(map(str, shape))}]" for shape in (found, wanted))
             reason = f"{name}: the shape is {was} in the weight file, and should be {should}"
-            self._report(reason, "is it the caffemodel of this network?")
+            asked = ", and can it have these --input_shapes, in NCHW?" if self._translation.reshaped else "?"
+            self._report(reason, f"is it the caffemodel of this network{asked}")
             return _zeros(wanted)
         try:
             return values_of(blob).reshape(wanted)

@@ -86,6 +86,7 @@ class Translation:
         self._taken: set[str] = set()  # names of layers that take weights
         self._weighted: list[LayerContext] = []  # layers that the weight file has weights of
         self._missing: list[LayerContext] = []  # layers that the weight file lacks
+        self.reshaped = False  # whether an input's shape, but for its batch, is another than the file's
         self.problems: list[UserError] = []
         self._warnings: list[str] = []
         self._schemas: dict[str, Any] = {}
@@ -94,6 +95,8 @@ class Translation:
         """Take every layer, from inputs of these shapes on."""
         for name, shape in shapes.items():
             self._versions[name] = [(Value(name, shape), None)]
+        files = {found.name: found.shape for found in self.network.inputs}
+        self.reshaped = any((files[name] or shape)[1:] != shape[1:] for name, shape in shapes.items())
         for layer in self.network.layers:
             self._layer(layer)
         self._tell_missing()

@@ -28,6 +28,9 @@ def read_weights(path: Path) -> tuple[Mapping[str, Sequence[Any]], bytes]:
     try:
         net = NetWeights.FromString(memoryview(content))
     except (DecodeError, ValueError) as error:
+        if content[:64].isascii() and b"\0" not in content[:64]:
+            reason, remedy = "is not a caffemodel, but text", "give the binary file with the weights"
+            raise refused(path, reason, remedy) from error
         raise refused(path, "is not a caffemodel, or is truncated", _AGAIN) from error
     layers = {layer.name: list(layer.blobs) for layer in net.layer if layer.blobs}
     for old in net.layers:

@@ -6,12 +6,14 @@ import json
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from sgs.errors import UserError
-from sgs.frontends.model_file import reading, refused, require_file
+from sgs.frontends.model_file import first_line, reading, refused, require_file
 
 Kind = Literal["program", "script"]
 
@@ -19,6 +21,7 @@ EXPORT = "torch.export.save(torch.export.export(model.eval(), (torch.zeros(1, 3,
 _EXPORT_IT = f"export the network where its Python code is: {EXPORT}; see PyTorch in docs/FRONTENDS.md"
 _SAVE_AGAIN = "export or download it again"
 _WANTED = "the pytorch platform takes .pt2 programs of torch.export.save and TorchScript archives of torch.jit.save"
+_ARCHIVE = b"PK\3\4"  # how zip archives begin
 _PICKLED = b"\x80"  # how pickles begin
 _PLAIN = ("torch", "numpy", "collections", "builtins", "__builtin__", "_codecs", "argparse", "pathlib", "copyreg")
 _OUTER_KEYS = frozenset({"state_dict", "model_state_dict", "optimizer", "optimizer_state_dict", "epoch"})
@@ -27,25 +30,30 @@ _OUTER_KEYS = frozenset({"state_dict", "model_state_dict", "optimizer", "optimiz
 def kind_of(path: Path) -> Kind:
     """A program of torch.export, or a TorchScript archive. Raises UserError for any other file, saying what it is."""
     require_file(path, "give the path of a .pt2 or .pt file")
+    with reading(path), path.open("rb") as file:
+        head = file.read(64)
+    if not head.startswith(_ARCHIVE):
+        raise _no_archive(path, head)
+    with _opened(path) as archive:
+        if min((entry.header_offset for entry in archive.infolist()), default=0) > 0:  # of an archive inside of it
+            raise refused(path, "is damaged or truncated: its directory is missing", _SAVE_AGAIN)
+        return _kind_of_archive(path, archive)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive that a file is. Raises UserError for one that is damaged, wherever that shows."""
     try:
-        with reading(path), path.open("rb") as file:
-            head = file.read(64)
-        if not zipfile.is_zipfile(path):
-            raise _no_archive(path, head)
         with zipfile.ZipFile(path) as archive:
-            if min((entry.header_offset for entry in archive.infolist()), default=0) > 0:  # an archive inside of it
-                raise _no_archive(path, head)
-            return _kind_of_archive(path, archive)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError, ValueError) as error:
-        raise refused(path, f"is damaged: {error}", _SAVE_AGAIN) from error
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise refused(path, f"is damaged or truncated: {first_line(error)}", _SAVE_AGAIN) from error
 
 
 def _no_archive(path: Path, head: bytes) -> UserError:
     """The error for a file that is no zip archive."""
     if not head:
         return refused(path, "is empty", _SAVE_AGAIN)
-    if head.startswith(b"PK"):
-        return refused(path, "is truncated: an archive without its directory", _SAVE_AGAIN)
     if head.startswith(_PICKLED):
         return refused(path, "is a pickled checkpoint: weights or a module, and no program", _EXPORT_IT)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
@@ -109,19 +117,20 @@ def _operations(pickled: bytes) -> Iterator[tuple[str, Any]]:
 
 def saved_by(path: Path) -> tuple[int, str]:
     """(format, PyTorch's version) of a program as the file itself says them, (0, "") where it does not."""
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith("models/model.json"))
-        try:
-            told = json.loads(archive.read(name))
-            return int(told["schema_version"]["major"]), str(told.get("torch_version", ""))
-        except (ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile):
-            return 0, ""
+        text = archive.read(name)
+    try:
+        told = json.loads(text)
+        return int(told["schema_version"]["major"]), str(told.get("torch_version", ""))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return 0, ""
 
 
 def namespaces(path: Path) -> set[str]:
     """The namespaces of the operators that a program or archive calls: aten, torchvision, quantized_decomposed …"""
     found: set[bytes] = set()
-    with zipfile.ZipFile(path) as archive:
+    with _opened(path) as archive:
         for name in archive.namelist():
             if name.endswith("models/model.json") or ("/code/" in name and name.endswith(".py")):
                 found.update(re.findall(rb"\bops\.(\w+)\.", archive.read(name)))

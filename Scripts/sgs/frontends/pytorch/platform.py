@@ -31,7 +31,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
     path = model_path(values)
     kind = kind_of(path)
     dtypes = values["input_dtypes"]
-    _check_asked(path, asked, dtypes)
+    _check_dtypes(path, dtypes)
     _check_packages()
     _register_operators(path)
     from sgs.frontends.pytorch import program as programs
@@ -49,13 +49,10 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
     return replace(source, judge=translate.judge_of(program, proto)) if values["verify"] else source
 
 
-def _check_asked(path: Path, asked: Asked, dtypes: tuple[str, ...] | None) -> None:
+def _check_dtypes(path: Path, dtypes: tuple[str, ...] | None) -> None:
     unknown = [name for name in dtypes or () if name not in _DTYPES]
     if unknown:
         raise refused(path, f"--input_dtypes names {', '.join(unknown)}", f"there are: {', '.join(_DTYPES)}")
-    if asked.surgery.inputs and asked.shapes is not None:
-        reason = "--input_shapes are those of the whole network, of which --inputs means a part"
-        raise refused(path, reason, "give shapes in --inputs, like name[1,3,224,224]")
 
 
 def _check_packages() -> None:

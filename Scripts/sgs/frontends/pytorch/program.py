@@ -109,7 +109,7 @@ def _user_inputs(exported: Any) -> list[Any]:
     return [spec for spec in exported.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
 
 
-def user_outputs(exported: Any) -> list[Any]:
+def _user_outputs(exported: Any) -> list[Any]:
     return [spec for spec in exported.graph_signature.output_specs if spec.kind.name == "USER_OUTPUT"]
 
 
@@ -136,7 +136,7 @@ def check_ports(exported: Any, path: Path) -> None:
         for spec in _user_inputs(exported)
         if not (_is_tensor(spec) or _is_constant(spec))
     ]
-    for index, spec in enumerate(user_outputs(exported)):
+    for index, spec in enumerate(_user_outputs(exported)):
         if not _is_tensor(spec) and not (_is_constant(spec) and spec.arg.value is None):
             told = getattr(spec.arg, "value", spec.arg.name)
             problems.append(refused(path, f"output {index} is {told}, no tensor", "export a network of tensors"))
@@ -159,7 +159,7 @@ def tree_names(exported: Any) -> tuple[str, ...]:
     """What the tree of results calls each tensor: {"boxes": a, "more": (b, c)} → boxes, more_0, more_1; "" where no key
     of a dictionary or field does."""
     spec = exported.call_spec.out_spec
-    outputs = user_outputs(exported)
+    outputs = _user_outputs(exported)
     leaves, _ = pytree.tree_flatten_with_path(pytree.tree_unflatten(list(range(len(outputs))), spec))
     names = [_path_name(keys) for keys, _ in leaves]
     return tuple(name for name, output in zip(names, outputs, strict=True) if _is_tensor(output))
@@ -174,7 +174,8 @@ def _path_name(keys: Sequence[Any]) -> str:
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
 def given_shapes(names: Sequence[str], asked: Asked, path: Path) -> dict[str, Shape] | None:
-    """The shapes that are asked for by the program's own names of its inputs. Raises UserError for another number."""
+    """The shapes that are asked for by the program's own names of its inputs, in whose order they are where the ini has
+    other names, as those of a part. Raises UserError for another number."""
     if asked.shapes is None:
         return None
     order = asked.inputs if asked.inputs is not None and set(asked.inputs) == set(names) else names
@@ -264,7 +265,7 @@ def _arguments(exported: Any, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], 
 def _run(exported: Any, tensors: Sequence[Any]) -> list[Any]:
     args, kwargs = _arguments(exported, tensors)
     results = pytree.tree_leaves(exported.module(check_guards=False)(*args, **kwargs))
-    kept = [_is_tensor(spec) for spec in user_outputs(exported)]
+    kept = [_is_tensor(spec) for spec in _user_outputs(exported)]
     return [result for result, keep in zip(results, kept, strict=True) if keep]
 
 
@@ -327,12 +328,7 @@ def _writes(exported: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _label(node: Any) -> str:
-    """How messages name an operator of a program: aten.conv2d 'layer1.0.conv1'."""
-    operator = getattr(node.target, "overloadpacket", node.target)
-    return f"{operator} '{node_name(node)}'"
-
-
-def node_name(node: Any) -> str:
-    """The module that an operator is in, and the operator's own name."""
+    """How messages name an operator of a program, by module and name: aten.conv2d 'layer1.0.conv1.conv2d'."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return ".".join(filter(None, [stack[-1][0] if stack else "", node.name]))
+    name = ".".join(filter(None, [stack[-1][0] if stack else "", node.name]))
+    return f"{getattr(node.target, 'overloadpacket', node.target)} '{name}'"

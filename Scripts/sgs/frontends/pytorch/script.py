@@ -16,14 +16,7 @@ from sgs.errors import UserError
 from sgs.frontends.model_file import first_line, refused
 from sgs.frontends.onnx_model import Shape
 from sgs.frontends.platforms import Asked
-from sgs.frontends.pytorch.program import (
-    check,
-    check_ports,
-    dtype_name,
-    given_shapes,
-    knows_training,
-    tree_names,
-)
+from sgs.frontends.pytorch.program import check, check_ports, dtype_name, given_shapes, knows_training, tree_names
 from sgs.frontends.pytorch.translate import Program, coarsest, script_to_onnx, to_onnx
 
 _AGAIN = "save it again with torch.jit.save, or better export it with torch.export"
@@ -98,7 +91,7 @@ def _shapes(script: Any, asked: Asked, path: Path) -> dict[str, Shape]:
     told = ", ".join(f"{a.name}: {a.type}" + " or nothing" * a.has_default_value() for a in arguments)
     if needed > len(tensors):
         raise refused(path, f"takes more than tensors ({told})", "export it with torch.export, which can fix the rest")
-    if asked.shapes is None or asked.surgery.inputs:
+    if asked.shapes is None:
         remedy = "give every input's shape with --input_shapes, for example --input_shapes "
         raise refused(path, f"TorchScript says no shapes of its inputs ({told})", remedy + _example(needed))
     count = len(asked.shapes)

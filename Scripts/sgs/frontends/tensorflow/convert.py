@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,20 @@ from sgs.frontends.model_file import refused, require_file
 from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_message import SOURCE_LABEL, nodes_of, reads_of
 from sgs.frontends.tensorflow.child import Answer, Request
+from sgs.frontends.tensorflow.keras_files import read_keras
 from sgs.frontends.tensorflow.part import Part, label_of, part_of
-from sgs.frontends.tensorflow.read import read, refusing, told
+from sgs.frontends.tensorflow.read import Network, read_graph_def, read_saved_model, refusing, told
 
 OPSET = 18
 _CUSTOM_DOMAIN = "ai.onnx.converters.tensorflow"
 _CUT = "end the network before it (outputs), or save it with other operators"
+_FAILED = "Failed to convert node"  # what tf2onnx logs, with the node's name and the exception
 _MADE = re.compile(r"(__\d+)+$")  # what tf2onnx appends to the names of nodes that it makes
+_READERS: Mapping[str, Callable[[Request], Network]] = {
+    "tensorflow_graphdef": read_graph_def,
+    "tensorflow_savemodel": read_saved_model,
+    "keras": read_keras,
+}
 _TURNS = ((0, 3, 1, 2), (0, 2, 3, 1))
 
 
@@ -34,7 +41,7 @@ def convert(request: Request) -> Answer:
     path = request.path
     options = _options(request)
     _load_libraries(request)
-    part = _folded(part_of(read(request), request), path)
+    part = _folded(part_of(_READERS[request.platform](request), request), path)
     nchw = {side: _nchw(request, part, side) for side in ("inputs", "outputs")}
     fed, given = list(part.inputs.values()), list(part.outputs.values())
     with refusing(path, "TensorFlow cannot simplify the graph", "save the model again"), tf.Graph().as_default():
@@ -206,7 +213,7 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and isinstance(record.args, tuple) and record.args:
+        if error is not None and record.msg.startswith(_FAILED) and isinstance(record.args, tuple):
             self.failed.append((str(record.args[0]), told(error)))
         else:
             self.notes.append(f"tf2onnx: {told(Exception(record.getMessage()))}")

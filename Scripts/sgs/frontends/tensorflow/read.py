@@ -1,25 +1,21 @@
-"""Read a model of TensorFlow or Keras as a frozen graph: one without variables, its functions as they come."""
+"""Read a model of TensorFlow as a frozen graph: one without variables, its functions as they come."""
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sgs.config.nearest import did_you_mean
-from sgs.errors import UserError, raise_all
+from sgs.errors import UserError
 from sgs.frontends.model_file import refused
 from sgs.frontends.tensorflow.child import Request
-from sgs.frontends.tensorflow.shapes import asked_shapes, single
 
 _NO_RESULTS = ("Assert", "Const", "NoOp", "Placeholder", "PlaceholderWithDefault")
-_AGAIN = "save or download the model again"
-_EXPORT = "export it (model.export(folder)) and use the platform tensorflow_savemodel"
+AGAIN = "save or download the model again"
 
 
 @dataclass(frozen=True)
@@ -53,13 +49,8 @@ def told(error: BaseException) -> str:
     return line if len(line) <= 400 else f"{line[:400]} …"
 
 
-def read(request: Request) -> Network:
-    """The model of a request. Raises UserError."""
-    return _READERS[request.platform](request)
-
-
 # -- GraphDef ----------------------------------------------------------------------------------------------------------
-def _read_graph_def(request: Request) -> Network:
+def read_graph_def(request: Request) -> Network:
     """A graph's own inputs are its Placeholders; its outputs are what nothing reads."""
     graph = _parsed(request.path)
     read_by_others = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
@@ -78,7 +69,7 @@ def _parsed(path: Path) -> Any:
     try:
         graph.ParseFromString(content)
     except DecodeError as error:
-        raise refused(path, "is not a frozen graph of TensorFlow, or is damaged", _AGAIN) from error
+        raise refused(path, "is not a frozen graph of TensorFlow, or is damaged", AGAIN) from error
     if graph.node:
         return graph
     for kind, holds in ((saved_model_pb2.SavedModel, "meta_graphs"), (meta_graph_pb2.MetaGraphDef, "graph_def")):
@@ -90,11 +81,11 @@ def _parsed(path: Path) -> Any:
         if getattr(message, holds):
             remedy = "give its folder to the platform tensorflow_savemodel, or freeze its graph"
             raise refused(path, f"is a {kind.__name__}, not a frozen graph", remedy)
-    raise refused(path, "holds no graph of TensorFlow", _AGAIN)
+    raise refused(path, "holds no graph of TensorFlow", AGAIN)
 
 
 # -- SavedModel --------------------------------------------------------------------------------------------------------
-def _read_saved_model(request: Request) -> Network:
+def read_saved_model(request: Request) -> Network:
     import tensorflow as tf
 
     path, values = request.path, request.values
@@ -103,12 +94,12 @@ def _read_saved_model(request: Request) -> Network:
     if sorted(tags) not in [sorted(found) for found in known]:
         told_tags = "; ".join(",".join(found) or "(none)" for found in known)
         raise refused(path, f"holds no graph with the tags {','.join(tags)}", f"there are, for --tag_set: {told_tags}")
-    with refusing(path, "TensorFlow cannot load it", _AGAIN):
+    with refusing(path, "TensorFlow cannot load it", AGAIN):
         loaded = tf.saved_model.load(str(path), tags=tags)
     function = _function(loaded, values, path)
     with refusing(path, "TensorFlow cannot freeze it", "freeze it where it was made, and use tensorflow_graphdef"):
-        graph = _frozen(function)
-    fed, given = _fed(function), _given(function)
+        graph = frozen(function)
+    fed, given = fed_tensors(function), given_tensors(function)
     by_graph = {name.split(":")[0]: name for name in fed}
     by_signature = dict(zip(_argument_names(function, fed), fed, strict=True))
     results = _result_names(function, given)
@@ -120,7 +111,7 @@ def _read_saved_model(request: Request) -> Network:
 def _tag_sets(path: Path) -> list[list[str]]:
     from tensorflow.python.saved_model import loader_impl
 
-    with refusing(path, "is not a SavedModel", _AGAIN):
+    with refusing(path, "is not a SavedModel", AGAIN):
         message = loader_impl.parse_saved_model(str(path))
     return [list(graph.meta_info_def.tags) for graph in message.meta_graphs]
 
@@ -152,12 +143,12 @@ def _trace(loaded: Any, index: str, path: Path) -> Any:
     return traces[int(index)]
 
 
-def _fed(function: Any) -> list[str]:
+def fed_tensors(function: Any) -> list[str]:
     """The tensors that a caller feeds a concrete function; behind them are those that it captured, its variables."""
     return [tensor.name for tensor in function.inputs[: len(function.inputs) - len(function.captured_inputs)]]
 
 
-def _given(function: Any) -> list[str]:
+def given_tensors(function: Any) -> list[str]:
     import tensorflow as tf
 
     return [tensor.name for tensor in function.outputs if tensor.dtype != tf.resource]
@@ -180,123 +171,9 @@ def _result_names(function: Any, given: Sequence[str]) -> dict[str, str]:
     return dict(zip(sorted(structure) if named else [name.split(":")[0] for name in given], given, strict=True))
 
 
-def _frozen(function: Any) -> Any:
+def frozen(function: Any) -> Any:
     """The graph of a concrete function with its variables as constants."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     frozen = convert_variables_to_constants_v2(function, lower_control_flow=False, aggressive_inlining=True)
     return frozen.graph.as_graph_def()
-
-
-# -- Keras -------------------------------------------------------------------------------------------------------------
-def _read_keras(request: Request) -> Network:
-    """The graph of a model's call, and the tensors that its layers give, as far as they are asked for. Inputs and
-    outputs go by the names of their layers, and by Keras's own."""
-    import keras
-    import tensorflow as tf
-
-    path, asked = request.path, request.asked
-    _check_layers(path)
-    with refusing(path, "Keras cannot load it", f"with the Keras that saved it, {_EXPORT}"):
-        model = keras.saving.load_model(str(path), compile=False, safe_mode=True)
-    if not getattr(model, "inputs", None):
-        raise refused(path, "is a model that does not say what it is fed", f"call it once, then {_EXPORT}")
-    inputs, outputs = _layer_names(model.inputs), _layer_names(model.outputs)
-    layers = _layer_results(model, {*(asked.inputs or ()), *(asked.outputs or ())} - {*inputs, *outputs})
-    whole = keras.Model(list(model.inputs), [*model.outputs, *layers.values()])
-    shapes = asked_shapes(asked, asked.inputs or inputs, path)
-    specs = [
-        tf.TensorSpec(shapes.get(name, single(tensor.shape)), tensor.dtype, name=f"fed_{index}")
-        for index, (name, tensor) in enumerate(zip(inputs, model.inputs, strict=True))
-    ]
-    with refusing(path, "Keras cannot trace it", _EXPORT):
-        function = tf.function(lambda *fed: tf.nest.flatten(whole(list(fed), training=False)))
-        traced = function.get_concrete_function(*specs)
-        graph = _frozen(traced)
-    fed, given = _fed(traced), _given(traced)
-    own = [tensor.name for tensor in (*model.inputs, *model.outputs)]
-    others = dict(zip(own, [*fed, *given[: len(outputs)]], strict=True))
-    others |= dict(zip(layers, _sources(graph, given[len(outputs) :]), strict=True))
-    return Network(graph, dict(zip(inputs, fed, strict=True)), dict(zip(outputs, given, strict=False)), others)
-
-
-def _sources(graph: Any, results: Sequence[str]) -> list[str]:
-    """The tensors that a function's results are copies of: those that other layers read."""
-    nodes = {node.name: node for node in graph.node}
-    found = []
-    for tensor in results:
-        while (node := nodes[tensor.split(":")[0]]).op == "Identity":
-            tensor = node.input[0]
-        found.append(tensor if ":" in tensor else f"{tensor}:0")
-    return found
-
-
-def _layer_names(tensors: Sequence[Any]) -> list[str]:
-    """The names of the layers that give tensors; of those of one layer, all but the first with a number."""
-    names: list[str] = []
-    for tensor in tensors:
-        name = tensor._keras_history.operation.name
-        before = sum(other.split(":")[0] == name for other in names)
-        names.append(f"{name}:{before}" if before else name)
-    return names
-
-
-def _layer_results(model: Any, wanted: Collection[str]) -> dict[str, Any]:
-    """The result of every layer that is asked for by its name."""
-    found = {}
-    for layer in model.layers:
-        if layer.name in wanted and len(layer._inbound_nodes) == 1 and hasattr(layer.output, "shape"):
-            found[layer.name] = layer.output
-    return found
-
-
-def _check_layers(path: Path) -> None:
-    """Raise UserError for a model that holds Python code, which to load would be to run, and for one without layers."""
-    import h5py
-
-    with refusing(path, "is no model of Keras, or is damaged", _AGAIN):
-        if path.suffix == ".keras":
-            text = zipfile.ZipFile(path).read("config.json")
-        else:
-            with h5py.File(path, "r") as file:
-                text = file.attrs.get("model_config", "null")
-        config = json.loads(text)
-    if config is None:
-        remedy = "save the whole model: model.save, not model.save_weights"
-        raise refused(path, "holds weights and no model", remedy)
-    raise_all(
-        [
-            UserError(
-                "holds Python code, which is not run",
-                stage="convert",
-                file=path,
-                node=f"Lambda '{name}'",
-                remedy="make it a layer of its own, or, where you trust the file, load it and model.export(folder), "
-                "then use the platform tensorflow_savemodel",
-            )
-            for name in dict.fromkeys(_lambdas(config))
-        ],
-        stage="convert",
-        file=path,
-    )
-
-
-def _lambdas(config: Any) -> Iterator[str]:
-    """The names of the layers in a model's configuration that hold code."""
-    pending = [config]
-    while pending:
-        item = pending.pop(0)
-        if isinstance(item, dict):
-            inner = item.get("config")
-            if item.get("class_name") == "Lambda":
-                yield str(inner.get("name", "?") if isinstance(inner, dict) else "?")
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
-
-
-_READERS: Mapping[str, Callable[[Request], Network]] = {
-    "tensorflow_graphdef": _read_graph_def,
-    "tensorflow_savemodel": _read_saved_model,
-    "keras": _read_keras,
-}

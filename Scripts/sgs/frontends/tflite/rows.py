@@ -37,6 +37,12 @@ _REASONS: dict[tuple[str, ...], str] = {
     _DETECTORS: "chooses boxes, which is done outside of the network",
     ("BITCAST",): "reads the bits of numbers",
 }
+_FREEZE = "convert with TFLiteConverter.from_keras_model or from_saved_model, which make constants of the weights"
+_KERAS = {
+    "WHILE": "export LSTM, GRU and RNN layers with unroll=True",
+    "VAR_HANDLE": _FREEZE,
+    "READ_VARIABLE": _FREEZE,
+}
 _BY_OPERATOR = {op: reason for ops, reason in _REASONS.items() for op in ops}
 
 
@@ -68,8 +74,10 @@ def refusal(node: NodeProto) -> tuple[str, str]:
     op = str(node.op_type)
     why = _BY_OPERATOR.get(op) or ("runs a kernel of TensorFlow's own" if op.startswith("custom Flex") else "")
     kind = f"custom operator {op.removeprefix('custom ')}" if op.startswith("custom ") else f"operator {op}"
-    cut = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
-    return f"{kind} is not supported" + (f": it {why}" if why else ""), cut
+    remedy = f"cut the network in front of it with --outputs {','.join(node.input[:2])}" if op in _DETECTORS else _CUT
+    if op in _KERAS:
+        remedy = f"Keras: {_KERAS[op]}; otherwise {_CUT}"
+    return f"{kind} is not supported" + (f": it {why}" if why else ""), remedy
 
 
 def _spelled(ctx: ImportContext) -> Sequence[Tensor]:
