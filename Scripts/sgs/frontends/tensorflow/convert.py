@@ -35,8 +35,12 @@ _TURNS = ((0, 3, 1, 2), (0, 2, 3, 1))
 
 def convert(request: Request) -> Answer:
     """The ONNX model of a request. Raises UserError."""
-    import tensorflow as tf
-    import tf2onnx.convert
+    try:
+        import tensorflow as tf
+        import tf2onnx.convert
+    except ImportError as error:
+        remedy = "install it again: pip install --force-reinstall 'open-ipu-toolchain[tensorflow]'"
+        raise UserError(f"TensorFlow cannot be imported: {told(error)}", stage="convert", remedy=remedy) from error
 
     path = request.path
     options = _options(request)

@@ -45,6 +45,7 @@ def told(error: BaseException) -> str:
     text = str(error)
     if "in user code:" in text:
         text = re.split(r"\b\w+(?:Error|Exception): ", text)[-1]
+    text = text.split("Exception encountered: ")[-1]  # Keras puts all that it was doing in front
     line = " ".join(text.split()) or type(error).__name__
     return line if len(line) <= 400 else f"{line[:400]} …"
 
