@@ -18,11 +18,13 @@ from onnx import TensorProto
 import calibrator_custom
 from conventions import ROOT
 from onnx_snippets import Net
+from sgs import pipelines
 from sgs.cli import calibrator_tool, check_input_config, convert_tool, networks, sgs_converter, show_model_info
 from sgs.config.draft import Draft, Measured, Terminal
 from sgs.config.formats import colons
 from sgs.config.input_config import parse_input_config, read_input_config
 from sgs.data.measure import channel_order, measured_normalisation
+from sgs.frontends.onnx_model import Judge
 from sgs.frontends.platforms import platform_named
 from sgs.numeric.quantise import Array
 from sgs.quant.plan import QuantPlan
@@ -627,3 +629,28 @@ def test_a_model_that_never_becomes_onnx(named: bool, tmp_path: Path, capsys: py
     assert show_model_info.main([str(word) for word in model if word != "-m"]) == 0
     shown = capsys.readouterr().out
     assert "kind            TFLite model" in shown and "1  SOFTMAX" in shown
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_model_is_compared_with_its_framework(
+    factor: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = Net()
+    model = saved(tmp_path, net, net("Relu", net.input("x", 1, 3, 6, 11), result="y"))
+    ini = tmp_path / "x.ini"
+    told(capsys, "--init", "-m", model, "-o", ini)
+    row = platform_named("onnx", stage="")
+    judge = Judge("Torch", lambda feeds: {"y": np.maximum(feeds["x"], 0) * factor})
+    judged = replace(row, load=lambda values, asked: replace(row.load(values, asked), judge=judge))
+    monkeypatch.setattr(pipelines, "platform_named", lambda name, *, stage: judged)
+    out, err = told(capsys, "--input_config", ini, "-m", model)
+    shown = told_by_show(capsys, model)
+    agrees = "verify: output 'y' is 0.0e+00 of its range from Torch's"
+    assert (agrees in out, agrees in shown) == (factor == 1, factor == 1)
+    assert ("the network itself cannot be used yet" in err) == (factor == 2)
+    assert ("ConvertTool: no problem found" in shown) == (factor == 1)
+
+
+def told_by_show(capsys: pytest.CaptureFixture[str], model: Path) -> str:
+    assert show_model_info.main([str(model)]) == 0
+    return capsys.readouterr().out

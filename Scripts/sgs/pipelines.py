@@ -175,13 +175,15 @@ def check_source_layouts(layouts: Layouts, graph: Graph, file: Path) -> None:
 class Examined:
     """What stands in the way of a source model: `refusal` is what convert would refuse, `not_fixed` what calibrate
     would of the float graph. `assumed`: the shapes of the inputs that the model leaves open. `source`: the part of the
-    model that is meant, None where it cannot be read; `graph`: the optimised float graph, None where there is none."""
+    model that is meant, None where it cannot be read; `graph`: the optimised float graph, None where there is none;
+    `agreement`: with the judge that the source brings, if it does."""
 
     assumed: Mapping[str, Shape]
     refusal: UserError | None
     not_fixed: UserError | None = None
     source: SourceModel | None = None
     graph: Graph | None = None
+    agreement: Sequence[Agreement] = ()
 
 
 def examine(
@@ -247,10 +249,15 @@ def _examined(
     check_source_layouts(source_layouts or {}, graph, source.path)
     optimise(graph)
     try:
+        turned = {} if config is None else _layouts([*config.inputs, *config.outputs])
+        agreement = [] if source.judge is None else compare(graph, source, turned, source_layouts or {})
+    except UserError as error:
+        return Examined(assumed, error, None, part, graph)
+    try:
         check_operators(graph)
     except UserError as error:
-        return Examined(assumed, None, error, part, graph)
-    return Examined(assumed, None, None, part, graph)
+        return Examined(assumed, None, error, part, graph, agreement)
+    return Examined(assumed, None, None, part, graph, agreement)
 
 
 def _names_of(config: InputConfig | None, source: SourceModel) -> tuple[list[str] | None, list[str] | None]:

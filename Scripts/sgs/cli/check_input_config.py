@@ -114,6 +114,8 @@ def _check(chosen: Chosen | None, options: argparse.Namespace) -> None:
     print(config_text(config, inputs, outputs, integers))
     if seen:
         print(f"\n{seen_text(seen, sample)}")
+    if network.agreement:
+        print("", *network.agreement, sep="\n")
     _tell(chosen, network, seen)
 
 

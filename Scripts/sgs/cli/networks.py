@@ -35,7 +35,7 @@ class Network:
 
     `graph`: the float graph, before or after conversion; `record`: the ini that is in the file. `refusal`: why a source
     model cannot be converted, whatever the ini says; `assumed`: shapes that it leaves open; `left_out`: outputs of its
-    that the ini does not name.
+    that the ini does not name; `agreement`: how far its outputs are from its framework's, if that was asked.
     """
 
     kind: str
@@ -47,6 +47,7 @@ class Network:
     refusal: UserError | None = None
     assumed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
+    agreement: tuple[str, ...] = ()
 
     def in_its_layouts(self, config: InputConfig) -> InputConfig:
         """An ini with the layouts that the file has, if it has any: a difference there is one problem, not many."""
@@ -155,8 +156,18 @@ def _of_source(
         inputs, outputs = _as_declared(found, wanted, options.source_layouts)
     left_out = [port.name for port in found.source.outputs if port.name not in {one.name for one in outputs}]
     refusal = found.refusal or found.not_fixed
-    path = found.source.path
-    return Network(platform.kind, path, inputs, outputs, found.graph, None, refusal, found.assumed, tuple(left_out))
+    agreement = tuple(one.text for one in found.agreement)
+    return Network(
+        platform.kind,
+        found.source.path,
+        inputs,
+        outputs,
+        found.graph,
+        refusal=refusal,
+        assumed=found.assumed,
+        left_out=tuple(left_out),
+        agreement=agreement,
+    )
 
 
 def _of_graph(graph: Graph, wanted: Mapping[str, str]) -> tuple[tuple[Terminal, ...], tuple[Terminal, ...]]:

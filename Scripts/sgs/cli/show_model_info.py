@@ -72,6 +72,8 @@ def _facts(chosen: Chosen, options: argparse.Namespace) -> dict[str, Any]:
         facts = source_facts(found.source, chosen.platform.kind)
     facts["assumed_shapes"] = {name: list(shape) for name, shape in found.assumed.items()}
     facts["problems"] = problem_facts(found.refusal)
+    if found.agreement:
+        facts["agreement"] = [one.text for one in found.agreement]
     if found.refusal is None:
         facts["not_fixed"] = problem_facts(found.not_fixed)
     return facts

@@ -70,6 +70,8 @@ def model_text(facts: Mapping[str, Any]) -> str:
     for key, title in (("problems", "ConvertTool"), ("not_fixed", "calibrator")):
         if key in facts:
             lines += ["", *_problem_lines(title, facts[key])]
+    if "agreement" in facts:
+        lines += ["", *facts["agreement"]]
     return "\n".join(lines)
 
 

@@ -78,8 +78,8 @@ def _imported(graph: Any) -> Any:
 
 
 def label_of(node: Any) -> str:
-    """How messages name a node; a damaged one may have any characters in its name."""
-    return " ".join(f"{node.op} '{node.name}'".split())
+    """How messages name a node."""
+    return f"{node.op} '{node.name}'"
 
 
 def _node_of(tensor: str) -> str:
@@ -212,7 +212,7 @@ class _Graph:
             if (name, index) in known or name in found:
                 continue
             if name not in self.nodes:
-                reason = f"reads '{' '.join(name.split())}', which is not in it"
+                reason = f"reads '{name}', which is not in it"
                 raise refused(self.path, reason, "save or download the model again")
             found.add(name)
             pending += [_split(operand) for operand in self.nodes[name].input if not operand.startswith("^")]

@@ -15,6 +15,7 @@ from sgs.frontends.model_file import refused
 from sgs.frontends.tensorflow.child import Request
 
 _NO_RESULTS = ("Assert", "Const", "NoOp", "Placeholder", "PlaceholderWithDefault")
+_NAME = re.compile(r"\^?[\w.>][\w.\\/>:-]*", re.ASCII)  # of nodes, and of what they read
 AGAIN = "save or download the model again"
 
 
@@ -72,7 +73,9 @@ def _parsed(path: Path) -> Any:
     except DecodeError as error:
         raise refused(path, "is not a frozen graph of TensorFlow, or is damaged", AGAIN) from error
     if graph.node:
-        return graph
+        if all(_NAME.fullmatch(name) for node in graph.node for name in (node.name, node.op, *node.input)):
+            return graph
+        raise refused(path, "is damaged: a name in it is none of TensorFlow's", AGAIN)
     for kind, holds in ((saved_model_pb2.SavedModel, "meta_graphs"), (meta_graph_pb2.MetaGraphDef, "graph_def")):
         message = kind()
         try:
