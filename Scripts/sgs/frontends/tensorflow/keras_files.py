@@ -103,7 +103,7 @@ def _library(path: Path) -> Any:
         file=path,
     )
     if old and importlib.util.find_spec("tf_keras") is None:
-        raise missing_extra("tf_keras, which reads files of Keras 2,", "tensorflow", "convert")
+        raise missing_extra("tf_keras, which reads files of Keras 2,", "tensorflow")
     return importlib.import_module("tf_keras" if old else "keras")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import Any
 
 from sgs.frontends.model_file import LARGEST_MESSAGE, digest_of, reading, refused, require_file
 from sgs.frontends.onnx_model import SourceModel
-from sgs.frontends.platforms import Asked, Option, Platform, file_option, missing_extra
+from sgs.frontends.platforms import Asked, Option, Platform, file_option, require_packages
 from sgs.frontends.tensorflow.child import Request, in_child
 
 _PACKAGES = ("tensorflow", "tf2onnx")
@@ -46,9 +45,7 @@ def _load(platform: str, main: str, values: Mapping[str, Any], asked: Asked) -> 
     path = values[main]
     assert isinstance(path, Path)
     _CHECKS[platform](path)
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise missing_extra(package, "tensorflow", "convert")
+    require_packages(_PACKAGES, "tensorflow")
     return in_child(Request(platform, path, dict(values), asked), digest_of(path))
 
 
