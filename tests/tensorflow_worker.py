@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,15 @@ def keras_2(folder: Path) -> dict[str, Result]:
     return found
 
 
+def _edited(path: Path, model: Any, old: bytes, new: bytes) -> None:
+    """Save a model with other words in its configuration."""
+    whole = path.with_name(f"whole_{path.name}")
+    model.save(whole)
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(old, new) if name == "config.json" else source.read(name))
+
+
 def keras_refusals(folder: Path) -> dict[str, Result]:
     model = keras.Sequential([keras.Input((4,)), L.Lambda(lambda x: x * 2, name="twice"), L.Dense(2)])
     found = {}
@@ -140,6 +150,9 @@ def keras_refusals(folder: Path) -> dict[str, Result]:
         path = folder / f"lambda.{suffix}"
         model.save(path)
         found[f"lambda_{suffix}"] = {"answer": converted("keras", path, Asked())}
+    path = folder / "unknown.keras"
+    _edited(path, keras.Sequential([keras.Input((4,)), L.Dense(2, activation="tanh")]), b'"tanh"', b'"tahn"')
+    found["unknown_activation"] = {"answer": converted("keras", path, Asked())}
 
     @keras.saving.register_keras_serializable("nowhere")
     class Own(keras.Model):  # type: ignore[misc]

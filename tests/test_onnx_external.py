@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto
 from onnx_compare import assert_same
 from onnx_snippets import Net, conv_chain
 from sgs.errors import UserError
-from sgs.frontends import onnx_external, onnx_model, onnx_simplify
+from sgs.frontends import model_file, onnx_external, onnx_model, onnx_simplify
 from sgs.frontends.onnx_external import take_external
 from sgs.frontends.onnx_import import import_onnx
 from sgs.frontends.onnx_model import load_model
@@ -165,7 +165,7 @@ def test_constants_inside_nodes_are_checked_too(tmp_path: Path) -> None:
 def test_a_file_past_the_limit_of_a_message_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "model.onnx"
     onnx.save_model(large(), path)
-    monkeypatch.setattr(onnx_model, "LARGEST_MESSAGE", 1000)
+    monkeypatch.setattr(model_file, "LARGEST_MESSAGE", 1000)
     with pytest.raises(UserError, match="is larger than the 2 GiB .* external data"):
         load_model(path)
 

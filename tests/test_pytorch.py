@@ -25,6 +25,7 @@ from sgs.frontends.onnx_import import import_model, import_onnx
 from sgs.frontends.onnx_model import SourceModel
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
 from sgs.frontends.platforms import Asked, platform_named
+from sgs.frontends.pytorch import platform
 from sgs.frontends.pytorch.files import kind_of
 from sgs.ir import Graph
 from sgs.passes.pipeline import optimise
@@ -493,6 +494,17 @@ def test_pickles_are_never_run(static: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds a pickled io.open"):
         load(tmp_path / "x.pth")
     assert not (tmp_path / "touched").exists()
+
+
+def test_packages_that_do_not_work(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(name: str) -> None:
+        raise OSError("libcudart.so.99: cannot open shared object file\nand more")
+
+    monkeypatch.setattr(platform, "import_module", broken)
+    with pytest.raises(
+        UserError, match=r"torch cannot be imported: libcudart\.so\.99: cannot open [a-z ]+ \(.*whl/cpu"
+    ):
+        load(static)
 
 
 @pytest.mark.parametrize("package", ["torch", "onnxscript"])

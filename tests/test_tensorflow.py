@@ -207,6 +207,7 @@ def test_names_without_an_ini(seen: Seen) -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 REFUSALS = {
     "lambda_keras": ("Lambda 'twice'", "Python code", "model.export"),
+    "unknown_activation": ("unknown.keras: Keras cannot load it: Could not interpret activation",),
     "lambda_h5": ("Lambda 'twice'", "Python code", "model.export"),
     "too_small": ("Keras cannot trace it: Input", "expected shape=(None, 5), found shape=(1, 4)"),
     "lambda_2": ("Lambda 'twice'", "Python code"),
@@ -319,6 +320,16 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pyt
         row.load(row.complete({"graph_def_file": path}), Asked())
     told = "convert: the Python package tensorflow_that_nobody_has is not installed"
     assert str(caught.value) == f"{told} (pip install 'open-ipu-toolchain[tensorflow]')"
+
+
+def test_a_tensorflow_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is installed, but not for this machine: it takes the place of the real one."""
+    (tmp_path / "tensorflow.py").write_text("raise ImportError('libcuda.so.9: cannot open')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        in_child(Request("keras", Path("net.keras"), {}, Asked()), "")
+    told = "convert: TensorFlow cannot be imported: libcuda.so.9: cannot open (install it again: pip install"
+    assert str(caught.value).startswith(told)
 
 
 def test_a_crash_of_tensorflow_is_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ from onnx import ModelProto, TensorProto, helper
 
 from sgs.config.nearest import listing
 from sgs.errors import UserError, raise_all
+from sgs.frontends.model_file import LARGEST_MESSAGE
 from sgs.frontends.onnx_message import NAMED, tensors_of
 from sgs.numeric.quantise import Array
 
 INLINE_LIMIT = 64 << 10  # bytes up to which values go into the message, where ONNX's shape inference sees them
-LARGEST_MESSAGE = (1 << 31) - 1  # bytes of a protobuf message
 _PACKED = {"UINT4": 4, "INT4": 4, "FLOAT4E2M1": 4, "UINT2": 2, "INT2": 2}  # element types below a byte, in bits
 _BESIDE = "keep the data file beside the model, as the exporter wrote it"
 _AGAIN = "export or download the model again"

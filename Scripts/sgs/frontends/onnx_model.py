@@ -18,8 +18,9 @@ import onnx.shape_inference
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, inliner, numpy_helper
 
-from sgs.errors import UserError, raise_all
-from sgs.frontends.onnx_external import LARGEST_MESSAGE, take_external, without_external
+from sgs.errors import raise_all
+from sgs.frontends.model_file import first_line, mapped, refused, require_file
+from sgs.frontends.onnx_external import take_external, without_external
 from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_message import inlined_nodes, label_of, texts_of
 from sgs.numeric.quantise import Array
@@ -173,29 +174,10 @@ def _definitions(graph: GraphProto) -> Iterator[tuple[str, str]]:
 
 def _map(path: Path) -> mmap.mmap:
     """The bytes of the file, mapped, after a look at what kind of file it is."""
-    if not path.is_file():
-        raise refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of an .onnx file")
+    require_file(path, "give the path of an .onnx file")
     if path.suffix.lower() != ".onnx":
         raise refused(path, f"has the extension '{path.suffix}'", "the onnx platform takes .onnx files")
-    try:
-        size = path.stat().st_size
-        if size > LARGEST_MESSAGE:
-            remedy = "export it again with its weights as external data"
-            raise refused(path, "is larger than the 2 GiB that an ONNX file may have", remedy)
-        if size == 0:
-            raise refused(path, "is empty", _AGAIN)
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
-
-
-def refused(path: Path, reason: str, remedy: str) -> UserError:
-    return UserError(reason, stage="convert", file=path, remedy=remedy)
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return mapped(path, "an ONNX file", again=_AGAIN, smaller="export it again with its weights as external data")
 
 
 def _default_opset(proto: ModelProto, path: Path) -> int:
@@ -262,17 +244,21 @@ def assumed_shapes(ports: Sequence[Port]) -> dict[str, Shape]:
     return {port.name: tuple(extent(dim, axis) for axis, dim in enumerate(port.declared)) for port in ports}
 
 
+def shapes_in_order(shapes: Sequence[Sequence[int]], names: Sequence[str], path: Path) -> dict[str, Shape]:
+    """The shapes of --input_shapes by the names of the inputs. Raises UserError for another number of them."""
+    if len(shapes) != len(names):
+        reason = f"{len(shapes)} input shapes for {len(names)} inputs ({', '.join(names)})"
+        raise refused(path, reason, "--input_shapes takes one shape per input, with ':' between them")
+    return {name: tuple(shape) for name, shape in zip(names, shapes, strict=True)}
+
+
 def _shapes_by_name(
     source: SourceModel, shapes: Sequence[Sequence[int]] | Mapping[str, Sequence[int]] | None, order: Sequence[str]
 ) -> dict[str, Shape]:
     if shapes is None:
         return {}
     if not isinstance(shapes, Mapping):
-        if len(shapes) != len(order):
-            names = ", ".join(order)
-            reason = f"{len(shapes)} input shapes for {len(order)} inputs ({names})"
-            raise refused(source.path, reason, "--input_shapes takes one shape per input, with ':' between them")
-        shapes = dict(zip(order, shapes, strict=True))
+        shapes = shapes_in_order(shapes, order, source.path)
     for name in shapes:
         if name not in order:
             reason = f"a shape is given for '{name}', which is not an input"

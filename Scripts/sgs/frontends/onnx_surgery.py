@@ -16,9 +16,10 @@ from onnx.shape_inference import InferenceError, infer_shapes
 
 from sgs.config.nearest import did_you_mean, listing
 from sgs.errors import UserError, raise_all
+from sgs.frontends.model_file import first_line
 from sgs.frontends.onnx_external import without_external
 from sgs.frontends.onnx_message import reads_of
-from sgs.frontends.onnx_model import Port, Shape, SourceModel, first_line, port_of
+from sgs.frontends.onnx_model import Port, Shape, SourceModel, port_of
 
 _log = logging.getLogger(__name__)
 _REBUILT = ("node", "initializer", "input", "output", "value_info")  # fields of a graph that a part has its own of

@@ -25,18 +25,14 @@ from onnx.shape_inference import InferenceError
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
 from sgs.errors import NeedsConstant, UnsupportedOperator, UserError
+from sgs.frontends.model_file import first_line
 from sgs.frontends.onnx_bodies import Body, called, function_body, is_expandable
 from sgs.frontends.onnx_context import NodeContext, as_graph_data, is_small
 from sgs.frontends.onnx_control import HANDLERS, IDENTITY, Item, Walk
 from sgs.frontends.onnx_fold import evaluate, foldable, result_sizes
 from sgs.frontends.onnx_layout import SourceLayout, SourceLayouts
 from sgs.frontends.onnx_message import label_of, reads_of
-from sgs.frontends.onnx_model import (
-    Port,
-    SourceModel,
-    first_line,
-    invalid_because,
-)
+from sgs.frontends.onnx_model import Port, SourceModel, invalid_because
 from sgs.frontends.onnx_reasons import reason_of
 from sgs.frontends.tflite.rows import DOMAIN as TFLITE
 from sgs.frontends.tflite.rows import Row, quantised, tflite_row

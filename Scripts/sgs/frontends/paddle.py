@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import hashlib
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from onnx import GraphProto, ModelProto
 
 from sgs.config.nearest import did_you_mean, listing
 from sgs.errors import UserError, gathered, raise_all
+from sgs.frontends.model_file import digest_of
 from sgs.frontends.onnx_message import nodes_of
 from sgs.frontends.onnx_model import SourceModel, fix_shapes, input_ports, normalised
 from sgs.frontends.paddle_tool import translate
@@ -44,7 +44,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
     _name_nodes(proto.graph)
     if names is not None:
         _rename_outputs(proto, names, model)
-    source = normalised(proto, model, _digest([model] if params is None else [model, params]))
+    source = normalised(proto, model, digest_of(*filter(None, (model, params))))
     return source if shapes is None else _shaped(source, shapes)
 
 
@@ -170,13 +170,6 @@ def _named(folder: Path, name: str, option: str, known: Sequence[str]) -> Path:
             reason, stage="convert", file=path, node=f"--{option}", remedy=f"the folder has {listing(known)}"
         )
     return path
-
-
-def _digest(files: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 # -- the model ---------------------------------------------------------------------------------------------------------

@@ -6,9 +6,10 @@ gives a model in memory: an ONNX model, or one whose nodes are the operators of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,10 +148,17 @@ def file_option(suffix: str) -> Option:
     return Option("model_file", f"the {suffix} file", "file", required=True, metavar="FILE")
 
 
-def missing_extra(name: str, extra: str, stage: str, remedy: str = "") -> UserError:
-    """The error for a package that only one platform needs and that is not installed."""
-    told = remedy or f"pip install 'open-ipu-toolchain[{extra}]'"
-    return UserError(f"the Python package {name} is not installed", stage=stage, remedy=told)
+def require_packages(names: Iterable[str], extra: str, more: str = "") -> None:
+    """Raise UserError for a package that only one platform needs and that is not installed; `more`: of the remedy."""
+    for name in names:
+        if find_spec(name) is None:
+            raise missing_extra(name, extra, more)
+
+
+def missing_extra(name: str, extra: str, more: str = "") -> UserError:
+    """The error for a package that is not installed."""
+    remedy = f"pip install 'open-ipu-toolchain[{extra}]'{more}"
+    return UserError(f"the Python package {name} is not installed", stage="convert", remedy=remedy)
 
 
 def model_path(values: Mapping[str, Any]) -> Path:

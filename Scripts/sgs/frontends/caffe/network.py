@@ -19,6 +19,7 @@ from sgs.errors import UserError, raise_all
 from sgs.frontends.caffe.context import LARGEST_TENSOR, Shape
 from sgs.frontends.caffe.generated import TEST, NetParameter
 from sgs.frontends.caffe.prototxt import LONGEST, Stray, read_text
+from sgs.frontends.model_file import reading, require_file
 
 _log = logging.getLogger(__name__)
 MOST_TOLD = 8  # strange fields of one kind
@@ -78,14 +79,11 @@ def read_network(path: Path) -> Network:
 
 
 def _content(path: Path) -> bytes:
-    if not path.is_file():
-        raise _refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of a .prototxt file")
-    try:
+    require_file(path, "give the path of a .prototxt file")
+    with reading(path):
         if path.stat().st_size > LONGEST:
             raise _refused(path, f"is larger than {LONGEST >> 20} MiB", "a prototxt is text without weights")
         content = path.read_bytes()
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
     if not content.strip():
         raise _refused(path, "is empty", "give the prototxt of the network")
     return content

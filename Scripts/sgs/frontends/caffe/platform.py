@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgs.errors import UserError, gathered, raise_all
+from sgs.errors import gathered, raise_all
 from sgs.frontends.caffe.context import Shape
 from sgs.frontends.caffe.network import Network, part_of, read_network, shaped
 from sgs.frontends.caffe.translate import translate
 from sgs.frontends.caffe.weights import read_weights
-from sgs.frontends.onnx_model import SourceModel, normalised
+from sgs.frontends.onnx_model import SourceModel, normalised, shapes_in_order
 from sgs.frontends.platforms import Asked, Option, Platform
 
 
@@ -39,12 +39,7 @@ def _given(network: Network, asked: Asked) -> dict[str, Shape]:
     """The shapes that are asked for, by name."""
     if asked.shapes is None:
         return {}
-    names = asked.inputs or [found.name for found in network.inputs]
-    if len(names) != len(asked.shapes):
-        reason = f"{len(asked.shapes)} input shapes for {len(names)} inputs ({', '.join(names)})"
-        remedy = "--input_shapes takes one shape per input, with ':' between them"
-        raise UserError(reason, stage="convert", file=network.path, remedy=remedy)
-    return dict(zip(names, asked.shapes, strict=True))
+    return shapes_in_order(asked.shapes, asked.inputs or [found.name for found in network.inputs], network.path)
 
 
 CAFFE = Platform(

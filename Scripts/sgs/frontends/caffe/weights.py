@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
 from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
@@ -12,54 +11,35 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from sgs.errors import UserError
 from sgs.frontends.caffe.generated import LooseValues, NetWeights
+from sgs.frontends.model_file import mapped, refused, require_file
 from sgs.numeric.quantise import Array
 
-LARGEST_FILE = 2**31 - 1  # bytes of a protocol buffer
 _HDF5 = b"\x89HDF\r\n"
 _AGAIN = "give the caffemodel, or download it again"
 
 
 def read_weights(path: Path) -> tuple[Mapping[str, Sequence[Any]], bytes]:
     """(BlobProtos of each layer that has any, by its name; SHA-256 of the file). Raises UserError."""
-    content = _map(path)
+    require_file(path, "give the path of a .caffemodel file")
+    content = mapped(path, "a caffemodel", again=_AGAIN, smaller=_AGAIN)
     if content[: len(_HDF5)] == _HDF5:
-        raise _refused(path, "is in HDF5", "save it with snapshot_format: BINARYPROTO, as a .caffemodel")
+        raise refused(path, "is in HDF5", "save it with snapshot_format: BINARYPROTO, as a .caffemodel")
     try:
         net = NetWeights.FromString(memoryview(content))
     except (DecodeError, ValueError) as error:
         if content[:64].isascii() and b"\0" not in content[:64]:
             reason, remedy = "is not a caffemodel, but text", "give the binary file with the weights"
-            raise _refused(path, reason, remedy) from error
-        raise _refused(path, "is not a caffemodel, or is truncated", _AGAIN) from error
+            raise refused(path, reason, remedy) from error
+        raise refused(path, "is not a caffemodel, or is truncated", _AGAIN) from error
     layers = {layer.name: list(layer.blobs) for layer in net.layer if layer.blobs}
     for old in net.layers:
         held = old.layer if old.HasField("layer") else old  # V0 has its fields in there
         if held.blobs:
             layers[held.name] = list(held.blobs)
     if not (net.layer or net.layers):
-        raise _refused(path, "is not a caffemodel: it holds no layers", _AGAIN)
+        raise refused(path, "is not a caffemodel: it holds no layers", _AGAIN)
     return layers, hashlib.sha256(content).digest()
-
-
-def _map(path: Path) -> mmap.mmap:
-    if not path.is_file():
-        raise _refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of a .caffemodel file")
-    try:
-        size = path.stat().st_size
-        if size == 0:
-            raise _refused(path, "is empty", _AGAIN)
-        if size > LARGEST_FILE:
-            raise _refused(path, "is larger than the 2 GiB that a caffemodel may have", _AGAIN)
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise _refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
-
-
-def _refused(path: Path, reason: str, remedy: str) -> UserError:
-    return UserError(reason, stage="convert", file=path, remedy=remedy)
 
 
 def shape_of(blob: Any) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sgs.errors import UserError
-from sgs.frontends.onnx_model import first_line, refused
+from sgs.frontends.model_file import first_line, reading, refused, require_file
 
 Kind = Literal["program", "script"]
 
@@ -29,13 +29,9 @@ _OUTER_KEYS = frozenset({"state_dict", "model_state_dict", "optimizer", "optimiz
 
 def kind_of(path: Path) -> Kind:
     """A program of torch.export, or a TorchScript archive. Raises UserError for any other file, saying what it is."""
-    if not path.is_file():
-        raise refused(path, "is a folder" if path.is_dir() else "no such file", "give the path of a .pt2 or .pt file")
-    try:
-        with path.open("rb") as file:
-            head = file.read(64)
-    except OSError as error:
-        raise refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
+    require_file(path, "give the path of a .pt2 or .pt file")
+    with reading(path), path.open("rb") as file:
+        head = file.read(64)
     if not head.startswith(_ARCHIVE):
         raise _no_archive(path, head)
     with _opened(path) as archive:

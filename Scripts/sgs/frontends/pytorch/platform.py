@@ -7,7 +7,6 @@ running it once on tensors without values.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import logging
 import warnings
@@ -17,10 +16,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sgs.frontends.onnx_model import SourceModel, first_line, normalised, refused
-from sgs.frontends.platforms import Asked, Option, Platform, missing_extra, model_path
+from sgs.errors import UserError
+from sgs.frontends.model_file import digest_of, first_line, refused
+from sgs.frontends.onnx_model import SourceModel, normalised
+from sgs.frontends.platforms import Asked, Option, Platform, model_path, require_packages
 from sgs.frontends.pytorch.files import kind_of, namespaces
 
+_PACKAGES = ("torch", "onnxscript")
+_SMALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 _log = logging.getLogger(__name__)
 # namespace of operators → module whose import defines them
 _DEFINED_BY = {"quantized_decomposed": "torch.ao.quantization.fx._decomposed", "torchvision": "torchvision"}
@@ -45,7 +48,7 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
         _log.warning("%s: %s", path, remark)
     for line in (*program.told, *translate.name_ports(proto, asked)):
         _log.info("%s: %s", path, line)
-    source = normalised(proto, path, _digest(path))
+    source = normalised(proto, path, digest_of(path))
     return replace(source, judge=translate.judge_of(program, proto)) if values["verify"] else source
 
 
@@ -56,17 +59,18 @@ def _check_dtypes(path: Path, dtypes: tuple[str, ...] | None) -> None:
 
 
 def _check_packages() -> None:
-    """Raise UserError where a package that the platform needs is not installed."""
-    for name in ("torch", "onnxscript"):
+    """Raise UserError where a package that the platform needs is not installed, or does not work."""
+    require_packages(_PACKAGES, "torch", f"; for the small build without CUDA first {_SMALL}")
+    for name in _PACKAGES:
         try:
             with _quiet():
                 import_module(name)
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: a library that it loads is not there
+            reason = f"the Python package {name} cannot be imported: {first_line(error)}"
             remedy = (
-                "pip install 'open-ipu-toolchain[torch]'; for the small build without CUDA first "
-                "pip install torch --index-url https://download.pytorch.org/whl/cpu"
+                f"install it again: pip uninstall {name}, then {_SMALL if name == 'torch' else f'pip install {name}'}"
             )
-            raise missing_extra(name, "torch", "convert", remedy) from error
+            raise UserError(reason, stage="convert", remedy=remedy) from error
 
 
 def _register_operators(path: Path) -> None:
@@ -97,14 +101,6 @@ def _quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(silenced)
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 PYTORCH = Platform(

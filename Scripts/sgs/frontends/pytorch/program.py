@@ -17,7 +17,8 @@ from torch.export.pt2_archive._package import load_pt2
 from torch.utils import _pytree as pytree
 
 from sgs.errors import UserError, raise_all
-from sgs.frontends.onnx_model import Shape, first_line, refused
+from sgs.frontends.model_file import first_line, refused
+from sgs.frontends.onnx_model import Shape, shapes_in_order
 from sgs.frontends.platforms import Asked
 from sgs.frontends.pytorch.files import refuse_foreign, saved_by
 from sgs.frontends.pytorch.translate import Program, coarsest, to_onnx
@@ -177,11 +178,8 @@ def given_shapes(names: Sequence[str], asked: Asked, path: Path) -> dict[str, Sh
     other names, as those of a part. Raises UserError for another number."""
     if asked.shapes is None:
         return None
-    if len(asked.shapes) != len(names):
-        reason = f"{len(asked.shapes)} input shapes for {len(names)} inputs ({', '.join(names)})"
-        raise refused(path, reason, "--input_shapes takes one shape per input, with ':' between them")
     order = asked.inputs if asked.inputs is not None and set(asked.inputs) == set(names) else names
-    return dict(zip(order, asked.shapes, strict=True))
+    return shapes_in_order(asked.shapes, order, path)
 
 
 def _not_static(exported: Any, inputs: Sequence[_Input], path: Path) -> UserError:

@@ -13,7 +13,8 @@ import torch
 from torch.utils import _pytree as pytree
 
 from sgs.errors import UserError
-from sgs.frontends.onnx_model import Shape, first_line, refused
+from sgs.frontends.model_file import first_line, refused
+from sgs.frontends.onnx_model import Shape
 from sgs.frontends.platforms import Asked
 from sgs.frontends.pytorch.program import check, check_ports, dtype_name, given_shapes, knows_training, tree_names
 from sgs.frontends.pytorch.translate import Program, coarsest, script_to_onnx, to_onnx

@@ -16,8 +16,9 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto
 
 from sgs.errors import UnsupportedOperator, UserError
+from sgs.frontends.model_file import first_line
 from sgs.frontends.onnx_message import bodies_of
-from sgs.frontends.onnx_model import Judge, first_line
+from sgs.frontends.onnx_model import Judge
 from sgs.frontends.platforms import Asked
 from sgs.numeric.quantise import Array
 

@@ -21,8 +21,9 @@ from typing import Any
 from onnx import ModelProto
 
 from sgs.errors import UserError
+from sgs.frontends.model_file import refused
 from sgs.frontends.onnx_layout import SourceLayout
-from sgs.frontends.onnx_model import SourceModel, normalised, refused
+from sgs.frontends.onnx_model import SourceModel, normalised
 from sgs.frontends.platforms import Asked
 
 _SCRIPTS = Path(__file__).resolve().parents[3]  # the folder that holds the package

@@ -12,9 +12,9 @@ import onnx
 from onnx import ModelProto, NodeProto, defs
 
 from sgs.errors import UnsupportedOperator, UserError, raise_all
+from sgs.frontends.model_file import refused, require_file
 from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_message import SOURCE_LABEL, nodes_of, reads_of
-from sgs.frontends.onnx_model import refused
 from sgs.frontends.tensorflow.child import Answer, Request
 from sgs.frontends.tensorflow.keras_files import read_keras
 from sgs.frontends.tensorflow.part import Part, label_of, part_of
@@ -35,8 +35,12 @@ _TURNS = ((0, 3, 1, 2), (0, 2, 3, 1))
 
 def convert(request: Request) -> Answer:
     """The ONNX model of a request. Raises UserError."""
-    import tensorflow as tf
-    import tf2onnx.convert
+    try:
+        import tensorflow as tf
+        import tf2onnx.convert
+    except ImportError as error:
+        remedy = "install it again: pip install --force-reinstall 'open-ipu-toolchain[tensorflow]'"
+        raise UserError(f"TensorFlow cannot be imported: {told(error)}", stage="convert", remedy=remedy) from error
 
     path = request.path
     options = _options(request)
@@ -112,8 +116,7 @@ def _load_libraries(request: Request) -> None:
 
     for name in request.values["load_op_libraries"] or ():
         file = Path(name).absolute()
-        if not file.is_file():
-            raise refused(file, "no such file", "--load_op_libraries takes shared libraries, separated by commas")
+        require_file(file, "--load_op_libraries takes shared libraries, separated by commas")
         with refusing(file, "is no library of operators that this TensorFlow loads", "build it for this TensorFlow"):
             tf.load_op_library(str(file))
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sgs.errors import UserError, raise_all
-from sgs.frontends.onnx_model import refused
+from sgs.frontends.model_file import refused
 from sgs.frontends.platforms import missing_extra
 from sgs.frontends.tensorflow.child import Request
 from sgs.frontends.tensorflow.read import AGAIN, Network, fed_tensors, frozen, given_tensors, refusing
@@ -103,7 +103,7 @@ def _library(path: Path) -> Any:
         file=path,
     )
     if old and importlib.util.find_spec("tf_keras") is None:
-        raise missing_extra("tf_keras, which reads files of Keras 2,", "tensorflow", "convert")
+        raise missing_extra("tf_keras, which reads files of Keras 2,", "tensorflow")
     return importlib.import_module("tf_keras" if old else "keras")
 
 

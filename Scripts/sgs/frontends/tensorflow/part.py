@@ -10,7 +10,8 @@ from typing import Any
 
 from sgs.config.nearest import listing, nearest
 from sgs.errors import UnsupportedOperator, UserError, raise_all
-from sgs.frontends.onnx_model import Shape, refused
+from sgs.frontends.model_file import refused
+from sgs.frontends.onnx_model import Shape
 from sgs.frontends.tensorflow.child import Request
 from sgs.frontends.tensorflow.read import Network, refusing
 from sgs.frontends.tensorflow.shapes import Declared, asked_shapes, check_ranks, single, static, told

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sgs.frontends.onnx_model import SourceModel, refused
-from sgs.frontends.platforms import Asked, Option, Platform, file_option, missing_extra
+from sgs.frontends.model_file import LARGEST_MESSAGE, digest_of, reading, refused, require_file
+from sgs.frontends.onnx_model import SourceModel
+from sgs.frontends.platforms import Asked, Option, Platform, file_option, require_packages
 from sgs.frontends.tensorflow.child import Request, in_child
 
-_LARGEST = (1 << 31) - 1  # bytes of a protobuf message
 _PACKAGES = ("tensorflow", "tf2onnx")
 _SAVED_MODEL = ("saved_model.pb", "saved_model.pbtxt")
 _KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -47,41 +45,18 @@ def _load(platform: str, main: str, values: Mapping[str, Any], asked: Asked) -> 
     path = values[main]
     assert isinstance(path, Path)
     _CHECKS[platform](path)
-    for package in _PACKAGES:
-        if importlib.util.find_spec(package) is None:
-            raise missing_extra(package, "tensorflow", "convert")
-    return in_child(Request(platform, path, dict(values), asked), _digest(path))
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of the files of a folder and their names."""
-    found = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file()):
-        if file is not path:
-            found.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        try:
-            with file.open("rb") as opened:
-                while block := opened.read(1 << 20):
-                    found.update(block)
-        except OSError as error:
-            raise refused(file, f"cannot be read: {error.strerror}", "check its permissions") from error
-    return found.hexdigest()
+    require_packages(_PACKAGES, "tensorflow")
+    return in_child(Request(platform, path, dict(values), asked), digest_of(path))
 
 
 # -- what the files look like ------------------------------------------------------------------------------------------
 def _start_of(path: Path, remedy: str) -> bytes:
     """The first bytes of a file. Raises UserError for what is no file, or empty."""
-    if path.is_dir():
-        saved = any((path / name).is_file() for name in _SAVED_MODEL)
-        reason = "is the folder of a SavedModel" if saved else "is a folder"
-        raise refused(path, reason, _CONVERT_ANYWAY if saved else remedy)
-    if not path.is_file():
-        raise refused(path, "no such file", remedy)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise refused(path, f"cannot be read: {error.strerror}", "check its permissions") from error
+    if any((path / name).is_file() for name in _SAVED_MODEL):
+        raise refused(path, "is the folder of a SavedModel", _CONVERT_ANYWAY)
+    require_file(path, remedy)
+    with reading(path), path.open("rb") as file:
+        start = file.read(4096)
     if not start:
         raise refused(path, "is empty", "save or download the model again")
     return start
@@ -90,7 +65,7 @@ def _start_of(path: Path, remedy: str) -> bytes:
 def _check_graph_def(path: Path) -> None:
     """Raise UserError for what is plainly no frozen graph."""
     start = _start_of(path, "give the path of a frozen graph in a .pb file")
-    if path.stat().st_size > _LARGEST:
+    if path.stat().st_size > LARGEST_MESSAGE:
         raise refused(path, "is larger than the 2 GiB that a frozen graph may have", "convert it to ONNX elsewhere")
     if path.name == _SAVED_MODEL[0]:
         raise refused(path, "is part of a SavedModel", f"{_CONVERT_ANYWAY} {path.parent}")

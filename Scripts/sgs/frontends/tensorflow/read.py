@@ -11,7 +11,7 @@ from typing import Any
 
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
-from sgs.frontends.onnx_model import refused
+from sgs.frontends.model_file import refused
 from sgs.frontends.tensorflow.child import Request
 
 _NO_RESULTS = ("Assert", "Const", "NoOp", "Placeholder", "PlaceholderWithDefault")
@@ -46,6 +46,7 @@ def told(error: BaseException) -> str:
     text = str(error)
     if "in user code:" in text:
         text = re.split(r"\b\w+(?:Error|Exception): ", text)[-1]
+    text = text.split("Exception encountered: ")[-1]  # Keras puts all that it was doing in front
     line = " ".join(text.split()) or type(error).__name__
     return line if len(line) <= 400 else f"{line[:400]} …"
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sgs.errors import UserError, raise_all
-from sgs.frontends.onnx_model import Shape, refused
+from sgs.frontends.model_file import refused
+from sgs.frontends.onnx_model import Shape, shapes_in_order
 from sgs.frontends.platforms import Asked
 
 Declared = tuple[int | None, ...]
@@ -14,12 +15,7 @@ Declared = tuple[int | None, ...]
 
 def asked_shapes(asked: Asked, names: Sequence[str], path: Path) -> dict[str, Shape]:
     """The shapes that are asked for, by the `names` of the inputs. Raises UserError for contradictions."""
-    shapes: dict[str, Shape] = {}
-    if asked.shapes is not None:
-        if len(asked.shapes) != len(names):
-            reason = f"{len(asked.shapes)} input shapes for {len(names)} inputs ({', '.join(names)})"
-            raise refused(path, reason, "--input_shapes takes one shape per input, with ':' between them")
-        shapes = dict(zip(names, asked.shapes, strict=True))
+    shapes = {} if asked.shapes is None else shapes_in_order(asked.shapes, names, path)
     for name, shape in asked.surgery.input_shapes.items():
         if shapes.setdefault(name, shape) != shape:
             reason = f"--input_shapes gives '{name}' the shape {told(shapes[name])}, --inputs {told(shape)}"

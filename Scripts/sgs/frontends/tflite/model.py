@@ -6,7 +6,6 @@ options as attributes; nothing is translated to operators of ONNX. `tflite.rows`
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from sgs.errors import UserError, raise_all
+from sgs.frontends.model_file import digest_of
 from sgs.frontends.onnx_model import SourceModel, normalised
 from sgs.frontends.tflite.dilation import fold_dilations
 from sgs.frontends.tflite.layout import layouts_of
@@ -49,7 +49,7 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
     quantised = become_real(file, values)
     proto = _message(file, {} if dequantize else quantised, values)
     external = {file.tensors[index].name: value for index, value in values.items()}
-    model = normalised(proto, path, hashlib.sha256(path.read_bytes()).hexdigest(), external)
+    model = normalised(proto, path, digest_of(path), external)
     return replace(model, format="tflite", layouts=layouts_of(file, values))
 
 
