@@ -185,7 +185,7 @@ def _erfc(graph: Any, node: Any, name: str, arguments: Sequence[Any]) -> None:
 # -- what tf2onnx says -------------------------------------------------------------------------------------------------
 class _Listener(logging.Handler):
     """Hears what tf2onnx logs for as long as the `with` block lasts. `failed`: (node, why) of nodes that it could not
-    convert."""
+    convert. An optimiser that fails is a note: tf2onnx goes on with the graph of before it."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -207,10 +207,10 @@ class _Listener(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        if error is not None and isinstance(record.args, tuple) and record.args:
-            self.failed.append((str(record.args[0]), told(error)))
-        else:
+        if error is None or record.name == "tf2onnx.optimizer":
             self.notes.append(f"tf2onnx: {told(Exception(record.getMessage()))}")
+        elif isinstance(record.args, tuple) and record.args:
+            self.failed.append((str(record.args[0]), told(error)))
 
 
 def _unsupported(model: ModelProto, heard: _Listener, labels: Mapping[str, str], path: Path) -> list[UserError]:
