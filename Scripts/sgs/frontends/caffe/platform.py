@@ -22,8 +22,8 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
 
 
 def load_caffe(model_file: Path, weight_file: Path, asked: Asked | None = None) -> SourceModel:
-    """The ONNX model of a prototxt and its caffemodel, up to the blobs that are asked for. Raises UserError with all that
-    is wrong with them."""
+    """The ONNX model of a prototxt and its caffemodel, up to the blobs that are asked for. Raises UserError with all
+    that is wrong with them."""
     read: dict[str, Any] = {}
     problems = gathered(
         lambda: read.update(network=read_network(model_file)), lambda: read.update(weights=read_weights(weight_file))
