@@ -85,6 +85,7 @@ PICTURES: dict[str, Row] = {
     "conv_dilated_valid": L.Conv2D(6, 3, dilation_rate=(2, 3)),
     "conv_groups": L.Conv2D(6, 3, groups=2, padding="same"),
     "conv_no_bias": L.Conv2D(6, 3, use_bias=False),
+    "conv_plus_number": chain(L.Conv2D(6, 3, use_bias=False), lambda x: L.ReLU(6.0)(x + 3.0)),
     "depthwise": L.DepthwiseConv2D(3, padding="same"),
     "depthwise_multiplier": L.DepthwiseConv2D(3, depth_multiplier=3),
     "depthwise_strides": L.DepthwiseConv2D(3, strides=2, padding="same"),

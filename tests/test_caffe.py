@@ -485,6 +485,20 @@ def test_errors_of_the_importer_name_the_layer(tmp_path: Path) -> None:
     assert label_of(node) == "InnerProduct 'ip'"
 
 
+def test_an_ini_names_any_blob(tmp_path: Path) -> None:
+    """One that other layers read, beside the last one before a layer that has no meaning here."""
+    text = INPUT + layer("a", "ReLU", "data", "a") + layer("b", "TanH", "a", "b") + layer("c", "Python", "b", "c")
+    files = write(tmp_path, text, {})
+    source = load_caffe(*files, Asked(outputs=("b", "a")))
+    assert [port.name for port in source.outputs] == import_model(source).outputs == ["b", "a"]
+    x = drawn((1, 3, 6, 5))[0]
+    found = run_onnx(source.proto, {"data": x})
+    np.testing.assert_array_equal(found["a"], np.maximum(x, 0))
+    np.testing.assert_allclose(found["b"], np.tanh(found["a"]), atol=1e-6)
+    with pytest.raises(UserError, match="Python 'c'"):
+        load_caffe(*files, Asked(outputs=("b", "nowhere")))
+
+
 def test_files_by_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "größe 1"
     folder.mkdir()

@@ -117,7 +117,7 @@ def detector() -> Case:
 
 def test_cut_before_what_chooses_boxes(tmp_path: Path) -> None:
     case = detector()
-    with pytest.raises(UserError, match="DetectionOutput 'detections'.*--outputs mbox_loc,mbox_conf, and name"):
+    with pytest.raises(UserError, match="DetectionOutput 'detections'.*--outputs mbox_loc,mbox_conf, or name"):
         load(case, tmp_path)
     asked = Surgery(outputs=tuple(Endpoint(name) for name in ("mbox_loc", "mbox_conf", "mbox_prior")))
     source, feeds = load(case, tmp_path, asked), case.feeds()
@@ -138,7 +138,7 @@ def test_cut_behind_what_has_no_meaning_here(tmp_path: Path) -> None:
     regions = np.array([[0, 1, 2, 5, 6], [0, 0, 0, 3, 3]], np.float32)
     shapes: dict[str, Shape] = {"data": (1, 2, 9, 7)}
     case = Case(network(text, shapes), shapes)
-    with pytest.raises(UserError, match="Python 'rois': .* --outputs features, and name"):
+    with pytest.raises(UserError, match="Python 'rois': .* --outputs features, or name"):
         load(case, tmp_path)
     asked = Surgery(inputs=(Endpoint("features", (1, 2, 9, 7)), Endpoint("rois", (2, 5))))
     second = Case(case.text, {"features": (1, 2, 9, 7), "rois": (2, 5)}, given={"rois": regions})

@@ -209,7 +209,11 @@ REFUSALS = {
     "lambda_keras": ("Lambda 'twice'", "Python code", "model.export"),
     "unknown_activation": ("unknown.keras: Keras cannot load it: Could not interpret activation",),
     "lambda_h5": ("Lambda 'twice'", "Python code", "model.export"),
-    "too_small": ("Keras cannot trace it: Input", "expected shape=(None, 5), found shape=(1, 4)"),
+    "too_small": (
+        "Keras cannot trace it: Input",
+        "expected shape=(None, 5), found shape=(1, 4)",
+        "(check --input_shapes)",
+    ),
     "lambda_2": ("Lambda 'twice'", "Python code"),
     "own_class": ("Keras cannot load it", "Own", "tensorflow_savemodel"),
     "weights_only": ("holds weights and no model", "model.save"),

@@ -49,7 +49,7 @@ def import_conv(ctx: ImportContext) -> Sequence[Tensor]:
     check_kernel(ctx, weight)
     if groups < 1 or weight.shape[0] % groups or x.shape[1] != weight.shape[1] * groups:
         reason = f"weights of shape {weight.shape} in {groups} groups do not fit {x.shape[1]} channels"
-        raise ctx.refuse(reason, "export the model again")
+        raise ctx.refuse(reason, "check the shapes that inputs are given, or export the model again")
     window = onnx_window(ctx, weight.shape[2:], x.shape[2:])
     bias = np.zeros(weight.shape[0], np.float32) if bias is None else bias.astype(np.float32)
     return [convolved(ctx, x, weight, bias, window, groups)]

@@ -13,6 +13,7 @@ from sgs.frontends.caffe.network import Network, part_of, read_network, shaped
 from sgs.frontends.caffe.translate import translate
 from sgs.frontends.caffe.weights import read_weights
 from sgs.frontends.onnx_model import SourceModel, normalised, shapes_in_order
+from sgs.frontends.onnx_surgery import Endpoint, Surgery, operate
 from sgs.frontends.platforms import Asked, Option, Platform
 
 
@@ -21,7 +22,8 @@ def _load(values: Mapping[str, Any], asked: Asked) -> SourceModel:
 
 
 def load_caffe(model_file: Path, weight_file: Path, asked: Asked | None = None) -> SourceModel:
-    """The ONNX model of a prototxt and its caffemodel. Raises UserError with all that is wrong with them."""
+    """The ONNX model of a prototxt and its caffemodel, up to the blobs that are asked for. Raises UserError with all
+    that is wrong with them."""
     read: dict[str, Any] = {}
     problems = gathered(
         lambda: read.update(network=read_network(model_file)), lambda: read.update(weights=read_weights(weight_file))
@@ -29,10 +31,16 @@ def load_caffe(model_file: Path, weight_file: Path, asked: Asked | None = None) 
     raise_all(problems, stage="convert")
     weights, digest = read["weights"]
     asked = asked or Asked()
-    network = part_of(read["network"], [end.name for end in asked.surgery.outputs], asked.surgery.input_shapes)
+    ends = tuple(end.name for end in asked.surgery.outputs) or asked.outputs or ()
+    network = part_of(read["network"], ends, asked.surgery.input_shapes)
     shapes, batch = shaped(network, _given(network, asked))
     proto = translate(network, weights, weight_file, shapes, batch)
-    return normalised(proto, model_file, hashlib.sha256(network.digest + digest).hexdigest())
+    source = normalised(proto, model_file, hashlib.sha256(network.digest + digest).hexdigest())
+    made = {name for node in source.proto.graph.node for name in node.output}
+    inner = made - {port.name for port in source.outputs}
+    if not asked.surgery.outputs and made.issuperset(ends) and inner.intersection(ends):
+        return operate(source, Surgery(outputs=tuple(map(Endpoint, ends))))
+    return source
 
 
 def _given(network: Network, asked: Asked) -> dict[str, Shape]:

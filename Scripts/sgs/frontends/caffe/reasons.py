@@ -38,7 +38,7 @@ def reason_of(kind: str, computed: Sequence[str]) -> tuple[str, str]:
     """(reason, remedy) of the refusal of a layer type without a row; `computed`: its bottoms that are no constants."""
     if kind in _BEYOND:
         names = ",".join(dict.fromkeys(computed))
-        remedy = f"cut the network in front of it with --outputs {names}, and name these as outputs in input_config.ini"
+        remedy = f"end the network in front of it: --outputs {names}, or name only these as outputs in input_config.ini"
         return f"layer type {kind} {_BEYOND[kind]}", remedy if names else "remove it"
     if kind in _BY_TYPE:
         why, remedy = _BY_TYPE[kind]

@@ -195,7 +195,7 @@ def _erfc(graph: Any, node: Any, name: str, arguments: Sequence[Any]) -> None:
 # -- what tf2onnx says -------------------------------------------------------------------------------------------------
 class _Listener(logging.Handler):
     """Hears what tf2onnx logs for as long as the `with` block lasts. `failed`: (node, why) of nodes that it could not
-    convert."""
+    convert. An optimiser that fails is a note: tf2onnx goes on with the graph of before it."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

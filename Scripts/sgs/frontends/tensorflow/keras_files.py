@@ -40,7 +40,7 @@ def read_keras(request: Request) -> Network:
         tf.TensorSpec(shapes.get(name, single(tensor.shape)), tensor.dtype, name=f"fed_{index}")
         for index, (name, tensor) in enumerate(zip(inputs, model.inputs, strict=True))
     ]
-    with refusing(path, "Keras cannot trace it", _EXPORT):
+    with refusing(path, "Keras cannot trace it", "check --input_shapes" if shapes else _EXPORT):
         function = tf.function(lambda *fed: tf.nest.flatten(whole(list(fed), training=False)))
         traced = function.get_concrete_function(*specs)
         graph = frozen(traced)
