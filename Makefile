@@ -1,5 +1,6 @@
 # make demo    set up .venv, convert a shipped model to an .img, run every stage on one picture
 # make test    set up .venv, check style and types, run the tests
+# make test-long   the networks that make test leaves out, as their tests take minutes (SGS_TEST_DATA names their folder)
 # make lint    style and types only
 # make docs    write what is generated in docs/: after changing operators, limits or chips
 # make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
@@ -49,8 +50,8 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import bench-frontends \
-    judge-caffe judge-paddle clean
+.PHONY: demo test test-long lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import \
+    bench-frontends judge-caffe judge-paddle clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -77,6 +78,9 @@ demo: $(VENV)/.core
 
 test: lint
 	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+
+test-long: $(VENV)/.test
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .

@@ -43,13 +43,17 @@ def image_preprocess(path, norm=True):
 '''
 
 
+BOTH = frozenset({"inputs", "outputs"})
+
+
 @dataclass(frozen=True)
 class SourceNetwork(Network):
     """One network of a framework.
 
     `weights`: the second file of a Caffe network, None where only its structure is known, which then gets weights at
     random; `options`: further ones of ConvertTool; `arrays`: of SETS, instead of pictures; `also`: folders of pictures
-    that score beside those that the split gives; `nchw`: the framework's inputs and outputs of rank 4 are NCHW;
+    that score beside those that the split gives; `nchw`: on which sides, inputs and outputs, those of rank 4
+    are NCHW in the framework;
     `integers`: the file holds some, for which LiteRT rounds activations, too; `reference`: an 8-bit version of the
     network by other people; `peers_split`: calibrate and score on all of the pictures that peers do; `opencv`: a
     description of a TensorFlow graph for OpenCV 4, which then judges it.
@@ -60,7 +64,7 @@ class SourceNetwork(Network):
     options: tuple[str, ...] = ()
     arrays: str | None = None
     also: tuple[str, ...] = ()
-    nchw: bool = False
+    nchw: frozenset[str] = frozenset()
     integers: bool = False
     reference: str | None = None
     peers_split: bool = False
@@ -209,7 +213,7 @@ _FACES = {"also": ("images/ultraface", "images/nanodet", "images/tflite_support"
 def _caffe(name: str, folder: str, model: str, weights: str | None, *ports: object, **facts: object) -> SourceNetwork:
     path = f"caffe/{folder}"
     file = None if weights is None else f"{path}/{weights}"
-    return SourceNetwork(name, f"{path}/{model}", *ports, platform="caffe", weights=file, nchw=True, **facts)
+    return SourceNetwork(name, f"{path}/{model}", *ports, platform="caffe", weights=file, nchw=BOTH, **facts)
 
 
 def _tflite(name: str, model: str, *ports: object, **facts: object) -> SourceNetwork:
@@ -299,7 +303,7 @@ TFLITE = (
     _tflite("movie_review", "movie_review_nl/movie_review", ("input_3",), _ANSWER, 1, 256, S16, arrays="reviews"),
     _tflite(
         "yolox_nano", "yolox_nano/yolox_nano_float16_quantize", ("serving_default_images:0",),
-        ("PartitionedCall:0",), 416, 416, "BGR", std=(1.0, 1.0, 1.0), letterbox=True, nchw=True, **_FACES,
+        ("PartitionedCall:0",), 416, 416, "BGR", std=(1.0, 1.0, 1.0), letterbox=True, nchw=BOTH, **_FACES,
     ),
     _yamnet("yamnet", "magnitude_spectrogram", "spectra", 257),
     _yamnet("yamnet_log_mel", "log_mel_spectrogram", "log_mel", 64),
@@ -331,7 +335,7 @@ TENSORFLOW = (
     ),
     _graph(
         "tf_fsrcnn", "super_resolution/FSRCNN_x2", ("IteratorGetNext",), ("NCHW_output",), 112, 112, "GRAY",
-        mean=(0.0,), std=(255.0,), shapes=((1, 112, 112, 1),),
+        mean=(0.0,), std=(255.0,), shapes=((1, 112, 112, 1),), nchw=frozenset({"outputs"}),
     ),
 )  # fmt: skip
 NETWORKS = {network.name: network for network in (*CAFFE, *TFLITE, *TENSORFLOW)}

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from frontend_networks import CHIP, NETWORKS, SourceNetwork
+from frontend_networks import BOTH, CHIP, NETWORKS, SourceNetwork
 from judges import Arrays, LiteRt, NoJudge, elsewhere, float_twin
 from networks import Picture, data_folder
 from scores import score
@@ -164,16 +164,16 @@ def frameworks(network: SourceNetwork, files: Mapping[str, Path]) -> dict[str, J
         }
     elif network.opencv is not None:
         paths = [network.path(), data_folder() / network.opencv]
-        return {"OpenCV 4": partial(_in_nchw, partial(elsewhere, "opencv", paths, network.outputs))}
+        return {"OpenCV 4": partial(_in_nchw, BOTH, partial(elsewhere, "opencv", paths, network.outputs))}
     else:
         runs = {"TensorFlow": partial(elsewhere, "tensorflow", list(files.values()), network.outputs)}
-    return {name: partial(_in_nchw, run) for name, run in runs.items()} if network.nchw else runs
+    return {name: partial(_in_nchw, network.nchw, run) for name, run in runs.items()}
 
 
-def _in_nchw(run: Judge, samples: Sequence[Arrays]) -> list[Arrays]:
-    """A framework's answers where it has its pictures in NCHW."""
-    found = run([_turned(sample, (0, 3, 1, 2)) for sample in samples])
-    return [_turned(outputs, (0, 2, 3, 1)) for outputs in found]
+def _in_nchw(sides: Container[str], run: Judge, samples: Sequence[Arrays]) -> list[Arrays]:
+    """The answers of a framework that has its pictures in NCHW among its inputs, its outputs or both."""
+    found = run([_turned(sample, (0, 3, 1, 2)) for sample in samples] if "inputs" in sides else samples)
+    return [_turned(outputs, (0, 2, 3, 1)) for outputs in found] if "outputs" in sides else found
 
 
 def _turned(arrays: Arrays, perm: tuple[int, ...]) -> Arrays:

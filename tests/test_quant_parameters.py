@@ -588,7 +588,7 @@ def bare(graph: Graph) -> bytes:
     return sim_bytes(copy, "fixed")
 
 
-@pytest.mark.parametrize("name", ["onnx_yolo_shapes", pytest.param("palm_detection", marks=PUBLIC)])
+@pytest.mark.parametrize("name", ["onnx_yolo_shapes", pytest.param("palm_detection", marks=[PUBLIC, pytest.mark.long])])
 def test_networks_come_back_at_l5(name: str, tmp_path: Path) -> None:
     """The digit classifier follows below; palm_detection has biases that several convolutions share."""
     case = case_of(name)
