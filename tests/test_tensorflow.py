@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conventions import ROOT
 from sgs.cli.convert_tool import main as convert_tool
 from sgs.engine import FloatEngine
 from sgs.errors import UserError
@@ -323,7 +324,7 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(UserError) as caught:
         row.load(row.complete({"graph_def_file": path}), Asked())
     told = "convert: the Python package tensorflow_that_nobody_has is not installed"
-    assert str(caught.value) == f"{told} (pip install 'open-ipu-toolchain[tensorflow]')"
+    assert str(caught.value) == f"{told} (pip install -e '{ROOT}[tensorflow]')"
 
 
 def test_a_tensorflow_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

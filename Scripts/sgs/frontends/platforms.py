@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import sgs
 from sgs.config.nearest import did_you_mean
 from sgs.errors import UserError
 from sgs.frontends.onnx_model import Shape, SourceModel
@@ -157,8 +158,16 @@ def require_packages(names: Iterable[str], extra: str, more: str = "") -> None:
 
 def missing_extra(name: str, extra: str, more: str = "") -> UserError:
     """The error for a package that is not installed."""
-    remedy = f"pip install 'open-ipu-toolchain[{extra}]'{more}"
-    return UserError(f"the Python package {name} is not installed", stage="convert", remedy=remedy)
+    reason = f"the Python package {name} is not installed"
+    return UserError(reason, stage="convert", remedy=f"{extra_install(extra)}{more}")
+
+
+def extra_install(extra: str) -> str:
+    """The command that installs an extra: of the source tree that runs, if it is one."""
+    root = Path(sgs.__file__).resolve().parents[2]
+    if (root / "pyproject.toml").is_file():
+        return f"pip install -e '{root}[{extra}]'"
+    return f"pip install 'open-ipu-toolchain[{extra}]'"
 
 
 def model_path(values: Mapping[str, Any]) -> Path:

@@ -15,6 +15,7 @@ from sgs.errors import UnsupportedOperator, UserError, raise_all
 from sgs.frontends.model_file import refused, require_file
 from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_message import SOURCE_LABEL, nodes_of, reads_of
+from sgs.frontends.platforms import extra_install
 from sgs.frontends.tensorflow.child import Answer, Request
 from sgs.frontends.tensorflow.keras_files import read_keras
 from sgs.frontends.tensorflow.part import Part, label_of, part_of
@@ -39,7 +40,7 @@ def convert(request: Request) -> Answer:
         import tensorflow as tf
         import tf2onnx.convert
     except ImportError as error:
-        remedy = "install it again: pip install --force-reinstall 'open-ipu-toolchain[tensorflow]'"
+        remedy = f"install it again: pip uninstall tensorflow, then {extra_install('tensorflow')}"
         raise UserError(f"TensorFlow cannot be imported: {told(error)}", stage="convert", remedy=remedy) from error
 
     path = request.path
