@@ -333,7 +333,7 @@ def test_a_tensorflow_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(UserError) as caught:
         in_child(Request("keras", Path("net.keras"), {}, Asked()), "")
-    told = "convert: TensorFlow cannot be imported: libcuda.so.9: cannot open (install it again: pip install"
+    told = "convert: TensorFlow cannot be imported: libcuda.so.9: cannot open (install it again: pip uninstall"
     assert str(caught.value).startswith(told)
 
 
