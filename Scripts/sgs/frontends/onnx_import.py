@@ -16,7 +16,6 @@ from sgs.frontends.onnx_model import (
 from sgs.frontends.onnx_simplify import simplified
 from sgs.frontends.onnx_surgery import NO_SURGERY, Surgery, check_shapes, operate
 from sgs.frontends.onnx_walk import ImportWalk, Layouts
-from sgs.frontends.port_names import ordered
 from sgs.ir.graph import Graph
 
 _log = logging.getLogger(__name__)
@@ -79,8 +78,8 @@ def import_model(
     """Import a model that is in memory; see `import_onnx`."""
     whole, source = source, operate(source, surgery)
     _refuse_other_values(source)
-    inputs = ordered(source.path, "input", [port.name for port in source.inputs], input_names)
-    outputs = ordered(source.path, "output", [port.name for port in source.outputs], output_names)
+    inputs = _ordered(source, "input", [port.name for port in source.inputs], input_names)
+    outputs = _ordered(source, "output", [port.name for port in source.outputs], output_names)
     ports = input_ports(source, input_shapes, inputs, surgery.input_shapes)
     check_shapes(whole, surgery, ports)
     wanted = {**(input_layouts or {}), **(output_layouts or {})}
@@ -121,3 +120,21 @@ def _refuse_other_values(source: SourceModel) -> None:
         if kind not in (None, "tensor_type")
     ]
     raise_all(problems, stage="convert", file=source.path)
+
+
+def _ordered(source: SourceModel, what: str, present: list[str], wanted: Sequence[str] | None) -> list[str]:
+    """The model's input or output names in the caller's order. Every input must be named; outputs may be left out."""
+    if wanted is None:
+        return present
+    told = f"{what}s of the model: {', '.join(present)}"
+    problems = [(f"'{name}' is not an {what} of the model", told) for name in wanted if name not in present]
+    twice = [name for name in dict.fromkeys(wanted) if list(wanted).count(name) > 1]
+    problems += [(f"{what} '{name}' is named twice", told) for name in twice]
+    if what == "input":
+        problems += [(f"input '{name}' is missing", told) for name in present if name not in wanted]
+    raise_all(
+        [UserError(reason, stage="convert", file=source.path, remedy=remedy) for reason, remedy in problems],
+        stage="convert",
+        file=source.path,
+    )
+    return list(wanted)
