@@ -361,7 +361,10 @@ def test_everything_unsupported_is_named_in_one_report(tmp_path: Path) -> None:
 # ---- onnxsim ---------------------------------------------------------------------------------------------------------
 
 
-def test_simplification_keeps_the_meaning(tmp_path: Path) -> None:
+def test_simplification_keeps_the_meaning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the user has a module of the name of one that it needs, too."""
+    (tmp_path / "onnx.py").write_text("raise SystemExit('the folder of the user')\n")
+    monkeypatch.chdir(tmp_path)
     model = from_tensorflow()
     source = onnx_model.load_model(save(model, tmp_path))
     ports = onnx_model.input_ports(source, None, ["x"])

@@ -337,6 +337,16 @@ def test_a_tensorflow_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytes
     assert str(caught.value).startswith(told)
 
 
+def test_modules_of_the_users_folder_are_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("onnx", "numpy", "tensorflow", "keras"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('the folder of the user')\n")
+    (tmp_path / "net.keras").write_bytes(b"PK")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        in_child(Request("keras", Path("net.keras"), {}, Asked()), "")
+    assert "the folder of the user" not in f"{caught.value} {caught.value.__cause__}"
+
+
 def test_a_crash_of_tensorflow_is_the_files_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is one that kills itself."""
     (tmp_path / "sitecustomize.py").write_text(

@@ -1,7 +1,7 @@
 """A model after onnxsim, which is native code that has been seen to crash, to hang and to take all memory: it runs in a
 process of its own, with limits of time and memory, and whatever happens to it is a warning.
 
-The process: `python -m sgs.frontends.onnx_simplify before.onnx after.onnx BYTES`.
+The process runs `main` with before.onnx, after.onnx and a number of bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from os import environ, pathsep
 from pathlib import Path
 
 import onnx
@@ -23,11 +22,11 @@ from onnx import ModelProto
 from sgs.errors import UserError
 from sgs.frontends.onnx_external import with_values
 from sgs.frontends.onnx_model import Port, SourceModel, fix_shapes, normalised
+from sgs.frontends.own_process import command_of, environment
 
 SECONDS = 120.0
 MEMORY = 8 << 30  # bytes of address space
 LARGEST_MODEL = 1 << 30  # bytes; onnxsim needs several copies, all in messages of at most 2 GiB
-_SCRIPTS = Path(__file__).resolve().parents[2]  # the folder that holds the package
 _log = logging.getLogger(__name__)
 
 
@@ -67,12 +66,14 @@ def _simplified(
 
 
 def _run_child(arguments: Sequence[str], time_limit: float) -> None:
-    command = [sys.executable, "-m", "sgs.frontends.onnx_simplify", *arguments]
-    paths = [str(_SCRIPTS), *filter(None, [environ.get("PYTHONPATH")])]
-    variables = {**environ, "PYTHONPATH": pathsep.join(paths)}
     try:
         done = subprocess.run(
-            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, timeout=time_limit, check=False
+            command_of(__name__, *arguments),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=time_limit,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise _Failed(f"onnxsim took longer than {time_limit:.0f} s") from error
@@ -104,7 +105,3 @@ def main() -> None:
 
     model, _ = onnxsim.simplify(onnx.load_model(before), check_n=0)
     onnx.save_model(model, after)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """The process in which TensorFlow runs. TensorFlow writes to standard output and error as it likes, keeps its memory,
 and stops the process that it runs in for some damaged files; so it gets a process of its own.
 
-The process: `python -m sgs.frontends.tensorflow.child request answer`, both of them files in a folder that goes away.
+The process runs `main` with request and answer, both of them files in a folder that goes away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from os import environ, pathsep
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,9 @@ from sgs.errors import UserError
 from sgs.frontends.model_file import refused
 from sgs.frontends.onnx_layout import SourceLayout
 from sgs.frontends.onnx_model import SourceModel, normalised
+from sgs.frontends.own_process import command_of, environment
 from sgs.frontends.platforms import Asked
 
-_SCRIPTS = Path(__file__).resolve().parents[3]  # the folder that holds the package
 _log = logging.getLogger(__name__)
 
 
@@ -56,7 +55,7 @@ def in_child(request: Request, digest: str) -> SourceModel:
         asked, answered = Path(folder, "request"), Path(folder, "answer")
         asked.write_bytes(pickle.dumps(request))
         done = subprocess.run(
-            [sys.executable, "-m", "sgs.frontends.tensorflow.child", str(asked), str(answered)],
+            command_of(__name__, str(asked), str(answered)),
             env=variables(folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -81,10 +80,8 @@ def model_of(answer: Answer, path: Path, digest: str) -> SourceModel:
 
 def variables(home: str) -> dict[str, str]:
     """The environment in which TensorFlow is quiet, uses the processor alone and leaves the user's folders alone."""
-    paths = [str(_SCRIPTS), *filter(None, [environ.get("PYTHONPATH")])]
     return {
-        **environ,
-        "PYTHONPATH": pathsep.join(paths),
+        **environment(),
         "TF_CPP_MIN_LOG_LEVEL": "3",
         "CUDA_VISIBLE_DEVICES": "-1",
         "KERAS_BACKEND": "tensorflow",
@@ -121,7 +118,3 @@ def main() -> None:
         logging.getLogger(__name__).error("", exc_info=error)
         answer = _bare(error)
     answered.write_bytes(pickle.dumps(answer))
-
-
-if __name__ == "__main__":
-    main()
