@@ -342,8 +342,9 @@ def test_modules_of_the_users_folder_are_not_run(tmp_path: Path, monkeypatch: py
         (tmp_path / f"{name}.py").write_text("raise SystemExit('the folder of the user')\n")
     (tmp_path / "net.keras").write_bytes(b"PK")
     monkeypatch.chdir(tmp_path)
+    values = platform_named("keras", stage="test").complete({"model_file": Path("net.keras")})
     with pytest.raises(UserError) as caught:
-        in_child(Request("keras", Path("net.keras"), {}, Asked()), "")
+        in_child(Request("keras", Path("net.keras"), values, Asked()), "")
     assert "the folder of the user" not in f"{caught.value} {caught.value.__cause__}"
 
 
