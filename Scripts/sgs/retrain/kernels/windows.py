@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sgs.numeric.quantise import Array
-from sgs.retrain.kernels.node import Constants, Make, integers, read
+from sgs.retrain.kernels.node import Constants, Make, constant, integers, read
 
 _WINDOW = ("kernel_shape", "strides", "pads")
 _MAX_POOL: dict[int, Callable[..., Any]] = {
@@ -187,23 +187,42 @@ def _coordinates(mode: str, extent: int, result: int) -> Array:
 
 
 def _resize(attributes: Mapping[str, Any], constants: Constants) -> Callable[..., Tensor]:
+    given = read(attributes, "mode", "coordinate_transformation_mode", nearest_mode="floor")
+    how = given.coordinate_transformation_mode
+    if given.mode == "linear":
+        return _interpolation(how, integers(constants, 3))
+    scales = constant(constants, 2)
+    if (given.mode, how, given.nearest_mode) != ("nearest", "asymmetric", "floor") or (scales % 1).any():
+        raise ValueError(f"Resize of {attributes} by {scales}")
+    return _repetition([int(scale) for scale in scales])
+
+
+def _interpolation(how: str, sizes: Sequence[int]) -> Callable[..., Tensor]:
     """Between two neighbours of each axis, one axis after the other."""
-    given, sizes = read(attributes, "mode", "coordinate_transformation_mode"), integers(constants, 3)
-    if given.mode != "linear":
-        raise ValueError(f"Resize of mode {given.mode}")
 
     def run(x: Tensor, *_: Tensor | None) -> Tensor:
         for axis, size in enumerate(sizes):
             extent = x.shape[axis]
             if size == extent:
                 continue
-            places = _coordinates(given.coordinate_transformation_mode, extent, size)
+            places = _coordinates(how, extent, size)
             below = np.floor(places).astype(np.int64)
             above = np.minimum(below + 1, extent - 1)
             parts = torch.from_numpy(places - below).to(x).reshape(-1, *[1] * (len(sizes) - 1 - axis))
             low, high = (x.index_select(axis, torch.from_numpy(i).to(x.device)) for i in (below, above))
             x = low + (high - low) * parts
         return x
+
+    return run
+
+
+def _repetition(factors: Sequence[int]) -> Callable[..., Tensor]:
+    """Every element so many times along each axis."""
+
+    def run(x: Tensor, *_: Tensor | None) -> Tensor:
+        apart = x.reshape([part for extent in x.shape for part in (extent, 1)])
+        wide = apart.expand([part for extent, factor in zip(x.shape, factors, strict=True) for part in (extent, factor)])
+        return wide.reshape([extent * factor for extent, factor in zip(x.shape, factors, strict=True)])
 
     return run
 
