@@ -1,7 +1,10 @@
-"""The torch kernels: the operators' own examples give what the float engine gives, alone and many samples at a time."""
+"""The torch kernels: float graphs give what the float engine gives, alone and many samples at a time, and gradients
+that are the engine's differences."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,69 +13,185 @@ from onnx import helper, numpy_helper
 
 import sgs.ops  # noqa: F401  fills the tables
 from fixed_examples import float_feeds
+from onnx_snippets import SNIPPETS
 from sgs.engine import FloatEngine
 from sgs.engine.lowering import SessionBuilder
+from sgs.frontends.onnx_import import import_model
+from sgs.frontends.onnx_model import normalised
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
+from sgs.passes.pipeline import optimise
 from sgs.registry import EXAMPLES, FLOAT
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from sgs.retrain.kernels import BY_SAMPLE, KERNELS  # noqa: E402
 
 SAMPLES = 3
+# examples of these jump, so that differences say nothing of the gradient
+JUMPING = {"CAST", "CEIL", "FAKE_QUANTIZE", "FLOOR", "FLOOR_DIV", "FLOOR_MOD", "ONE_HOT", "ROUND"}
+STEPS = (1e-3, 2e-4)  # of differences: one of them meets no kink
+
+
+def lowered(graph: Graph) -> SessionBuilder:
+    builder = SessionBuilder(graph)
+    for name in graph.inputs:
+        builder.feed(name, "native")
+    for node in graph.nodes:
+        FLOAT[node.op](builder, node)
+    return builder
 
 
 class Recorded:
     """A float graph's primitives, to be run in torch."""
 
     def __init__(self, graph: Graph) -> None:
-        builder = SessionBuilder(graph)
-        for name in graph.inputs:
-            builder.feed(name, "native")
-        for node in graph.nodes:
-            FLOAT[node.op](builder, node)
+        builder = lowered(graph)
         self.graph = graph
-        self.outputs = {name: builder.codes(name) for name in graph.outputs}
+        self.outputs = [builder.codes(name) for name in graph.outputs]
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in builder._constants}
         self.constants = {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
-        self.nodes = []
         self.by_sample = any(node.op_type in BY_SAMPLE for node in builder._nodes)
+        self.nodes: list[tuple[Callable[..., Any], list[str], list[str]]] = []
         for node in builder._nodes:
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in attributes.items()}
-            make = KERNELS[node.op_type](attributes, [constants.get(name) for name in node.input])
-            self.nodes.append((make, list(node.input), list(node.output)))
+            given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+            attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in given.items()}
+            kernel = KERNELS[node.op_type](attributes, [constants.get(name) for name in node.input])
+            self.nodes.append((kernel, list(node.input), list(node.output)))
 
-    def __call__(self, *inputs: Any) -> Any:
-        values = {**self.constants, "": None}
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        values: dict[str, Any] = {**self.constants, "": None}
         values |= {f"in:{name}": value for name, value in zip(self.graph.inputs, inputs, strict=True)}
-        for function, operands, results in self.nodes:
-            found = function(*(values[name] for name in operands))
+        for kernel, operands, results in self.nodes:
+            found = kernel(*(values[name] for name in operands))
             values.update(zip(results, found if isinstance(found, tuple) else (found,), strict=True))
-        return tuple(values[value] for value in self.outputs.values())
+        return tuple(values[name] for name in self.outputs)
+
+    def many(self, feeds: list[dict[str, Array]]) -> tuple[Any, ...]:
+        """Results for all feeds at a time, along a new first axis."""
+        stacks = (torch.from_numpy(np.stack([feed[name] for feed in feeds])) for name in self.graph.inputs)
+        return tuple(torch.func.vmap(self)(*stacks))
 
 
-def agrees(found: Any, truth: Array) -> None:
+def assert_agrees(found: Any, truth: Array) -> None:
     assert found.shape == truth.shape
     assert str(found.dtype) == f"torch.{truth.dtype.name}"
     if truth.dtype == np.float32:
-        np.testing.assert_allclose(found.detach().numpy(), truth, rtol=2e-4, atol=2e-5 * max(1, np.abs(truth).max()))
+        np.testing.assert_allclose(found.numpy(), truth, rtol=2e-4, atol=2e-5 * max(1, np.abs(truth).max()))
     else:
         assert np.array_equal(found.numpy(), truth)
 
 
+def check(graph: Graph) -> None:
+    engine, program = FloatEngine(graph, threads=1), Recorded(graph)
+    feeds = [float_feeds(graph, seed) for seed in range(SAMPLES)]
+    truths = [engine.run(feed) for feed in feeds]
+    for feed, truth in zip(feeds, truths, strict=True):
+        for found, name in zip(program(*map(torch.from_numpy, feed.values())), graph.outputs, strict=True):
+            assert_agrees(found, truth[name])
+    if not program.by_sample:
+        for found, name in zip(program.many(feeds), graph.outputs, strict=True):
+            assert_agrees(found, np.stack([truth[name] for truth in truths]))
+
+
+def snippet(name: str) -> Graph:
+    graph = import_model(normalised(SNIPPETS[name](), Path(f"{name}.onnx")))
+    optimise(graph)
+    return graph
+
+
 @pytest.mark.parametrize("op", list(FLOAT))
-def test_examples(op: str) -> None:
+@pytest.mark.filterwarnings("error:There is a performance drop")  # vmap that calls a kernel sample by sample
+def test_operators_compute_what_the_engine_does(op: str) -> None:
     for graph in EXAMPLES[op]():
-        engine, program = FloatEngine(graph, threads=1), Recorded(graph)
-        feeds = [float_feeds(graph, seed) for seed in range(SAMPLES)]
-        truths = [engine.run(feed) for feed in feeds]
-        inputs = [[torch.from_numpy(feed[name]) for name in graph.inputs] for feed in feeds]
-        for given, truth in zip(inputs, truths, strict=True):
-            for found, name in zip(program(*given), graph.outputs, strict=True):
-                agrees(found, truth[name])
+        check(graph)
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_parts_of_networks_compute_what_the_engine_does(name: str) -> None:
+    check(snippet(name))
+
+
+def test_there_is_a_kernel_of_every_primitive_and_no_other() -> None:
+    graphs = [graph for op in FLOAT for graph in EXAMPLES[op]()] + [snippet(name) for name in SNIPPETS]
+    assert {node.op_type for graph in graphs for node in lowered(graph)._nodes} == set(KERNELS)
+
+
+# -- gradients ---------------------------------------------------------------------------------------------------------
+def slopes(graph: Graph) -> tuple[float, list[float], float]:
+    """(slope of a random sum of the real results along a random direction of the real inputs, by gradients; the same by
+    differences of the engine, one for each of STEPS; what the slope could be at most)."""
+    rng, feed = np.random.default_rng(0), float_feeds(graph, 5)
+    moved = {name: rng.normal(size=graph[name].shape) for name in graph.inputs if graph[name].dtype.is_float}
+    summed = {name: rng.normal(size=graph[name].shape) for name in graph.outputs if graph[name].dtype.is_float}
+    engine = FloatEngine(graph, threads=1)
+
+    def total(step: float) -> float:
+        steps = {name: (feed[name] + step * direction).astype(np.float32) for name, direction in moved.items()}
+        values = engine.run({**feed, **steps})
+        return sum(float(np.vdot(values[name], weights)) for name, weights in summed.items())
+
+    inputs = {name: torch.from_numpy(value[None]).requires_grad_(name in moved) for name, value in feed.items()}
+    results = dict(zip(graph.outputs, torch.func.vmap(Recorded(graph))(*inputs.values()), strict=True))
+    loss = sum((results[name][0] * torch.from_numpy(weights)).sum() for name, weights in summed.items())
+    gradients = torch.autograd.grad(loss, [inputs[name] for name in moved], materialize_grads=True)
+    terms = [g[0].numpy() * direction for g, direction in zip(gradients, moved.values(), strict=True)]
+    differences = [(total(step) - total(-step)) / (2 * step) for step in STEPS]
+    return sum(float(t.sum()) for t in terms), differences, sum(float(np.abs(t).sum()) for t in terms)
+
+
+def has_gradient(graph: Graph) -> bool:
+    real = [any(graph[name].dtype.is_float for name in names) for names in (graph.inputs, graph.outputs)]
+    return all(real) and not Recorded(graph).by_sample
+
+
+@pytest.mark.parametrize("op", [op for op in FLOAT if op not in JUMPING])
+def test_gradients_are_differences(op: str) -> None:
+    for graph in filter(has_gradient, EXAMPLES[op]()):
+        slope, differences, most = slopes(graph)
+        assert min(abs(slope - difference) for difference in differences) <= 0.02 * most
+
+
+# -- what a kernel is given --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("op", list(FLOAT))
+def test_values_stay_on_their_device(op: str) -> None:
+    """The device "meta" refuses tensors of another one, as a GPU does."""
+    for graph in EXAMPLES[op]():
+        program = Recorded(graph)
         if program.by_sample:
             continue
-        many = torch.func.vmap(program)(*(torch.stack(tensors) for tensors in zip(*inputs, strict=True)))
-        for found, name in zip(many, graph.outputs, strict=True):
-            agrees(found, np.stack([truth[name] for truth in truths]))
+        program.constants = {name: value.to("meta") for name, value in program.constants.items()}
+        inputs = [torch.from_numpy(value).to("meta") for value in float_feeds(graph, 0).values()]
+        assert all(result.is_meta for result in program(*inputs))
+
+
+WINDOW = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0]}
+
+
+@pytest.mark.parametrize(
+    ("primitive", "attributes", "constants", "reason"),
+    [
+        ("Conv", {**WINDOW, "dilations": [1, 1], "auto_pad": "SAME_UPPER"}, [None, None], "not supported.*auto_pad"),
+        ("Conv", WINDOW, [None, None], r"missing: \['dilations'\]"),
+        ("AveragePool", {**WINDOW, "count_include_pad": 1}, [None], "not supported.*count_include_pad"),
+        ("Reshape", {}, [None, None], "operand 1 is not a constant"),
+        ("Clip", {}, [None, np.float32(0), None], "operand 2 is not a constant"),
+        ("ReduceSum", {"keepdims": 1}, [None, np.zeros(0, np.int64)], "without axes"),
+        ("Gemm", {"transB": 0}, [None, None, None], "transB"),
+        ("DepthToSpace", {"blocksize": 2, "mode": "CRD"}, [None], "CRD"),
+        ("LRN", {"size": 4, "alpha": 1.0, "beta": 1.0, "bias": 1.0}, [None], "4 channels"),
+    ],
+)
+def test_what_no_row_emits_is_refused(
+    primitive: str, attributes: Mapping[str, Any], constants: list[Array | None], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        KERNELS[primitive](attributes, constants)
+
+
+@pytest.mark.parametrize(
+    ("mode", "how", "scales"),
+    [("cubic", "half_pixel", [1, 1, 2, 2]), ("nearest", "half_pixel", [1, 1, 2, 2]), ("nearest", "asymmetric", [1.5])],
+)
+def test_other_forms_of_resize_are_refused(mode: str, how: str, scales: list[float]) -> None:
+    with pytest.raises(ValueError, match="Resize"):
+        KERNELS["Resize"]({"mode": mode, "coordinate_transformation_mode": how}, [None, None, np.array(scales)])

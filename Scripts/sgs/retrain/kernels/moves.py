@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sgs.retrain.kernels.node import Constants, Make, constant, integers, plain, read
+from sgs.retrain.kernels.node import Constants, Make, constant, integers, read
 
 
 def _reshape(attributes: Mapping[str, Any], constants: Constants) -> Callable[..., Tensor]:
@@ -110,7 +110,6 @@ KERNELS: dict[str, Make] = {
     "Concat": _concat,
     "DepthToSpace": _depth_to_space,
     "Expand": _expand,
-    "Identity": plain(lambda x: x),
     "Pad": _pad,
     "Reshape": _reshape,
     "Slice": _slice,

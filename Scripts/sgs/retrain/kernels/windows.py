@@ -193,7 +193,7 @@ def _resize(attributes: Mapping[str, Any], constants: Constants) -> Callable[...
         return _interpolation(how, integers(constants, 3))
     scales = constant(constants, 2)
     if (given.mode, how, given.nearest_mode) != ("nearest", "asymmetric", "floor") or (scales % 1).any():
-        raise ValueError(f"Resize of {attributes} by {scales}")
+        raise ValueError(f"Resize with {dict(attributes)} by {scales}")
     return _repetition([int(scale) for scale in scales])
 
 
@@ -220,9 +220,10 @@ def _repetition(factors: Sequence[int]) -> Callable[..., Tensor]:
     """Every element so many times along each axis."""
 
     def run(x: Tensor, *_: Tensor | None) -> Tensor:
+        pairs = list(zip(x.shape, factors, strict=True))
         apart = x.reshape([part for extent in x.shape for part in (extent, 1)])
-        wide = apart.expand([part for extent, factor in zip(x.shape, factors, strict=True) for part in (extent, factor)])
-        return wide.reshape([extent * factor for extent, factor in zip(x.shape, factors, strict=True)])
+        wide = apart.expand([part for pair in pairs for part in pair])
+        return wide.reshape([extent * factor for extent, factor in pairs])
 
     return run
 
