@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 import sgs.ops  # noqa: F401  fills the tables
 from fixed_examples import float_feeds
@@ -21,7 +21,9 @@ from sgs.frontends.onnx_model import normalised
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.passes.pipeline import optimise
-from sgs.registry import EXAMPLES, FLOAT
+from sgs.registry import EXAMPLES, FLOAT, ONNX_EXAMPLES
+from test_onnx_examples import samples
+from test_onnx_import import one_node_model
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from sgs.retrain.kernels import BY_SAMPLE, KERNELS  # noqa: E402
@@ -81,20 +83,23 @@ def assert_agrees(found: Any, truth: Array) -> None:
         assert np.array_equal(found.numpy(), truth)
 
 
-def check(graph: Graph) -> None:
+def check(graph: Graph, feeds: list[dict[str, Array]]) -> None:
     engine, program = FloatEngine(graph, threads=1), Recorded(graph)
-    feeds = [float_feeds(graph, seed) for seed in range(SAMPLES)]
     truths = [engine.run(feed) for feed in feeds]
     for feed, truth in zip(feeds, truths, strict=True):
         for found, name in zip(program(*map(torch.from_numpy, feed.values())), graph.outputs, strict=True):
             assert_agrees(found, truth[name])
-    if not program.by_sample:
+    if feeds[0] and not program.by_sample:
         for found, name in zip(program.many(feeds), graph.outputs, strict=True):
             assert_agrees(found, np.stack([truth[name] for truth in truths]))
 
 
-def snippet(name: str) -> Graph:
-    graph = import_model(normalised(SNIPPETS[name](), Path(f"{name}.onnx")))
+def random_feeds(graph: Graph) -> list[dict[str, Array]]:
+    return [float_feeds(graph, seed) for seed in range(SAMPLES)]
+
+
+def imported(model: ModelProto) -> Graph:
+    graph = import_model(normalised(model, Path("model.onnx")))
     optimise(graph)
     return graph
 
@@ -103,16 +108,24 @@ def snippet(name: str) -> Graph:
 @pytest.mark.filterwarnings("error:There is a performance drop")  # vmap that calls a kernel sample by sample
 def test_operators_compute_what_the_engine_does(op: str) -> None:
     for graph in EXAMPLES[op]():
-        check(graph)
+        check(graph, random_feeds(graph))
+
+
+@pytest.mark.parametrize("op", list(ONNX_EXAMPLES))
+def test_onnx_operators_compute_what_the_engine_does(op: str) -> None:
+    for case in ONNX_EXAMPLES[op][::2]:  # neighbours differ little
+        graph = imported(one_node_model(case))
+        check(graph, samples(graph, case, SAMPLES, 1))
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
 def test_parts_of_networks_compute_what_the_engine_does(name: str) -> None:
-    check(snippet(name))
+    graph = imported(SNIPPETS[name]())
+    check(graph, random_feeds(graph))
 
 
 def test_there_is_a_kernel_of_every_primitive_and_no_other() -> None:
-    graphs = [graph for op in FLOAT for graph in EXAMPLES[op]()] + [snippet(name) for name in SNIPPETS]
+    graphs = [graph for op in FLOAT for graph in EXAMPLES[op]()] + [imported(make()) for make in SNIPPETS.values()]
     assert {node.op_type for graph in graphs for node in lowered(graph)._nodes} == set(KERNELS)
 
 
@@ -174,6 +187,7 @@ WINDOW = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0]}
         ("Conv", WINDOW, [None, None], r"missing: \['dilations'\]"),
         ("AveragePool", {**WINDOW, "count_include_pad": 1}, [None], "not supported.*count_include_pad"),
         ("Reshape", {}, [None, None], "operand 1 is not a constant"),
+        ("Reshape", {}, [None, np.array([0, -1])], r"Reshape to \[0, -1\]"),
         ("Clip", {}, [None, np.float32(0), None], "operand 2 is not a constant"),
         ("ReduceSum", {"keepdims": 1}, [None, np.zeros(0, np.int64)], "without axes"),
         ("Gemm", {"transB": 0}, [None, None, None], "transB"),

@@ -13,10 +13,11 @@ from sgs.retrain.kernels.node import Constants, Make, constant, integers, read
 
 
 def _reshape(attributes: Mapping[str, Any], constants: Constants) -> Callable[..., Tensor]:
-    """An extent of 0 is the operand's own."""
     read(attributes)
     shape = integers(constants, 1)
-    return lambda x, _: x.reshape([extent or x.shape[axis] for axis, extent in enumerate(shape)])
+    if 0 in shape:  # the operand's own extent there
+        raise ValueError(f"Reshape to {shape}")
+    return lambda x, _: x.reshape(shape)
 
 
 def _transpose(attributes: Mapping[str, Any], constants: Constants) -> Callable[..., Tensor]:
