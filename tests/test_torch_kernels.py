@@ -14,12 +14,14 @@ from onnx import ModelProto, helper, numpy_helper
 import sgs.ops  # noqa: F401  fills the tables
 from fixed_examples import float_feeds
 from onnx_snippets import SNIPPETS
+from sgs.builder import GraphBuilder
 from sgs.engine import FloatEngine
 from sgs.engine.lowering import SessionBuilder
 from sgs.frontends.onnx_import import import_model
 from sgs.frontends.onnx_model import normalised
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array
+from sgs.numeric.types import DType
 from sgs.passes.pipeline import optimise
 from sgs.registry import EXAMPLES, FLOAT, ONNX_EXAMPLES
 from test_onnx_examples import samples
@@ -116,6 +118,22 @@ def test_onnx_operators_compute_what_the_engine_does(op: str) -> None:
     for case in ONNX_EXAMPLES[op][::2]:  # neighbours differ little
         graph = imported(one_node_model(case))
         check(graph, samples(graph, case, SAMPLES, 1))
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("SUM", {"axes": (1,), "keep_dims": True}),
+        ("MEAN", {"axes": (0, 2), "keep_dims": False}),
+        ("REDUCE_PROD", {"axes": (1, 2), "keep_dims": False}),
+        ("CUMSUM", {"axis": 1, "exclusive": True, "reverse": False}),
+    ],
+)
+def test_integers_stay_what_they_are(op: str, attrs: dict[str, Any]) -> None:
+    build = GraphBuilder()
+    graph = build.output(build(op, build.input("x", (3, 4, 5), DType.INT32), output="y", **attrs))
+    rng = np.random.default_rng(2)
+    check(graph, [{"x": rng.integers(-2, 3, (3, 4, 5)).astype(np.int32)} for _ in range(SAMPLES)])
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

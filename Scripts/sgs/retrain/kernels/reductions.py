@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -24,6 +25,17 @@ def _softmax(attributes: Mapping[str, Any], constants: Constants) -> Callable[..
 
 
 # -- reductions --------------------------------------------------------------------------------------------------------
+def _sum(x: Tensor, axes: Sequence[int]) -> Tensor:
+    return x.sum(axes, keepdim=True, dtype=x.dtype)
+
+
+def _mean(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """Of integers, cut towards 0."""
+    if x.is_floating_point():
+        return x.mean(axes, keepdim=True)
+    return torch.div(_sum(x, axes), prod(x.shape[axis] for axis in axes), rounding_mode="trunc")
+
+
 def _product(x: Tensor, axes: Sequence[int]) -> Tensor:
     for axis in axes:
         x = x.prod(axis, keepdim=True, dtype=x.dtype)
@@ -33,10 +45,10 @@ def _product(x: Tensor, axes: Sequence[int]) -> Tensor:
 # (x, axes) → x with these axes of extent 1
 _REDUCTIONS: dict[str, Callable[[Tensor, Sequence[int]], Tensor]] = {
     "ReduceMax": lambda x, axes: x.amax(axes, keepdim=True),
-    "ReduceMean": lambda x, axes: x.mean(axes, keepdim=True),
+    "ReduceMean": _mean,
     "ReduceMin": lambda x, axes: x.amin(axes, keepdim=True),
     "ReduceProd": _product,
-    "ReduceSum": lambda x, axes: x.sum(axes, keepdim=True, dtype=x.dtype),
+    "ReduceSum": _sum,
 }
 
 
