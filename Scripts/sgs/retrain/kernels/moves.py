@@ -71,10 +71,9 @@ def _slice(attributes: Mapping[str, Any], constants: Constants) -> Callable[...,
     def run(x: Tensor, *_: Tensor) -> Tensor:
         for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
             places = range(*slice(start, end, step).indices(x.shape[axis]))
-            if step == 1:
-                x = x.narrow(axis, places.start, len(places))
-            else:
-                x = x.index_select(axis, torch.tensor(list(places), dtype=torch.int64, device=x.device))
+            forward = places if step > 0 else places[::-1]
+            x = x[(slice(None),) * axis + (slice(forward.start, forward.stop, forward.step),)]
+            x = x if step > 0 else x.flip(axis)
         return x
 
     return run

@@ -80,12 +80,12 @@ def _deform_conv(attributes: Mapping[str, Any], constants: Constants) -> Callabl
         still = torch.stack(torch.broadcast_tensors(rows[:, None, :, None], columns[None, :, None, :]))
         still = still.reshape(2, taps, *size).transpose(0, 1).to(x)  # [KH·KW, 2, OH, OW]
         moved = still + offset.reshape(batch * groups, taps, 2, *size)
-        scale = torch.tensor([[2 / max(extent - 1, 1)] for extent in extents]).to(x).reshape(2, 1, 1)
-        grid = (moved * scale - 1).flip(2).permute(0, 1, 3, 4, 2)  # x before y, -1 to 1
+        whole = torch.tensor(extents).to(x).reshape(2, 1, 1)
+        grid = ((2 * moved + 1) / whole - 1).flip(2).permute(0, 1, 3, 4, 2)  # x before y, -1 to 1 between the edges
         return functional.grid_sample(
             x.reshape(batch * groups, channels // groups, *extents),
             grid.reshape(batch * groups, taps * size[0], size[1], 2),
-            align_corners=True,
+            align_corners=False,
         ).reshape(batch, channels, taps, *size)
 
     def run(
