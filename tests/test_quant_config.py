@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conventions import ROOT
+from sgs.cli import torch_calibrator_tool
 from sgs.config.quant_config import (
     ALIASES,
+    KEYS,
     MODE_NAMES,
     MODES,
     PAIRS,
@@ -167,3 +171,38 @@ def test_modes_are_those_of_the_manual() -> None:
 )
 def test_the_pair_of_a_mode(mode: str, more: dict[str, Any], pair: tuple[int, int]) -> None:
     assert QuantConfig(FILE, **more).pair(MODES[mode]) == pair in PAIRS
+
+
+# -- the page for users ------------------------------------------------------------------------------------------------
+PAGE = (ROOT / "docs/TORCH_CALIBRATOR.md").read_text("utf-8")
+
+
+def rows(header: str) -> list[list[str]]:
+    """Cells of the table whose first heading this is."""
+    lines = PAGE[PAGE.index(f"| {header} |") :].partition("\n\n")[0].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_modes_are_told_as_they_are() -> None:
+    for names, precision, level, then in rows("`-q`"):
+        name, *others = re.findall(r"Q\d+", names)
+        mode = MODES[name]
+        assert others == [alias for alias, meant in ALIASES.items() if meant == name]
+        told = {"all 16 bit": "ALL_INT16", "all 8 bit": "ALL_UINT8"}.get(precision)
+        assert (told, level, "retraining" in then) == (mode.input_format, mode.level, mode.retrains)
+        assert (str(list(mode.mixed)) in then) if mode.mixed else "mixed" not in then
+    assert len(rows("`-q`")) == len(MODES)
+
+
+def test_keys_are_told_as_they_are() -> None:
+    assert {row[0].strip("`") for row in rows("key")} == {*KEYS, "PRESET_MIN_MAX_BIT"}
+    example = re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    assert example is not None
+    config = read(example[1])
+    assert (config.device, config.mixed_precisions, config.mp_rate, len(config.presets)) == ("cuda:0", (4, 8), 0.35, 2)
+
+
+def test_options_are_told() -> None:
+    known = {option for action in torch_calibrator_tool._parser()._actions for option in action.option_strings}
+    told = {word for row in rows("option") for word in re.findall(r"(?<![\w-])--?\w+", row[0])}
+    assert told <= known and known - told == {"-h", "--help", "--model_file", "--category", "--verbose"}
