@@ -36,6 +36,7 @@ from sgs.quant.forced import forced_bits
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.ports import NO_PORTS, Ports
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
+from sgs.quant.presets import NO_PRESETS, Presets
 from sgs.quant.refit import refitted
 from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
 from sgs.quant.statistics import Statistics, marked_tensors, measure_extrema
@@ -89,9 +90,9 @@ class Calibration:
 
     `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `ports`: storage of inputs and outputs; `pixels`: ranges of pictures that are no matter of choice; `on_step`
-    hears of every step as it ends. `steps` tells what each step of the last `run` gained, `sensitivities` what the last
-    promotion measured.
+    `ports`: storage of inputs and outputs; `pixels`: ranges of pictures that are no matter of choice; `presets`: what
+    holds in every plan; `on_step` hears of every step as it ends. `steps` tells what each step of the last `run`
+    gained, `sensitivities` what the last promotion measured.
     """
 
     float_graph: Graph
@@ -102,6 +103,7 @@ class Calibration:
     max_int16_macs: float = 0.25
     ports: Ports = NO_PORTS
     pixels: Mapping[str, TensorRange] = field(default_factory=dict)
+    presets: Presets = NO_PRESETS
     threads: int = 0
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
@@ -167,7 +169,7 @@ class Calibration:
         known = {**known_ranges(network.prepared), **self.pixels}
         narrow = {name: chosen for name, chosen in seen.items() if name not in known}
         wide = {name: known.get(name) or ranges.widened(chosen, WIDE_HEADROOM) for name, chosen in seen.items()}
-        return replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1")
+        return self.presets.held(replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1"))
 
     # -- judging -------------------------------------------------------------------------------------------------------
     def output_sqnr(self, plan: QuantPlan, *, unseen: bool = False) -> float:
@@ -200,7 +202,7 @@ class Calibration:
         fitted, kept = (scaled(extrema, plan.scales).tensors for extrema in self._kept_extrema)
 
         def shrunk(name: str, chosen: TensorRange) -> TensorRange:
-            if chosen.method == ranges.KNOWN or name not in kept:
+            if chosen.method in (ranges.KNOWN, ranges.PRESET) or name not in kept:
                 return chosen
             low, high = map(_end, (chosen.low, chosen.high), kept[name].span, fitted[name].span)
             return TensorRange(low, high, chosen.method)
@@ -221,6 +223,17 @@ class Calibration:
         if kept:
             self._best = judged
         self._record(Step(name, score, kept))
+        return trial if kept else plan
+
+    def taken(self, name: str, plan: QuantPlan) -> QuantPlan:
+        """The plan, whatever it gains, recorded with its score."""
+        self._record(Step(name, self._score(plan), True))
+        return plan
+
+    def better_of_two(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
+        """The plan with the smaller measured error, whatever was kept before; the trial is recorded."""
+        kept = self._score(trial) > self._score(plan)
+        self._record(Step(name, self._score(trial), kept))
         return trial if kept else plan
 
     def _judged(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
@@ -259,14 +272,17 @@ class Calibration:
 
     def equalise(self, plan: QuantPlan) -> QuantPlan:
         """The same decisions for channels brought to like ranges where sums of products alone are concerned."""
-        scales, of_functions = channel_scales(self.prepared, self.statistics), self._of_functions()
+        scales, of_functions = self._channel_scales(), self._of_functions()
         return self._with_scales(plan, {name: scale for name, scale in scales.items() if name not in of_functions})
 
     def equalise_functions(self, plan: QuantPlan) -> QuantPlan:
         """The same decisions for channels brought to like ranges through functions as well; the plan itself where none
         would be."""
-        scales = channel_scales(self.prepared, self.statistics)
+        scales = self._channel_scales()
         return self._with_scales(plan, scales if scales.keys() & self._of_functions() else {})
+
+    def _channel_scales(self) -> dict[str, Array]:
+        return channel_scales(self.prepared, self.statistics, self.presets.still)
 
     def _of_functions(self) -> set[str]:
         return {name for n in self.prepared.nodes if n.op == FUNCTION for name in (*n.inputs, *n.outputs) if name}
@@ -335,7 +351,8 @@ class Calibration:
         if self.conv.input_format is not None:
             return plan
         network = self.network(plan)
-        errors = self.sensitivities = self.measure_sensitivities(plan)
+        self.sensitivities = self.measure_sensitivities(plan)
+        errors = {name: error for name, error in self.sensitivities.items() if name not in self.presets.bits}
         bounds = {node.outputs[0]: _absmax(network.prepared, node) for node in mac_nodes(network.prepared)}
         best, trials = (-np.inf, plan), dict[tuple[str, ...], QuantPlan]()
         for threshold in dict.fromkeys((self.threshold, self.threshold * self._strictness)):
@@ -389,10 +406,14 @@ class Calibration:
         return self._refitted(plan, self._fitted[:samples])
 
     def _refitted(self, plan: QuantPlan, samples: Sequence[Feeds], held: int = 0) -> QuantPlan:
+        plan = self.presets.held(plan)
         core, network = self.fixed(plan), self.network(plan)
         codes = (codes_of_inputs(core, sample) for sample in samples)
         weights = held > 0
-        return refitted(network.graph, network.prepared, core, plan, samples, codes, weights=weights, held=held)
+        still = self.presets.bounds
+        return refitted(
+            network.graph, network.prepared, core, plan, samples, codes, weights=weights, held=held, still=still
+        )
 
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
@@ -406,7 +427,7 @@ class Calibration:
                 self._corrects = True
                 self.better(name, plan, plan)
             else:
-                plan = self.better(name, plan, STEPS[name](self, plan))
+                plan = self.better(name, plan, self.presets.held(STEPS[name](self, plan)))
         self._corrects = False
         if level in ("L4", "L5"):
             self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))

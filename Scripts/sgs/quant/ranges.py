@@ -10,7 +10,7 @@ from sgs.numeric.quantise import Array
 from sgs.quant.plan import TensorRange
 from sgs.quant.statistics import TensorStatistics, bin_centres
 
-KNOWN = "known"  # how a range was chosen that needs no measuring
+KNOWN, PRESET = "known", "preset"  # how ranges were chosen that need no measuring
 _LARGEST = float(np.finfo(np.float32).max)
 
 

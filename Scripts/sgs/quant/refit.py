@@ -6,7 +6,7 @@ mended as far as it has got, the operands that they are to be made from. See `qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,8 +35,10 @@ def refitted(
     *,
     weights: bool,
     held: int = 0,
+    still: Collection[str] = (),
 ) -> QuantPlan:
-    """The plan with bias_shift of every sum of products set, and with `weights` the weights too where that helps.
+    """The plan with bias_shift of every sum of products set, and with `weights` the weights too where that helps, but
+    for those that are to be left `still`.
 
     `core` is the fixed graph of the plan, `prepared` the graph it was built from; `samples` feed the float graph,
     `codes` the same pictures the fixed one. The last `held` samples are not fitted to; they judge the weights, and
@@ -49,8 +51,9 @@ def refitted(
     for name, source in sources.items():
         wanted, node = truth.until(name), walk.until(name)
         problem = _Problem(float_graph, wanted, walk.graph, node)
-        fit, judges = problem.pairs(truth, walk, held, weights)
-        choice = problem.solved(plan.macs[name], fit, judges, weights)
+        mends = weights and name not in still
+        fit, judges = problem.pairs(truth, walk, held, mends)
+        choice = problem.solved(plan.macs[name], fit, judges, mends)
         macs[name] = choice
         mend_mac(walk.graph, prepared, source, node, choice)
     return replace(plan, macs=macs)
