@@ -125,6 +125,11 @@ PRESET = "use_preset_min_max_bit: 1, PRESET_MIN_MAX_BIT: "
         ),
         ("Q11", {"conv": "input_format=DEPTHWISE_INT16"}, ["DEPTHWISE_INT16 contradicts mode Q11, which is ALL_UINT8"]),
         ("Q13", {"settings": "mp_rate: 0.2"}, ["mp_rate, line 1", "out of range"]),
+        (
+            "Q13",
+            {"settings": f"mp_rate: 0.25, {PRESET}[{{name: logits/weight, bit: 16}}]"},
+            ["mp_rate 0.25", "at least 0.2596", "ask for 0.2596 to 0.5064"],
+        ),
         ("Q11", {"settings": PRESET + "[{name: logit, bit: 8}]"}, ["'logit'", "did you mean logits?"]),
         ("Q11", {"settings": PRESET + "[{name: images, bit: 4}]"}, ["'images'", "bit 4 is for weights"]),
         ("Q11", {"settings": PRESET + "[{name: logits/weight, min: 0, max: 0}]"}, ["0 for a channel whose weights"]),
@@ -254,9 +259,67 @@ def test_presets_of_the_program(tmp_path: Path) -> None:
     assert [entry["name"] for entry in listed] == ["images", "logits/weight"]
 
 
+# -- mixed precision ---------------------------------------------------------------------------------------------------
+def rate_of(graph: Graph) -> float:
+    """Σ bits · weights / (16 · Σ weights)."""
+    weights = [graph[node.inputs[1] or ""] for node in mac_nodes(graph)]
+    return sum(w.dtype.bits * w.elements for w in weights) / (16 * sum(w.elements for w in weights))
+
+
+def test_mixed_precision_at_a_rate_and_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured is measured once; what is preset keeps its bits and counts."""
+    presets = PRESET + "[{name: logits/weight, bit: 16}]"
+    fixed = made(tmp_path, "Q13", settings=f"mp_rate: 0.3, {presets}")
+    kinds = bits_of(fixed)
+    assert kinds.pop("logits/codes") == (DType.INT16, DType.INT16)
+    assert set(kinds.values()) == {(DType.UINT8, DType.INT4), (DType.UINT8, DType.INT8)}
+    assert 0.27 < rate_of(fixed) <= 0.3
+    told = fixed.metadata["calibration"]["mixed"]
+    assert told["precisions"] == [4, 8] and not told["recommended"]
+    assert told["chosen"]["reached"] == pytest.approx(rate_of(fixed))
+    assert [path.name for path in (tmp_path / "digits_retrain").iterdir()] == ["sensitivities.json"]
+
+    monkeypatch.setattr("sgs.quant.mixed._measured", lambda *arguments: pytest.fail("measured again"))
+    other = made(tmp_path, "Q13", settings=f"mp_rate: 0.35, {presets}")
+    assert 0.32 < rate_of(other) <= 0.35
+    steps = [run.metadata["calibration"]["steps"][-1] for run in (fixed, other)]
+    assert [step["name"] for step in steps] == ["mixed precision at 0.3", "mixed precision at 0.35"]
+    assert steps[1]["sqnr"] > steps[0]["sqnr"] + 1
+
+
+def test_the_rate_that_is_recommended_loses_little(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fixed = made(tmp_path, "Q13", settings="")
+    told, steps = fixed.metadata["calibration"]["mixed"], fixed.metadata["calibration"]["steps"]
+    first = next(i for i, step in enumerate(steps) if step["name"] == "all in the higher precision")
+    tried = {float(step["name"][-4:]): step for step in steps[first + 1 :]}
+    limit = min(25.0, steps[first]["sqnr"] - 3.0103)
+    assert all(step["kept"] == (step["sqnr"] >= limit) for step in tried.values())
+    least = min(rate for rate, step in tried.items() if step["kept"])
+    assert max(rate for rate, step in tried.items() if not step["kept"]) == pytest.approx(least - 0.01)
+    assert told["recommended"] and told["chosen"]["measured"] == pytest.approx(tried[least]["sqnr"], abs=1e-5)
+    assert rate_of(fixed) == pytest.approx(told["chosen"]["reached"]) and rate_of(fixed) <= least
+    assert f"mp_rate {told['chosen']['reached']:.4g}, recommended" in capsys.readouterr().out
+
+
 # -- what lies beside the output ---------------------------------------------------------------------------------------
 def options(mode: str, folder: Path, **more: Any) -> modes.ModeOptions:
     return modes.ModeOptions(MODES[mode], QuantConfig(folder / "q.yaml", **more), None, folder / "d_retrain")
+
+
+def test_an_interrupted_run_leaves_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sgs.quant.mixed._measured", interrupted)
+        assert torch_calibrator_tool.main(arguments(tmp_path, "Q13")) == 130
+    assert not (tmp_path / "digits.sim").exists()
+    plan = tmp_path / "digits_retrain/plan.json"
+    words = ["-m", converted() / "digits_float.sim", "--input_config", INI, "--soc_version", CHIP, "--plan", plan]
+    assert calibrator_tool.main([*map(str, words), "-o", str(tmp_path / "digits.sim")]) == 0, "what it had so far"
+    fixed = read_sim(tmp_path / "digits.sim").graph
+    assert rate_of(fixed) == 0.5 and fixed.metadata["calibration"]["mode"] == "Q13"
+    assert "edited" not in fixed.metadata["calibration"]
 
 
 def test_the_best_plan_so_far_is_kept_and_goes_when_all_is_done(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ serve other rates too, the best plan, and the state of the retraining, from whic
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sgs.config.fit import mismatch
 from sgs.config.input_config import CONV, ConvSpec, InputConfig
@@ -21,14 +22,15 @@ from sgs.data.files import make_folder, write_result
 from sgs.errors import UserError, gathered, raise_all
 from sgs.frontends.platforms import require_packages
 from sgs.ir import Graph
+from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of
 from sgs.quant.gather import Wrap, plain
 from sgs.quant.levels import Calibration
+from sgs.quant.mixed import check_rate, front, given_bits, measure, pinned_bits, with_bits
 from sgs.quant.plan import QuantPlan
 from sgs.quant.plan_file import plan_text
+from sgs.quant.prepare import prepare
 from sgs.quant.presets import NO_PRESETS, Presets, presets_for
-
-if TYPE_CHECKING:
-    from sgs.quant.front import Front, Point
+from sgs.report.mixed import record, table
 
 _log = logging.getLogger(__name__)
 STAGE = "q_mode"
@@ -78,15 +80,13 @@ class Mixed:
     sqnr: float
 
     def record(self) -> dict[str, Any]:
-        """What the fixed .sim says of it."""
-        return {
-            "mixed_precisions": list(self.front.pair),
-            "mp_rate": round(self.chosen.rate, 6),
-            "recommended": self.recommended,
-            "expected_sqnr": round(self.chosen.sqnr, 6),
-            "sqnr": round(self.sqnr, 6),
-            "weight_bytes": self.chosen.weight_bytes,
-        }
+        """For files: the rates that there are to choose from, and the choice."""
+        return {"recommended": self.recommended, **record(self.front, self.chosen, self.sqnr)}
+
+    def told(self) -> str:
+        """The same as a table."""
+        how = "recommended" if self.recommended else "as asked for"
+        return f"{table(self.front, self.chosen, self.sqnr)}\nmp_rate {self.chosen.rate:.4g}, {how}"
 
 
 @dataclass(frozen=True)
@@ -123,28 +123,41 @@ def by_mode(graph: Graph, config: InputConfig, options: ModeOptions, *, wrap: Wr
         return _decided(calibration, options, lambda plan: options.keep(plan, history(plan)), wrap)
 
     record = {"mode": mode.name, "level": mode.level, "quant_config": settings.settings()}
-    conv = replace(config.conv, input_format=mode.input_format or config.conv.input_format)
-    return Recipe(mode.level, conv, decide, record, presets)
+    return Recipe(mode.level, _conv(config, mode), decide, record, presets)
+
+
+def _conv(config: InputConfig, mode: Mode) -> ConvSpec:
+    return replace(config.conv, input_format=mode.input_format or config.conv.input_format)
 
 
 def check_mode(graph: Graph, config: InputConfig, options: ModeOptions) -> Presets:
     """The presets of a mode, held against a float graph. Raises UserError for everything that keeps the mode from being
     followed, for programs to know before long work."""
-    mode, given = options.mode, config.conv.input_format
-    found: list[Presets] = []
-    entries = options.config.presets if options.config.use_presets else ()
-    problems = gathered(lambda: found.append(presets_for(graph, entries, file=options.config.path)))
-    if mode.retrains:
-        problems += gathered(lambda: require_packages(["torch"], "torch", stage=STAGE))
-    if given is not None and mode.input_format not in (None, given):
-        reason = f"{given} contradicts mode {mode.name}, which is {mode.input_format}"
-        remedy = "leave it out, or choose another mode"
-        problems.append(mismatch(config, CONV, ["input_format"], reason, remedy))
-    folder = options.kept_in
-    if folder is not None and folder.exists() and not folder.is_dir():
-        remedy = "remove it, or name another output"
-        problems.append(UserError("is not a folder", stage=STAGE, file=folder, remedy=remedy))
-    raise_all(problems, stage=STAGE)
+    mode, settings, found = options.mode, options.config, list[Presets]()
+
+    def presets() -> None:
+        found.append(presets_for(graph, settings.presets if settings.use_presets else (), file=settings.path))
+        if mode.mixed is not None and settings.mp_rate is not None:
+            prepared = prepare(graph)
+            given = given_bits(prepared, _conv(config, mode), found[0])
+            check_rate(settings.mp_rate, settings.pair(mode), prepared, given)
+
+    def torch() -> None:
+        if mode.retrains:
+            require_packages(["torch"], "torch", stage=STAGE)
+
+    def precision() -> None:
+        given = config.conv.input_format
+        if given is not None and mode.input_format not in (None, given):
+            reason = f"{given} contradicts mode {mode.name}, which is {mode.input_format}"
+            raise mismatch(config, CONV, ["input_format"], reason, "leave it out, or choose another mode")
+
+    def folder() -> None:
+        if options.kept_in is not None and options.kept_in.exists() and not options.kept_in.is_dir():
+            remedy = "remove it, or name another output"
+            raise UserError("is not a folder", stage=STAGE, file=options.kept_in, remedy=remedy)
+
+    raise_all(gathered(presets, torch, precision, folder), stage=STAGE)
     return found[0]
 
 
@@ -183,17 +196,42 @@ def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[Qua
 
 
 def _mixed(calibration: Calibration, plan: QuantPlan, options: ModeOptions, wrap: Wrap) -> tuple[QuantPlan, Mixed]:
-    from sgs.quant.front import sizes_of
-    from sgs.quant.mixed import front, measure, pinned_bits, with_bits
-
     pair, rate = options.config.pair(options.mode), options.config.mp_rate
     file = None if options.kept_in is None else options.kept_in / SENSITIVITIES
-    pinned = {**pinned_bits(calibration), **calibration.presets.bits}
     sensitivities = measure(calibration, plan, pair, file=file, wrap=wrap)
-    choices = front(sensitivities, sizes_of(calibration.network(plan).prepared), pair, pinned)
-    chosen = choices.recommended() if rate is None else choices.at(rate)
-    plan = calibration.taken("mixed precision", with_bits(calibration, plan, chosen.bits))
-    return plan, Mixed(choices, chosen, rate is None, calibration.steps[-1].sqnr)
+    choices = front(sensitivities, sizes_of(calibration.network(plan).prepared), pair, pinned_bits(calibration))
+    if rate is None:
+        return _recommended(calibration, plan, choices)
+    chosen = choices.at(rate)
+    plan = with_bits(calibration, plan, chosen.bits)
+    calibration.note(f"mixed precision at {rate:g}", plan)
+    return plan, Mixed(choices, chosen, False, calibration.score(plan))
+
+
+def _recommended(calibration: Calibration, plan: QuantPlan, choices: Front) -> tuple[QuantPlan, Mixed]:
+    """The least rate, in steps of STEP, with which little is lost: of those from which on that is expected, by
+    bisection, the least of which it is measured, too."""
+    best = choices.at(choices.highest)
+    found = with_bits(calibration, plan, best.bits)
+    calibration.note("all in the higher precision", found)
+    limit = max(TOLERANCE, AS_GOOD * _error(calibration.score(found)))
+    tried, low, high = round(choices.recommended_rate() / STEP), 0, math.ceil(choices.highest / STEP)
+    while tried < high:
+        chosen = choices.at(tried * STEP)
+        trial = with_bits(calibration, plan, chosen.bits)
+        kept = _error(calibration.score(trial)) <= limit
+        calibration.note(f"mixed precision at {tried * STEP:.2f}", trial, kept=kept)
+        if kept:
+            best, found, high = chosen, trial, tried
+        else:
+            low = tried
+        tried = (low + high + 1) // 2 if low else high
+    return found, Mixed(choices, best, True, calibration.score(found))
+
+
+def _error(sqnr: float) -> float:
+    """Relative error energy of so many dB."""
+    return float(10 ** (-sqnr / 10))
 
 
 def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, wrap: Wrap) -> QuantPlan:

@@ -589,7 +589,8 @@ def follow_parameters(calibration: Calibration, plan: QuantPlan, parameters: Seq
     left = unused(parameters, graph, calibration.fixed(plan), calibration.ports.fed_bytes)
     if left:
         _log.warning("quantisation parameters that are not used as they stand: %s", listing(left))
-    return calibration.taken("imported parameters", plan)
+    calibration.note("imported parameters", plan)
+    return plan
 
 
 def bits16(plan: QuantPlan) -> list[str]:

@@ -31,7 +31,7 @@ from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.evaluate.categories import check_category
 from sgs.ir import Graph
-from sgs.modes import Mixed, ModeOptions
+from sgs.modes import ModeOptions
 from sgs.pipelines import (
     Calibrated,
     CalibrationOptions,
@@ -240,15 +240,8 @@ def show_step(step: Step) -> None:
 
 def told_of(calibrated: Calibrated) -> str:
     """The outcome: mixed precision, where it was chosen, the worst layers, where they were measured, and one line."""
-    mixed = None if calibrated.mixed is None else told_of_mixed(calibrated.mixed)
+    mixed = None if calibrated.mixed is None else calibrated.mixed.told()
     return "\n".join(filter(None, [mixed, table(calibrated.layers, calibrated.graph.outputs), summary(calibrated)]))
-
-
-def told_of_mixed(mixed: Mixed) -> str:
-    """The rates that there are to choose from, and the one that was chosen."""
-    chosen, how = mixed.chosen, "recommended" if mixed.recommended else "as asked for"
-    least = f"{chosen.sqnr:.2f} dB expected, {mixed.sqnr:.2f} dB measured"
-    return f"mp_rate {chosen.rate:.4f}, {how}: {least}"
 
 
 def summary(calibrated: Calibrated) -> str:

@@ -96,14 +96,15 @@ class _Problem:
         return moments, judges
 
     def solved(self, choice: MacChoice, fit: Moments, judges: Sequence[Pairs], weights: bool) -> MacChoice:
-        """The choice with its bias corrected, and with the weights whose error on `judges` is least."""
+        """The choice with its bias corrected, and with `weights` those whose error on `judges` is least."""
         bits, bound = choice.bits, choice.weight_bound
-        plain = _Candidate(None, bound, rounded(self.matrix, self._steps(bits, bound), WEIGHT_TYPE[bits].qmax))
+        own = self.matrix if choice.weight is None else self.form.matrix(choice.weight.astype(np.float64))
+        plain = _Candidate(None, bound, rounded(own, self._steps(bits, bound), WEIGHT_TYPE[bits].qmax))
         candidates = [plain]
         if weights and judges and self.matrix.shape[1] <= MAX_WIDTH:
             candidates += self._refitted(choice, fit, judges)
         best = min(candidates, key=lambda c: squared_error(judges, c.codes, fit.bias(c.codes)))
-        weight = None if best.exact is None else self.form.weights(best.codes)
+        weight = choice.weight if best.exact is None else self.form.weights(best.codes)
         return MacChoice(bits, best.bound, fit.bias(best.codes), weight)
 
     def _refitted(self, choice: MacChoice, fit: Moments, judges: Sequence[Pairs]) -> list[_Candidate]:
@@ -130,7 +131,8 @@ class _Problem:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """Weights before and after rounding, [G, D, O/G]; `exact` is None for the network's own, rounded to nearest."""
+    """Weights before and after rounding, [G, D, O/G]; `exact` is None for those that there are, rounded to
+    nearest."""
 
     exact: Array | None
     bound: Array
