@@ -10,6 +10,8 @@
 # make bench   measure speed and accuracy (SGS_TEST_DATA names the folder with public networks)
 # make bench-calibration   measure calibration beside other tools (PEERS_PYTHON names a Python that has onnxruntime,
 #              sympy and nncf; without it the other tools are left out); BENCH_ARGS="--networks yolox_nano --levels L5"
+# make bench-torch   measure the modes of torch_calibrator, which need the extra torch, beside float, the calibrator and
+#              other tools (PEERS_PYTHON as above, or BENCH_ARGS="--peers-from build/calibration.json"); it takes hours
 # make bench-compiler   measure the compiler on every network and chip, and its allocators on the MiniMalloc instances
 # make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
@@ -50,8 +52,8 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test test-long lint docs fuzz bench bench-calibration bench-compiler bench-evaluation bench-import \
-    bench-frontends judge-caffe judge-paddle clean
+.PHONY: demo test test-long lint docs fuzz bench bench-calibration bench-torch bench-compiler bench-evaluation \
+    bench-import bench-frontends judge-caffe judge-paddle clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -103,6 +105,10 @@ bench: $(VENV)/.core
 # The record lies in build/, which `make clean` removes.
 bench-calibration: $(VENV)/.core
 	$(PY) bench/calibration.py --out build/calibration.json $(BENCH_ARGS)
+
+# What was measured before a run was cut off is not measured again; `rm build/torch_calibration.json` to begin anew.
+bench-torch: $(VENV)/.test
+	$(PY) bench/torch_calibration.py --out build/torch_calibration.json --continue $(BENCH_ARGS)
 
 # Both print what they measured even if the first one misses a bar.
 bench-compiler: $(VENV)/.core

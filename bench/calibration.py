@@ -24,7 +24,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
-from cases import ALL_8_BIT, Case, Limits, Result
+from cases import ALL_8_BIT, Case, Limits, ModeRun, Result
 from networks import EVERY, Network, data_folder
 from onnx import TensorProto, helper, numpy_helper
 from peers import METHODS as PEERS
@@ -109,7 +109,8 @@ class Bench:
     limits: Limits
     repeats: int = 1
     keep: Path | None = None  # where prepared pictures stay for the next run
-    known_peers: dict[str, dict[str, Result]] = field(default_factory=dict)
+    known_peers: Mapping[str, dict[str, Result]] = field(default_factory=dict)
+    modes: Mapping[str, ModeRun] = field(default_factory=dict)  # what methods of torch_calibrator stand for
     rows: dict[str, dict[str, Result]] = field(default_factory=dict)  # network → method → result
     refused: dict[str, str] = field(default_factory=dict)
     times: dict[str, dict[str, Result]] = field(default_factory=dict)
@@ -121,8 +122,8 @@ class Bench:
         rows = self.rows.setdefault(case.network.name, {})
         if method not in rows:
             known = self.known_peers.get(case.network.name, {})
-            if method in OURS:
-                rows[method] = case.ours(method)
+            if method not in PEERS:
+                rows[method] = case.ours(method, self.modes.get(method))
             elif method in known:
                 rows[method] = known[method]
             else:
@@ -150,7 +151,7 @@ def opened(network: Network, bench: Bench) -> Iterator[Case | None]:
             case = Case(network, folder, bench.limits)
         except UserError as error:
             bench.refused[network.name] = _reasons(error)
-            print(f"\n## {network.name}: not converted\n\n{_one_line(_reasons(error), 400)}", flush=True)
+            print(f"\n## {network.name}: not converted\n\n{one_line(_reasons(error), 400)}", flush=True)
             case = None
         yield case
 
@@ -179,12 +180,12 @@ def accuracy(bench: Bench, case: Case) -> None:
     network = case.network
     float_top1 = None
     print(f"\n## {network.name}: {len(case.samples)} pictures calibrate, {len(case.scoring)} score\n")
-    columns = [name for name in COLUMNS if _shown(name, case)]
+    columns = {name: column for name, column in COLUMNS.items() if shown(name, case)}
     heading(["method", *columns])
     for method in (*bench.peers_of(network.name), *bench.methods):
         result = bench.result(case, method)
         float_top1 = result.get("float_top1", float_top1)
-        table([label(method), *_cells(result, columns)])
+        table([label(method), *cells(result, columns)])
     if float_top1 is not None:
         print(f"\nfloat: top-1 {float_top1:.2f}")
     for method, key, least in BARS.get(network.name, ()):
@@ -195,7 +196,7 @@ def accuracy(bench: Bench, case: Case) -> None:
         _judge_against_peers(bench, network.name)
 
 
-def _shown(column: str, case: Case) -> bool:
+def shown(column: str, case: Case) -> bool:
     if column in ("top-1", "agrees"):
         return case.classes is not None
     if column == "per output":
@@ -203,21 +204,21 @@ def _shown(column: str, case: Case) -> bool:
     return column != "boxes kept" or case.network.name == "yolox_nano"
 
 
-def _cells(result: Result, columns: Sequence[str]) -> list[str]:
+def cells(result: Result, columns: Mapping[str, tuple[str, str]]) -> list[str]:
+    """A result's cells of columns like COLUMNS, or its error in the first of them."""
     if "error" in result:
-        return [_one_line(result["error"]), *[""] * (len(columns) - 1)]
-    cells = []
-    for column in columns:
-        key, form = COLUMNS[column]
+        return [one_line(result["error"]), *[""] * (len(columns) - 1)]
+    made = []
+    for key, form in columns.values():
         value = result.get(key)
-        if key == "sqnr":
-            cells.append(" / ".join(f"{part:.2f}" for part in result["sqnr"].values()))
+        if isinstance(value, dict):
+            made.append(" / ".join(f"{part:.2f}" for part in value.values()))
         else:
-            cells.append("" if value is None else form.format(value))
-    return cells
+            made.append("" if value is None else form.format(value))
+    return made
 
 
-def _one_line(text: str, longest: int = 200) -> str:
+def one_line(text: str, longest: int = 200) -> str:
     flat = " ".join(text.replace("|", "/").split())
     return flat if len(flat) <= longest else flat[:longest] + " ..."
 
@@ -226,7 +227,7 @@ def _judge_bar(bench: Bench, name: str, method: str, key: str, least: float) -> 
     result = bench.rows[name][method]
     what = f"{name}, {label(method)}, {UNITS[key]}"
     if "error" in result:
-        bench.judge(what, f"at least {least}", _one_line(result["error"]), False)
+        bench.judge(what, f"at least {least}", one_line(result["error"]), False)
         return
     value = result["top1"] - result["float_top1"] if key == "top1_gain" else result[key]
     bench.judge(what, f"at least {least}", f"{value:.2f}", value >= least)
@@ -246,7 +247,7 @@ def _judge_against_peers(bench: Bench, name: str) -> None:
     best = max(able, key=lambda method: rows[method]["mean_sqnr"])
     asked = f"above {rows[best]['mean_sqnr']:.2f} ({label(best)})"
     if "error" in ours:
-        bench.judge(what, asked, _one_line(ours["error"]), False)
+        bench.judge(what, asked, one_line(ours["error"]), False)
         return
     behind = [
         f"{output} {value:.2f} against {top:.2f}"
@@ -370,7 +371,7 @@ def _measured(bench: Bench, case: Case, pictures: Sequence[Path], processes: int
     row = {"network": case.network.name, "pictures": len(pictures), "processes": processes, **result}
     bench.memory.append(row)
     if "error" in result:
-        table([str(len(pictures)), str(processes), _one_line(result["error"]), "", ""])
+        table([str(len(pictures)), str(processes), one_line(result["error"]), "", ""])
     else:
         numbers = (f"{result['own_mb']:.0f}", f"{result['peak_mb']:.0f}", f"{result['seconds']:.1f}")
         table([str(len(pictures)), str(processes), *numbers])
@@ -437,7 +438,7 @@ def hard_networks(bench: Bench) -> None:
                 accuracy(bench, case)
         result, what = bench.rows.get(network.name, {}).get(ALL_8_BIT), f"{network.name}, {label(ALL_8_BIT)}, top-1"
         if result is not None and "error" in result:
-            bench.judge(what, "within 1 point of float", _one_line(result["error"]), False)
+            bench.judge(what, "within 1 point of float", one_line(result["error"]), False)
         elif result is not None:
             measured, near = f"{result['top1']:.2f} against {result['float_top1']:.2f}", 1.0
             bench.judge(what, "within 1 point of float", measured, result["top1"] >= result["float_top1"] - near)
@@ -460,7 +461,7 @@ def refusals(bench: Bench) -> None:
     print("\n## Networks that do not become fixed\n")
     heading(["network", "reason"])
     for name, reason in bench.refused.items():
-        table([name, _one_line(reason, 400)])
+        table([name, one_line(reason, 400)])
 
 
 def _reasons(error: UserError) -> str:
@@ -519,6 +520,49 @@ def one_network(bench: Bench, network: Network, parts: Sequence[str]) -> None:
             memory(bench, case)
 
 
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """What bench/torch_calibration.py has as well."""
+    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument(
+        "--peers-from", type=Path, metavar="FILE.json", help="take the peers' results of an earlier run"
+    )
+    parser.add_argument("--memory-limit", type=float, default=Limits.memory_gib, metavar="GIB", help="of any one run")
+    parser.add_argument("--time-limit", type=float, default=Limits.seconds, metavar="SECONDS", help="of any one run")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="prepared pictures stay there for the next run")
+    parser.add_argument("--out", type=Path, metavar="FILE.json")
+
+
+def check_names(
+    parser: argparse.ArgumentParser, option: str, given: Sequence[str] | None, known: Iterable[str]
+) -> None:
+    """End the program where an option names what is not known."""
+    if unknown := [name for name in given or () if name not in set(known)]:
+        parser.error(f"{option}: {', '.join(unknown)} is none of {', '.join(known)}")
+
+
+def peers_python(options: argparse.Namespace) -> str | None:
+    """The Python that has the peers, where they are to be run."""
+    return os.environ.get("PEERS_PYTHON") if options.peers and not options.peers_from else None
+
+
+def known_peers(options: argparse.Namespace) -> dict[str, dict[str, Result]]:
+    """The peers' results of an earlier run."""
+    if not options.peers_from:
+        if options.peers and peers_python(options) is None:
+            print("PEERS_PYTHON is not set: peers are left out")
+        return {}
+    print(f"peers' rows are of an earlier run, {options.peers_from}")
+    known: dict[str, dict[str, Result]] = json.loads(options.peers_from.read_text("utf-8"))["rows"]
+    return known
+
+
+def has_data() -> bool:
+    """Whether the public networks are there; a line says where they are looked for."""
+    if "SGS_TEST_DATA" not in os.environ:
+        print("set SGS_TEST_DATA to the folder that holds the public networks", file=sys.stderr)
+    return "SGS_TEST_DATA" in os.environ
+
+
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
     assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -526,22 +570,12 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--networks", **several, help=f"of {', '.join(EVERY)}")
     parser.add_argument("--levels", **several, help=f"of {', '.join(OURS)}")
     parser.add_argument("--parts", **several, help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--peers", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument(
-        "--peers-from", type=Path, metavar="FILE.json", help="take the peers' results of an earlier run"
-    )
+    common_options(parser)
     parser.add_argument("--repeats", type=int, default=1, help="of timed runs; the shortest counts")
-    parser.add_argument("--memory-limit", type=float, default=Limits.memory_gib, metavar="GIB", help="of any one run")
-    parser.add_argument("--time-limit", type=float, default=Limits.seconds, metavar="SECONDS", help="of any one run")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="prepared pictures stay there for the next run")
-    parser.add_argument("--out", type=Path, metavar="FILE.json")
     options = parser.parse_args(argv)
     quick = options.networks is not None or options.levels is not None
-    chosen = {"networks": EVERY, "levels": OURS, "parts": PARTS}
-    for key, known in chosen.items():
-        given = getattr(options, key)
-        if unknown := [name for name in given or () if name not in known]:
-            parser.error(f"--{key}: {', '.join(unknown)} is none of {', '.join(known)}")
+    for key, known in {"networks": EVERY, "levels": OURS, "parts": PARTS}.items():
+        check_names(parser, f"--{key}", getattr(options, key), known)
     options.parts = options.parts or (["accuracy"] if quick else list(PARTS))
     options.levels = [method for method in OURS if method in (options.levels or OURS)]
     options.whole = not quick and set(options.parts) == set(PARTS)
@@ -551,17 +585,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main(argv: Sequence[str]) -> int:
     options = arguments(argv)
-    if "SGS_TEST_DATA" not in os.environ:
-        print("set SGS_TEST_DATA to the folder that holds the public networks", file=sys.stderr)
+    if not has_data():
         return 2
-    python = os.environ.get("PEERS_PYTHON") if options.peers and not options.peers_from else None
     limits = Limits(options.time_limit, options.memory_limit)
-    bench = Bench(options.levels, python, limits, options.repeats, options.keep)
-    if options.peers_from:
-        bench.known_peers = json.loads(options.peers_from.read_text("utf-8"))["rows"]
-        print(f"peers' rows are of an earlier run, {options.peers_from}")
-    elif options.peers and python is None:
-        print("PEERS_PYTHON is not set: peers are left out")
+    python, known = peers_python(options), known_peers(options)
+    bench = Bench(options.levels, python, limits, options.repeats, options.keep, known)
     for name in options.networks:
         one_network(bench, EVERY[name], options.parts)
         if options.out:

@@ -12,7 +12,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import onnx
 import onnx.version_converter
 import onnxruntime
 from networks import Network
+from ours import weight_facts
 from scores import score
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,6 +42,7 @@ Result = dict[str, Any]
 ALL_8_BIT = "8bit"  # the method that keeps every sum of products at 8 bit, at L5
 PEER_OPSET = 13  # the first with per-channel QuantizeLinear
 HOURS = 3600
+_OUT_OF_MEMORY = ("MemoryError", "bad_alloc")
 _LOADER = '''"""Gives the arrays that the network's preprocess script has made."""
 import numpy as np
 
@@ -52,10 +54,23 @@ def image_preprocess(path, norm=True):
 
 @dataclass
 class Limits:
-    """What a quantisation may take. A run that needs more counts as a crash."""
+    """What a quantisation may take. A run that needs more counts as a crash. Without `memory_gib` it may take all."""
 
     seconds: float = 1 * HOURS
-    memory_gib: float = 16
+    memory_gib: float | None = 16
+
+
+@dataclass(frozen=True)
+class ModeRun:
+    """A mode of torch_calibrator with the QUANT_CONFIG of its quant_config.yaml."""
+
+    mode: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> Path:
+        """The file; JSON is YAML."""
+        path.write_text(json.dumps({"QUANT_CONFIG": dict(self.settings)}), encoding="utf-8")
+        return path
 
 
 @dataclass
@@ -79,7 +94,8 @@ class Case:
         self.scripts = [network.write_script(folder, index) for index in range(len(network.inputs))]
         self.configs = {ALL_8_BIT: network.write_config(folder, "ALL_UINT8"), "": network.write_config(folder)}
         config = read_input_config(self.configs[""])
-        _, graph = convert("onnx", {"model_file": network.path()}, config, input_shapes=network.shapes)
+        self.platform, self.files = network.source()
+        _, graph = convert(self.platform, self.files, config, input_shapes=network.shapes)
         self.config, self.graph = config, graph
         self.pictures, scored = network.split(folder)
         first = network.first_class
@@ -94,9 +110,14 @@ class Case:
     # -- preparing -----------------------------------------------------------------------------------------------------
     def _prepare_model(self) -> None:
         """The model for peers, with static shapes and a young enough opset; and the float network."""
+        self._turned: set[str] = set()
+        if self.platform != "onnx":
+            self.no_peers = f"peers take no networks of {self.platform}"
+            self._reals = FloatEngine(self.graph)
+            return
         model = onnx.load(self.network.path())
         layouts = SourceLayouts(model)
-        self._turned = {name for name in self.network.inputs if layouts.of_input(name) == "NCHW"}
+        self._turned |= {name for name in self.network.inputs if layouts.of_input(name) == "NCHW"}
         self._turned |= {name for name in self.network.outputs if layouts.of_output(name) == "NCHW"}
         for name, shape in zip(self.network.inputs, self.network.shapes or (), strict=False):
             port = next(port for port in model.graph.input if port.name == name)
@@ -183,25 +204,34 @@ class Case:
         return time.perf_counter() - start
 
     def calibrate(
-        self, method: str, *, samples: Sequence[Sequence[str]] | None = None, decode: bool = False, processes: int = 10
+        self,
+        method: str,
+        mode: ModeRun | None = None,
+        *,
+        samples: Sequence[Sequence[str]] | None = None,
+        decode: bool = False,
+        processes: int = 10,
     ) -> tuple[Result, Path]:
-        """Our toolchain: a level or ALL_8_BIT, on the prepared arrays, or on `samples`. With `decode` these are
-        pictures, which the network's own script reads.
+        """Our toolchain: a level or ALL_8_BIT, or the `mode` that the method stands for, on the prepared arrays, or on
+        `samples`. With `decode` these are pictures, which the network's own script reads.
         """
+        settings = None if mode is None else mode.write(self.folder / f"{method}.yaml")
         job = {
-            "model": str(self.network.path()),
+            "platform": self.platform,
+            "files": {option: str(path) for option, path in self.files.items()},
             "shapes": self.network.shapes,
             "config": str(self.configs.get(method, self.configs[""])),
             "scripts": list(map(str, self.scripts if decode else self.loaders)),
             "samples": self.samples if samples is None else samples,
             "level": "L5" if method == ALL_8_BIT else method,
             "processes": processes,
+            **({} if mode is None else {"mode": mode.mode, "quant_config": str(settings)}),
         }
         return self._run([sys.executable, str(ROOT / "bench/ours.py")], method, job, ".sim")
 
-    def ours(self, method: str) -> Result:
+    def ours(self, method: str, mode: ModeRun | None = None) -> Result:
         """One of our methods, calibrated and scored."""
-        result, file = self.calibrate(method)
+        result, file = self.calibrate(method, mode)
         return result if "error" in result else result | self._score(self._fixed_outputs(file))
 
     def quantise(self, method: str, python: str) -> tuple[Result, Path]:
@@ -222,11 +252,25 @@ class Case:
             return {"error": f"gives a network that onnxruntime refuses: {_first_line(error)}"}
         return result | self._score(self._outputs_of(session, feeds) for _, feeds in self.scoring)
 
+    @property
+    def has_own_measure(self) -> bool:
+        """Whether results have `own` beside what all networks have."""
+        return self.network.measure(self.truth) is not None
+
+    def float_result(self) -> Result:
+        """What of a result there is to say of the float network."""
+        found = self._score(self.truth)
+        size = weight_facts(self.graph)["weight_bytes"]
+        return {key: found.get(key) for key in ("top1", "own", "boxes")} | {"weight_bytes": size}
+
     def _fixed_outputs(self, file: Path) -> Iterator[Arrays]:
         return FixedEngine(read_sim(file).graph).map(codes for codes, _ in self.scoring)
 
-    def _score(self, outputs: Iterator[Arrays]) -> Result:
-        return asdict(score(self.truth, outputs, self.classes, detects=self.network.name == "yolox_nano"))
+    def _score(self, outputs: Iterable[Arrays]) -> Result:
+        found = list(outputs)
+        result = asdict(score(self.truth, found, self.classes, detects=self.network.name == "yolox_nano"))
+        own = self.network.measure(found)
+        return result if own is None else result | {"own": own, "float_own": self.network.measure(self.truth)}
 
     def _run(self, command: list[str], name: str, job: Result, suffix: str) -> tuple[Result, Path]:
         out = self.folder / f"{name}{suffix}"
@@ -237,7 +281,7 @@ class Case:
 
 def run_json(command: Sequence[str], limits: Limits) -> Result:
     """The JSON in the last line of a command's output, or how it ended otherwise."""
-    size = int(limits.memory_gib * 2**30)
+    size = resource.RLIM_INFINITY if limits.memory_gib is None else int(limits.memory_gib * 2**30)
     try:
         done = subprocess.run(
             command,
@@ -253,7 +297,7 @@ def run_json(command: Sequence[str], limits: Limits) -> Result:
     else:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         result = {"error": f"crashes: ends with code {done.returncode}: {last}"}
-    if any(sign in result.get("error", "") for sign in ("MemoryError", "bad_alloc")):
+    if limits.memory_gib is not None and any(sign in result.get("error", "") for sign in _OUT_OF_MEMORY):
         result["error"] += f" (limit {limits.memory_gib:g} GiB)"
     return result
 

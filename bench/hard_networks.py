@@ -16,17 +16,13 @@ import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from cases import ALL_8_BIT, ROOT, Case, Limits
-from networks import Network, Picture
+from cases import ALL_8_BIT, Case, Limits
 from scores import Score, score
-
-sys.path.insert(0, str(ROOT / "SGS_Models/resource"))
-
-import render
+from shipped_networks import RENDERINGS, SHIPPED
 
 from sgs.config.input_config import read_input_config
 from sgs.data.preprocess import Preprocessor
@@ -36,48 +32,7 @@ from sgs.quant.levels import LEVELS
 from sgs.quant.statistics import measure_extrema
 from sgs.registry import QUANTISE
 
-PICTURES = ROOT / "SGS_Models/resource/faint_digits"
-RENDERINGS = 4  # of every held-out digit
-
-
-@dataclass(frozen=True)
-class ShippedClassifier(Network):
-    """A shipped classifier of faint digits with its own script and configuration."""
-
-    renderings: int = RENDERINGS
-
-    def path(self) -> Path:
-        return ROOT / self.model
-
-    def split(self, scratch: Path) -> tuple[list[Picture], list[Picture]]:
-        """The shipped calibration pictures, and pictures of held-out digits, drawn into `scratch`."""
-        scored: list[Picture] = []
-        for split in ("validation", "test"):  # no choice in training rests on either
-            for index, (image, label) in enumerate(render.faint_digits(split, self.renderings)):
-                path = scratch / f"{split}_{index:04d}.png"
-                render.write_png(path, image)
-                scored.append((path, label))
-        return [(path, -1) for path in sorted((PICTURES / "calibration").glob("*.png"))], scored
-
-    def write_script(self, folder: Path, index: int = 0) -> Path:
-        return self.path().with_suffix(".py")
-
-    def write_config(self, folder: Path, conv_format: str | None = None) -> Path:
-        text = (self.path().parent / "input_config.ini").read_text("utf-8")
-        if conv_format is not None:
-            text += f"[CONV_CONFIG]\ninput_format={conv_format};\n"
-        path = folder / f"{self.name}_{conv_format or 'input'}_config.ini"
-        path.write_text(text, encoding="utf-8")
-        return path
-
-
-def _shipped(name: str) -> ShippedClassifier:
-    model = f"SGS_Models/onnx/{name}/{name}.onnx"
-    size = render.FAINT_SIZE
-    return ShippedClassifier(name, model, ("images",), ("logits",), size, size, first_class=0)
-
-
-NETWORKS = tuple(map(_shipped, ("onnx_mobilenet_v3_digits", "onnx_repvgg_digits")))
+NETWORKS = tuple(SHIPPED[name] for name in ("onnx_mobilenet_v3_digits", "onnx_repvgg_digits"))
 
 
 def measure(case: Case, level: str) -> Score:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,15 @@ class Network:
 
     def path(self) -> Path:
         return data_folder() / self.model
+
+    def source(self) -> tuple[str, dict[str, Path]]:
+        """Platform and files, as `sgs.pipelines.convert` takes them."""
+        return "onnx", {"model_file": self.path()}
+
+    def measure(self, outputs: Sequence[Mapping[str, np.ndarray]]) -> float | None:
+        """What a measure of the network's own says of the outputs for the pictures to score on, the more the better;
+        None: there is no such measure."""
+        return None
 
     def samples(self) -> list[Path]:
         """All pictures, sorted by name."""

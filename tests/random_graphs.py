@@ -36,9 +36,14 @@ from sgs.ir import Graph, Tensor  # noqa: E402
 from sgs.ir.text import dump  # noqa: E402
 from sgs.numeric.quantise import Array, quantise_weights, symmetric_params  # noqa: E402
 from sgs.numeric.types import DType  # noqa: E402
+from sgs.registry import QUANTISE  # noqa: E402
 from test_compile import Fixed, through_file  # noqa: E402
 
 ACTIVATIONS = (DType.UINT8, DType.INT16)
+WEIGHTS = {
+    DType.UINT8: (DType.INT8, DType.INT4),
+    DType.INT16: (DType.INT16, DType.INT8, DType.INT4),
+}  # that go with activations
 BOUND = 4.0  # of all activations, so that any two can be joined
 LARGEST = 6000  # elements of a tensor
 TRIES = 200  # for a graph
@@ -144,13 +149,8 @@ class RandomGraph:
 
     def _sums(self, op: str, x: Tensor, shape: tuple[int, ...]) -> None:
         """Sums of products over windows with weights of this shape."""
-        kernel, axis = shape[1], 3 if op == "DEPTHWISE_CONV_2D" else 0
-        dtype, channels = self._one_of((DType.INT8, DType.INT8, DType.INT4)), shape[axis]
-        real = self._rng.normal(0, 0.5, shape)
-        quant = symmetric_params(np.abs(np.moveaxis(real, axis, 0)).reshape(channels, -1).max(1), dtype, axis)
-        weight = self._build.graph.add_constant("w", quantise_weights(real, quant, dtype), quant=quant, dtype=dtype)
-        accumulator = np.int32 if x.dtype is DType.UINT8 else np.int64
-        bias = self._build.constant("b", self._rng.integers(-500, 500, channels).astype(accumulator))
+        kernel = shape[1]
+        weight, bias = self._weights(x, shape, axis=QUANTISE[op].channel_axis)
         strides = (1, 1) if self._chance(0.7) else (self._number(1, 2), self._number(1, 2))
         dilations = (1, 1) if self._chance(0.8) else (2, 1)
         same = self._chance(0.7)
@@ -158,6 +158,35 @@ class RandomGraph:
         self._need_room(x, (kernel, kernel), dilations, pads)
         window: dict[str, Any] = dict(strides=strides, dilations=dilations, pads=pads, activation="NONE")
         self._add(self._build(op, x, weight, bias, **window), self._one_of(ACTIVATIONS))
+
+    def _weights(self, x: Tensor, shape: tuple[int, ...], axis: int = 0) -> tuple[Tensor, Tensor]:
+        """Weights of any width that goes with x, channels along `axis`, and a bias."""
+        dtype, channels = self._one_of(WEIGHTS[x.dtype]), shape[axis]
+        real = self._rng.normal(0, 0.5, shape)
+        quant = symmetric_params(np.abs(np.moveaxis(real, axis, 0)).reshape(channels, -1).max(1), dtype, axis)
+        weight = self._build.graph.add_constant("w", quantise_weights(real, quant, dtype), quant=quant, dtype=dtype)
+        accumulator = np.int32 if x.dtype is DType.UINT8 else np.int64
+        return weight, self._build.constant("b", self._rng.integers(-500, 500, channels).astype(accumulator))
+
+    def transposed(self) -> None:
+        x, kernel = self._picture(), (self._number(1, 3), self._number(1, 3))
+        strides = (self._number(1, 2), self._number(1, 2))
+        pads = tuple(self._number(0, kernel[side % 2] - 1) for side in range(4))
+        size = tuple((x.shape[1 + i] - 1) * strides[i] + kernel[i] - pads[i] - pads[i + 2] for i in range(2))
+        if min(size) < 1:
+            raise Unsuitable
+        operands = self._weights(x, (self._number(1, 5), *kernel, x.shape[3]))
+        attrs: dict[str, Any] = {"strides": strides, "size": size, "pads": pads, "activation": "NONE"}
+        self._add(self._build("TRANSPOSE_CONV", x, *operands, **attrs), self._one_of(ACTIVATIONS))
+
+    def connected(self) -> None:
+        """Of the last axis, or of several of them."""
+        x = self._tensor(lambda tensor: len(tensor.shape) > 1)
+        keep, axis = self._chance(0.6), self._number(1, len(x.shape) - 1)
+        width = x.shape[-1] if keep else int(np.prod(x.shape[axis:]))
+        operands = self._weights(x, (self._number(1, 9), width))
+        result = self._build("FULLY_CONNECTED", x, *operands, keep_num_dims=keep, activation="NONE")
+        self._add(result, self._one_of(ACTIVATIONS))
 
     @staticmethod
     def _need_room(x: Tensor, kernel: Sequence[int], dilations: Sequence[int], pads: Sequence[int]) -> None:
@@ -360,6 +389,8 @@ PROFILES = ("cnn", "moves", "all", "chain")
 # operator → how often it is drawn for each profile
 OPERATORS: dict[Callable[[RandomGraph], None], tuple[float, ...]] = {
     RandomGraph.convolution: (6, 1, 4, 6),
+    RandomGraph.transposed: (1, 0, 1, 1),
+    RandomGraph.connected: (1, 1, 1, 0.5),
     RandomGraph.pooling: (2, 0, 2, 2),
     RandomGraph.combination: (3, 2, 3, 2),
     RandomGraph.requantising: (2, 2, 2, 1),

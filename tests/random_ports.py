@@ -49,6 +49,7 @@ from sgs.numeric.types import DType  # noqa: E402
 from sgs.pipelines import compile_fixed  # noqa: E402
 from sgs.quant.export import exported, json_text  # noqa: E402
 from sgs.quant.parameters import QuantParameter, parse_parameters  # noqa: E402
+from sgs.registry import QUANTISE  # noqa: E402
 from sgs.sim import sim_bytes  # noqa: E402
 
 F32, S16, U16, U8 = (f"RAWDATA_{name}_NHWC" for name in ("F32", "S16", "U16", "U8"))
@@ -636,10 +637,10 @@ class Case:
 
     # -- imported parameters -------------------------------------------------------------------------------------------
     def _forced(self) -> tuple[QuantParameter, ...]:
-        """Ranges of inputs and outputs that have nothing to do with the samples, and precisions of convolutions."""
+        """Ranges of inputs and outputs that have nothing to do with the samples, and precisions of sums of products."""
         graph, entries = self.chain.float_graph, []
         for node in graph.nodes:
-            if node.op == "CONV_2D" and self.rng.random() < 0.6:
+            if node.op in QUANTISE and QUANTISE[node.op].kind == "mac" and self.rng.random() < 0.6:
                 bit = int(self.rng.choice([4, 8, 16]))
                 entries.append({"name": f"{node.outputs[0]}/weight", "min": [-1.0], "max": [1.0], "bit": bit})
         for name in [*graph.inputs, *graph.outputs]:

@@ -447,7 +447,7 @@ CASES = [
     case("missing option", C, lambda: convert(input_config=None), "--input_config"),
     case("mistyped option", C, lambda: {**convert(), "input_conifg": "x"}, "--input_conifg", "--input_config?"),
     case("option of later", C, lambda: convert(postprocess="p.py"), "--postprocess", "not available in this version"),
-    case("retraining of later", R, lambda: one_shot(q_mode="Q2"), "--q_mode", "not available"),
+    case("mode without settings", R, lambda: one_shot(q_mode="Q2"), "-q needs --quant_config"),
     case("unknown level", K, lambda: calibrate(quant_level="L6"), "L6", "L5"),
     case("no processes", K, lambda: calibrate(num_process="0"), "--num_process", "'0'"),
     case("negative threshold", K, lambda: calibrate(sensitivity_threshold="-1"), "--sensitivity_threshold"),

@@ -220,8 +220,10 @@ class Trained:
         found = {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
         return {name: v.transpose(0, 2, 3, 1) if v.ndim == 4 else v for name, v in found.items()}
 
-    def fixed(self, config: InputConfig) -> Graph:
-        return apply_plan(self.float_graph, config, self.plan, {})
+    def fixed(self, config: InputConfig, bits: int = 0) -> Graph:
+        """With all sums of products at so many bits, if told."""
+        macs = {name: replace(mac, bits=bits or mac.bits) for name, mac in self.plan.macs.items()}
+        return apply_plan(self.float_graph, config, replace(self.plan, macs=macs), {})
 
 
 @lru_cache
@@ -372,11 +374,12 @@ def test_a_half_mean_is_off_by_no_more_than_rounding() -> None:
 
 
 # -- what the compiler leaves out --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("fed", ["RGB", "BGR", "RGBA", "BGRA", "YUV_NV12"])
-def test_pixels_that_are_codes_are_read_by_the_convolution(fed: str) -> None:
+def test_pixels_that_are_codes_are_read_by_the_convolution(fed: str, bits: int) -> None:
     network = trained("RGB", "NHWC", "whole")
     config = network.fed(fed, (0, 0))
-    graph = network.fixed(config)
+    graph = network.fixed(config, bits)
     direct = with_direct_pixels(graph)
     assert [node.op for node in graph.nodes].count("NORMALISE_IMAGE") == 1
     first = next(node for node in direct.nodes if node.op != "SPLIT_V")
@@ -387,7 +390,7 @@ def test_pixels_that_are_codes_are_read_by_the_convolution(fed: str) -> None:
     image = compiled(graph, "n_buf", (1,))
     assert all(np.array_equal(v, fixed[n]) for n, v in run_image(image, {"images": board}).items())
     assert "NORMALISE_IMAGE" not in [layer.opcode for layer in image.layers]
-    slower = compiled(network.fixed(network.fed("RGBA", (24, 0))), "n_buf", (1,))  # alignment has to be left out
+    slower = compiled(network.fixed(network.fed("RGBA", (24, 0)), bits), "n_buf", (1,))  # alignment has to be left out
     assert "NORMALISE_IMAGE" in [layer.opcode for layer in slower.layers]
     assert image.programs[0].cycles < slower.programs[0].cycles
 

@@ -28,9 +28,12 @@ from sgs.engine import run_reference
 from sgs.errors import UserError
 from sgs.img import Compute, Dma, Image, Space, image_bytes
 from sgs.ir import Graph
+from sgs.numeric.types import DType
+from sgs.registry import QUANTISE
 from test_compile import chain, through_file
 
 CHUNK = 10  # graphs of one test
+SUMS = [op for op in QUANTISE if QUANTISE[op].kind == "mac"]
 
 
 @pytest.mark.parametrize("first", range(0, 6 * CHUNK, CHUNK))
@@ -58,6 +61,17 @@ def test_the_sample_has_every_operator() -> None:
     graphs = [random_graph(seed) for seed in range(6 * CHUNK)]
     assert len({node.op for graph in graphs for node in graph.nodes}) > len(OPERATORS)
     assert all(len(row) == len(PROFILES) for row in OPERATORS.values())
+
+
+def test_the_sample_has_sums_of_every_width() -> None:
+    """INT4, INT8 and INT16 weights in one graph; 4-bit ones in every kind of sum, with operands of either type."""
+    found = []
+    for graph in map(random_graph, range(6 * CHUNK)):
+        sums = [(node.op, graph.operands(node)) for node in graph.nodes if node.op in SUMS]
+        found.append({(op, x.dtype, weight.dtype) for op, (x, weight, *_) in sums if x and weight})
+    assert any({DType.INT4, DType.INT8, DType.INT16} <= {weight for _, _, weight in sums} for sums in found)
+    packed = {(op, x) for sums in found for op, x, weight in sums if weight is DType.INT4}
+    assert packed == {(op, x) for op in SUMS for x in random_graphs.ACTIVATIONS}
 
 
 # -- what it would find ------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from sgs.quant.ranges import (
     minmax,
     percentile,
     weight_absmax,
+    weight_bound,
     weight_mse,
     widened,
 )
@@ -276,3 +277,14 @@ def test_a_single_large_weight_is_clamped_where_many_gain() -> None:
     weight[0, 7] = 1.5
     bounds = weight_mse(weight, 0, steps=7)
     assert 0.9 < bounds[0] < 1.2 and bounds[1] > 0.9
+
+
+def test_bounds_for_4_bits_are_searched_far_below_the_largest_weight() -> None:
+    weight = np.random.default_rng(0).standard_t(3, (3, 2000))
+    widest, found = weight_absmax(weight, 0), weight_bound(weight, 0, 4)
+    assert (found < 0.65 * widest).all() and (found / widest).min() < 0.5
+    for row, bound, most in zip(weight, found, widest, strict=True):
+        best = min(weight_error(row, most * share, 7) for share in np.linspace(0.05, 1, 400))
+        assert weight_error(row, bound, 7) < 1.02 * best
+    assert weight_bound(weight, 0, 16).tolist() == widest.tolist()
+    assert (weight_bound(weight, 0, 8) > 0.8 * widest).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from sgs.config.formats import InputSpec, OutputSpec
 from sgs.config.input_config import INPUT, InputConfig, read_input_config
 from sgs.config.input_config import STAGE as INI
 from sgs.config.nearest import did_you_mean, listing
+from sgs.config.quant_config import PRESETS, QuantConfig, read_quant_config
 from sgs.data.feed import Fed, float_inputs, normalisation_mismatch, number_mismatch, plain_inputs
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
@@ -32,6 +32,7 @@ from sgs.frontends.onnx_walk import Layouts
 from sgs.frontends.platforms import Asked, platform_named
 from sgs.img import Image
 from sgs.ir import Graph
+from sgs.modes import Decided, History, Mixed, ModeOptions, Recipe, by_mode, check_mode
 from sgs.ops.gather import indexed_entries
 from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
@@ -58,7 +59,7 @@ from sgs.quant.parameters import (
 )
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.plan_file import STAGE as PLAN
-from sgs.quant.plan_file import network_of, parse_plan
+from sgs.quant.plan_file import fingerprint, network_of, parse_plan, plan_text
 from sgs.quant.ports import port_problems, ports_of, table_problems
 from sgs.quant.prepare import prepare
 from sgs.quant.ranges import pixel_range
@@ -330,7 +331,8 @@ class CalibrationOptions:
     `processes` at most; with `memory_saving` one sample is looked at at a time, and half as many are kept for judging;
     `all_statistics` takes histograms even where the level has no use for them; `all_errors` measures those of the
     layers even where the level has no use for such work. `quant_parameters` go before those in
-    the float graph's metadata; where there are any, the rest is decided as at L1.
+    the float graph's metadata; where there are any, the rest is decided as at L1. A `mode` decides in place of all that
+    is said for levels, and of quantisation parameters.
     """
 
     level: str = "L5"
@@ -341,12 +343,13 @@ class CalibrationOptions:
     all_statistics: bool = False
     all_errors: bool = False
     quant_parameters: tuple[QuantParameter, ...] = ()
+    mode: ModeOptions | None = None
 
 
 @dataclass(frozen=True)
 class Calibrated:
     """A fixed graph with its boundary, the plan behind it, what each step of the level gained, the traps that were met,
-    and the layers, their errors measured from L3 on.
+    the layers, their errors measured from L3 on, and how mixed precision was chosen, where it was.
     """
 
     graph: Graph
@@ -355,6 +358,7 @@ class Calibrated:
     steps: tuple[Step, ...]
     findings: tuple[Finding, ...] = ()
     layers: tuple[Layer, ...] = ()
+    mixed: Mixed | None = None
 
 
 def calibrate(
@@ -405,6 +409,13 @@ def calibratable(float_graph: Graph, config: InputConfig) -> Graph:
     return graph
 
 
+def check_calibration(float_graph: Graph, config: InputConfig, options: CalibrationOptions) -> None:
+    """Raise UserError where a float graph cannot become fixed, does not go with the ini, or both not with the mode."""
+    graph = calibratable(float_graph, config)
+    if options.mode is not None:
+        check_mode(graph, config, options.mode)
+
+
 def calibrate_on(
     float_graph: Graph,
     config: InputConfig,
@@ -424,10 +435,8 @@ def calibrate_on(
 
     Raises UserError for inputs that do not fit together.
     """
-    parameters = parameters_for(float_graph, options)
-    level = "L1" if parameters else options.level
-    warn_of_pointless_level(level, config)
-    warn_of_promotion(level, options)
+    recipe = recipe_for(float_graph, config, options, wrap=wrap)
+    level = recipe.level
     if statistics is None:
         statistics = statistics_of(
             float_graph, feeds, samples, level, options, wrap=wrap, checkpoint=checkpoint, pool=pool
@@ -437,34 +446,59 @@ def calibrate_on(
         float_graph,
         statistics,
         spread(kept, L1_SAMPLES) if level == "L1" else kept,
-        config.conv,
+        recipe.conv,
         threshold=options.threshold,
         max_int16_macs=options.max_int16_macs,
         ports=ports_of(config, float_graph),
         pixels=ranges_of_pixels(config),
+        presets=recipe.presets,
         on_step=on_step,
     )
-    plan = calibration.run(level)
-    if parameters:
-        plan = follow_parameters(calibration, plan, parameters)
-    record = {
-        "level": level,
-        "samples": len(samples),
-        "sensitivity_threshold": options.threshold,
-        "max_int16_macs": options.max_int16_macs,
-        "memory_saving": options.memory_saving,
-        "steps": [{**asdict(step), "sqnr": round(step.sqnr, 6)} for step in calibration.steps],
-        "bits16": bits16(plan),
-        **({"imported": len(parameters)} if parameters else {}),
-    }
+
+    def history(plan: QuantPlan) -> dict[str, Any]:
+        return {
+            "level": level,
+            "samples": len(samples),
+            "sensitivity_threshold": options.threshold,
+            "max_int16_macs": options.max_int16_macs,
+            "memory_saving": options.memory_saving,
+            "steps": [{**asdict(step), "sqnr": round(step.sqnr, 6)} for step in calibration.steps],
+            "bits16": bits16(plan),
+            **recipe.record,
+        }
+
+    decided = recipe.decide(calibration, history)
+    plan = decided.plan
     core = calibration.fixed(plan)
     findings = find_traps(Evidence(calibration.prepared, statistics, plan, core, kept, config))
     for line in summary(findings):
         _log.warning("%s", line)
+    if left := recipe.presets.not_followed(float_graph, core, calibration.ports.fed_bytes):
+        _log.warning("presets that are not used as they stand: %s", listing(left))
     complete = options.all_errors or LEVELS.index(level) >= 2
     layers = layers_of(calibration, plan, core, errors=complete, gains=options.all_errors)
+    record = {**history(plan), **({} if decided.mixed is None else {"mixed": decided.mixed.record()})}
     graph = finished(core, calibration.network(plan).prepared, config, plan, record)
-    return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers)
+    return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers, decided.mixed)
+
+
+def recipe_for(float_graph: Graph, config: InputConfig, options: CalibrationOptions, *, wrap: Wrap = plain) -> Recipe:
+    """How a float graph's plan is decided: by a mode, or by a level, beside quantisation parameters by L1. Raises
+    UserError for options that do not go with it; the log tells those that have no say."""
+    if options.mode is not None:
+        if options.quant_parameters or METADATA_KEY in float_graph.metadata:
+            _log.warning("quantisation parameters have no say beside a mode, only %s", PRESETS)
+        return by_mode(float_graph, config, options.mode, wrap=wrap)
+    parameters = parameters_for(float_graph, options)
+    level = "L1" if parameters else options.level
+    warn_of_pointless_level(level, config)
+    warn_of_promotion(level, options)
+
+    def decide(calibration: Calibration, history: History) -> Decided:
+        plan = calibration.run(level)
+        return Decided(follow_parameters(calibration, plan, parameters) if parameters else plan)
+
+    return Recipe(level, config.conv, decide, {"imported": len(parameters)} if parameters else {})
 
 
 def statistics_of(
@@ -555,9 +589,7 @@ def follow_parameters(calibration: Calibration, plan: QuantPlan, parameters: Seq
     left = unused(parameters, graph, calibration.fixed(plan), calibration.ports.fed_bytes)
     if left:
         _log.warning("quantisation parameters that are not used as they stand: %s", listing(left))
-    step = Step("imported parameters", calibration.output_sqnr(plan), True)
-    calibration.steps.append(step)
-    calibration.on_step(step)
+    calibration.note("imported parameters", plan)
     return plan
 
 
@@ -676,12 +708,14 @@ def load_config(path: Path) -> InputConfig:
     return read_input_config(path)
 
 
+def load_quant_config(path: Path) -> QuantConfig:
+    """The settings of a mode, validated."""
+    return read_quant_config(path)
+
+
 def plan_record(calibrated: Calibrated) -> str:
     """The plan and how it came about as JSON text."""
-    record = json.loads(calibrated.plan.to_json())
-    record["calibration"] = calibrated.graph.metadata["calibration"]
-    record["fingerprint"] = _fingerprint(calibrated.plan)
-    return json.dumps(record, indent=1)
+    return plan_text(calibrated.plan, calibrated.graph.metadata["calibration"])
 
 
 def layer_record(calibrated: Calibrated) -> str:
@@ -705,10 +739,6 @@ def read_plan(path: Path) -> tuple[QuantPlan, dict[str, Any]]:
     extra = {key: record.pop(key, None) for key in ("calibration", "fingerprint")} if isinstance(record, dict) else {}
     plan = parse_plan(record, file=path)
     history = extra["calibration"] if isinstance(extra["calibration"], dict) else {}
-    if extra["fingerprint"] != _fingerprint(plan):  # what was measured then says nothing of it any more
+    if extra["fingerprint"] != fingerprint(plan):  # what was measured then says nothing of it any more
         history = {**history, "level": plan.level, "steps": [], "bits16": bits16(plan), "edited": True}
     return plan, history
-
-
-def _fingerprint(plan: QuantPlan) -> str:
-    return hashlib.blake2b(plan.to_json().encode(), digest_size=8).hexdigest()

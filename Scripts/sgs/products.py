@@ -59,6 +59,12 @@ def partial_path(output: Path) -> Path:
     return output.with_name(output.stem + "_partial.npz")
 
 
+def retrain_path(output: Path) -> Path:
+    """The folder of a mode beside the .sim or .img that it writes: the sensitivities of mixed precision, and what an
+    interrupted run goes on from."""
+    return output.with_name(output.stem + "_retrain")
+
+
 def image_path(model: Path, output: str | None) -> Path:
     """`x_fixed.sim` → `x_fixed.sim_sgsimg.img`, beside the model or in the folder that `output` names."""
     _check_model(model)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sgs.cli.options import (
-    add_calibration,
+    LEVEL_OPTIONS,
     add_category,
     add_common,
+    add_gathering,
+    add_level,
     add_quant_file,
     add_samples,
     start_log,
@@ -21,25 +24,28 @@ from sgs.cli.statistics_files import StatisticsFiles
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
 from sgs.config.nearest import counted
+from sgs.config.quant_config import mode_named
 from sgs.data.files import atomic_outputs
 from sgs.data.images import absolute, resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.evaluate.categories import check_category
 from sgs.ir import Graph
+from sgs.modes import ModeOptions
 from sgs.pipelines import (
     Calibrated,
     CalibrationOptions,
     apply_plan,
-    calibratable,
     calibrate,
+    check_calibration,
     import_parameters,
     layer_record,
     load_config,
+    load_quant_config,
     plan_record,
     read_plan,
 )
-from sgs.products import check_outputs, fixed_path, quant_info_path, report_path, statistics_path
+from sgs.products import check_outputs, fixed_path, quant_info_path, report_path, retrain_path, statistics_path
 from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
@@ -57,25 +63,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="calibrator.py", description="Quantise a float .sim to a fixed .sim.")
-    parser.add_argument(
-        "-m", "--model", "--model_file", dest="model", metavar="SIM", required=True, help="the float .sim"
-    )
-    parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
+    add_float_model(parser)
     add_samples(parser, purpose="calibration samples", required=False)
-    text = "the .sim to write, or a folder (default: beside the model, _float.sim becoming _fixed.sim)"
-    parser.add_argument("-o", "--output", metavar="PATH", help=text)
-    add_calibration(parser)
-    text = (
-        "write what was decided for every tensor to <output without .sim>_quant_info.json, what it did to every layer "
-        "to <output without .sim>_report.json, and what was measured to <output without .sim>_statistics.npz"
-    )
-    parser.add_argument("--save_quant_info", action="store_true", help=text)
+    add_level(parser)
+    add_gathering(parser)
+    add_quant_info(parser)
     text = "a quant_info.json, perhaps edited: make the fixed .sim that it describes, measuring nothing (no -i, no -n)"
     parser.add_argument("--plan", metavar="JSON", help=text)
     add_quant_file(parser)
     add_category(parser, default=None, purpose="kept in the file, for the compiler")
     add_common(parser)
     return parser
+
+
+def add_float_model(parser: Parser) -> None:
+    """-m, --input_config and -o."""
+    parser.add_argument(
+        "-m", "--model", "--model_file", dest="model", metavar="SIM", required=True, help="the float .sim"
+    )
+    parser.add_argument("--input_config", metavar="INI", required=True, help="the model's input_config.ini")
+    text = "the .sim to write, or a folder (default: beside the model, _float.sim becoming _fixed.sim)"
+    parser.add_argument("-o", "--output", metavar="PATH", help=text)
+
+
+def add_quant_info(parser: Parser) -> None:
+    """--save_quant_info."""
+    text = (
+        "write what was decided for every tensor to <output without .sim>_quant_info.json, what it did to every layer "
+        "to <output without .sim>_report.json, and what was measured to <output without .sim>_statistics.npz"
+    )
+    parser.add_argument("--save_quant_info", action="store_true", help=text)
 
 
 def _body(argv: list[str]) -> int:
@@ -85,16 +102,9 @@ def _body(argv: list[str]) -> int:
     start_log(options)
     load_chip(options.soc_version)
     target = fixed_path(Path(options.model), options.output)
-    outputs, statistics = [target], StatisticsFiles.of(options, target)
-    if options.save_quant_info:
-        outputs += [quant_info_path(target), report_path(target)]
-        statistics.written.append(statistics_path(target))
-    read = (options.model, options.input_config, options.quant_file, options.plan, statistics.read)
-    check_outputs([*outputs, *statistics.written], [file for file in read if file is not None])
+    outputs, statistics = fixed_files(options, target, [options.quant_file, options.plan])
     config = load_config(Path(options.input_config))
-    graph = expect_stage(read_sim(options.model), "float", "calibrator.py")
-    if options.category is not None:
-        check_category(options.category, [graph[name] for name in graph.outputs], file=options.model)
+    graph = float_graph(options, "calibrator.py")
     if options.plan is not None:
         plan, history = read_plan(Path(options.plan))
         fixed, records = apply_plan(graph, config, plan, history, file=options.plan), []
@@ -102,19 +112,55 @@ def _body(argv: list[str]) -> int:
     else:
         if options.quant_file is not None:
             import_parameters(graph, Path(options.quant_file))
-        calibrated = calibrate_files(graph, config, options, statistics, all_errors=options.save_quant_info)
+        calibrated = calibrate_files(
+            graph, config, options, statistics, level_options(options), all_errors=options.save_quant_info
+        )
         fixed, told = calibrated.graph, told_of(calibrated)
-        records = [plan_record(calibrated), layer_record(calibrated)] if options.save_quant_info else []
+        records = quant_info(calibrated, options)
+    write_fixed_files(fixed, options, outputs, records)
+    statistics.finish()
+    print(told)
+    print(f"Fixed model at: {target}")
+    return 0
+
+
+def fixed_files(
+    options: argparse.Namespace, target: Path, read: Sequence[str | None]
+) -> tuple[list[Path], StatisticsFiles]:
+    """(the files that go with a fixed .sim, it first; those of statistics). Raises UserError for one that cannot be
+    written, or that is read: the model, the ini, or another of those named."""
+    outputs, statistics = [target], StatisticsFiles.of(options, target)
+    if options.save_quant_info:
+        outputs += [quant_info_path(target), report_path(target)]
+        statistics.written.append(statistics_path(target))
+    inputs = (options.model, options.input_config, *read, statistics.read)
+    check_outputs([*outputs, *statistics.written], [file for file in inputs if file is not None])
+    return outputs, statistics
+
+
+def float_graph(options: argparse.Namespace, program: str) -> Graph:
+    """The float .sim of -m, whose outputs are as -c says."""
+    graph = expect_stage(read_sim(options.model), "float", program)
+    if options.category is not None:
+        check_category(options.category, [graph[name] for name in graph.outputs], file=options.model)
+    return graph
+
+
+def quant_info(calibrated: Calibrated, options: argparse.Namespace) -> list[str]:
+    """What the files of --save_quant_info say, none without it."""
+    return [plan_record(calibrated), layer_record(calibrated)] if options.save_quant_info else []
+
+
+def write_fixed_files(
+    fixed: Graph, options: argparse.Namespace, outputs: Sequence[Path], records: Sequence[str]
+) -> None:
+    """Write a fixed .sim, with the category of -c, and the records beside it."""
     if options.category is not None:
         fixed.metadata["category"] = options.category
     with atomic_outputs(*outputs) as (sim, *files):
         write_sim(fixed, sim, stage="fixed")
         for file, text in zip(files, records, strict=True):
             file.write_text(text, encoding="utf-8")
-    statistics.finish()
-    print(told)
-    print(f"Fixed model at: {target}")
-    return 0
 
 
 def check_plan_options(options: argparse.Namespace, given: set[str]) -> None:
@@ -130,22 +176,35 @@ def check_plan_options(options: argparse.Namespace, given: set[str]) -> None:
         raise UserError(f"--plan measures nothing, so {names} has no say", stage="calibrator.py", remedy=remedy)
 
 
+def level_options(options: argparse.Namespace) -> CalibrationOptions:
+    """What the options of `add_level` ask for."""
+    fields = zip(LEVEL_OPTIONS, ("level", "threshold", "max_int16_macs"), strict=True)
+    given = {field: getattr(options, name) for name, field in fields if getattr(options, name) is not None}
+    return CalibrationOptions(**given)
+
+
+def mode_options(options: argparse.Namespace, output: Path) -> CalibrationOptions:
+    """What the options of `add_mode` ask for, in a program that writes `output`. Raises UserError for settings that
+    cannot be read."""
+    mode, settings = mode_named(options.q_mode), load_quant_config(Path(options.quant_config))
+    return CalibrationOptions(mode=ModeOptions(mode, settings, options.cal_batchsize, retrain_path(output)))
+
+
 def calibrate_files(
     graph: Graph,
     config: InputConfig,
     options: argparse.Namespace,
     statistics: StatisticsFiles,
+    chosen: CalibrationOptions,
     *,
     all_errors: bool = False,
 ) -> Calibrated:
-    """Calibrate on the files that -i and -n name."""
-    calibratable(graph, config)  # now, before samples, scripts and clusters are touched
+    """Calibrate as is chosen on the files that -i and -n name."""
+    check_calibration(graph, config, chosen)  # now, before samples, scripts and clusters are touched
     samples = resolve_samples(options.image, len(config.inputs))
     preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
-    chosen = CalibrationOptions(
-        level=options.quant_level,
-        threshold=options.sensitivity_threshold,
-        max_int16_macs=options.max_int16_macs,
+    chosen = replace(
+        chosen,
         processes=options.num_process,
         memory_saving=options.memory_saving,
         all_statistics=bool(statistics.written),
@@ -180,8 +239,9 @@ def show_step(step: Step) -> None:
 
 
 def told_of(calibrated: Calibrated) -> str:
-    """The outcome: the worst layers, where they were measured, and one line."""
-    return "\n".join(filter(None, [table(calibrated.layers, calibrated.graph.outputs), summary(calibrated)]))
+    """The outcome: mixed precision, where it was chosen, the worst layers, where they were measured, and one line."""
+    mixed = None if calibrated.mixed is None else calibrated.mixed.told()
+    return "\n".join(filter(None, [mixed, table(calibrated.layers, calibrated.graph.outputs), summary(calibrated)]))
 
 
 def summary(calibrated: Calibrated) -> str:

@@ -13,10 +13,12 @@ from typing import Any
 from sgs.cli.program import Parser
 from sgs.config.formats import F32
 from sgs.config.input_config import InputConfig
+from sgs.config.quant_config import MODE_NAMES
 from sgs.errors import UserError
 from sgs.frontends.onnx_surgery import Endpoint, Surgery
 from sgs.frontends.platforms import PLATFORMS, Option, Platform, platform_named
 from sgs.img.image import CATEGORIES
+from sgs.modes import BATCH
 from sgs.quant.levels import LEVELS
 
 
@@ -280,14 +282,33 @@ def add_samples(parser: Parser, *, purpose: str, required: bool = True) -> None:
     places.add_argument("--scheduler", metavar="ADDRESS", help=text)
 
 
-def add_calibration(parser: Parser) -> None:
-    """How ranges and precisions are chosen."""
+LEVEL_OPTIONS = ("quant_level", "sensitivity_threshold", "max_int16_macs")  # those of add_level
+
+
+def add_level(parser: Parser) -> None:
+    """--quant_level, -sth and --max_int16_macs: how ranges and precisions are chosen. None where they are not given."""
     text = f"{LEVELS[0]} (quick) to {LEVELS[-1]} (accurate, the default)"
-    parser.add_argument("--quant_level", metavar="LEVEL", type=one_of(LEVELS), default=LEVELS[-1], help=text)
+    parser.add_argument("--quant_level", metavar="LEVEL", type=one_of(LEVELS), help=text)
     text = "from L4 on: loss of cosine similarity tolerated before convolutions go to 16 bit (default: 0.002)"
-    parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, default=0.002, help=text)
+    parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, help=text)
     text = "from L4 on: largest share of multiply-accumulates that may go to 16 bit (default: 0.25)"
-    parser.add_argument("--max_int16_macs", metavar="SHARE", type=share, default=0.25, help=text)
+    parser.add_argument("--max_int16_macs", metavar="SHARE", type=share, help=text)
+
+
+def add_mode(parser: Parser, *, required: bool) -> None:
+    """-q, --quant_config and --cal_batchsize: the modes of torch_calibrator. None where they are not given."""
+    text = f"one of {', '.join(MODE_NAMES)} in any case; docs/TORCH_CALIBRATOR.md says what they do"
+    if not required:
+        text += "; in place of --quant_level"
+    parser.add_argument("-q", "--q_mode", metavar="MODE", type=one_of(MODE_NAMES), required=required, help=text)
+    text = "quant_config.yaml: the settings of the mode"
+    parser.add_argument("--quant_config", metavar="YAML", required=required, help=text)
+    text = f"samples that the retraining of Q20 to Q23 looks at together, which take memory (default: {BATCH})"
+    parser.add_argument("--cal_batchsize", metavar="N", type=count, help=text)
+
+
+def add_gathering(parser: Parser) -> None:
+    """--memory_saving, --statistics and --resume: how samples are looked at."""
     text = "look at one sample at a time in one process (in each of a cluster's), and keep fewer for comparing plans"
     parser.add_argument("--memory_saving", action="store_true", help=text)
     text = "statistics of the activations: read if the file is there (nothing is measured then), else written"

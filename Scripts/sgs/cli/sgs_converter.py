@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
-from sgs.cli.calibrator_tool import calibrate_files, told_of
+from sgs.cli.calibrator_tool import calibrate_files, level_options, mode_options, told_of
 from sgs.cli.convert_tool import convert_as_asked, inputs
 from sgs.cli.image_files import told_of_report, write_image_files
 from sgs.cli.options import (
+    LEVEL_OPTIONS,
     add_batches,
-    add_calibration,
     add_category,
     add_common,
-    add_later,
+    add_gathering,
+    add_level,
+    add_mode,
     add_report,
     add_samples,
     add_source,
@@ -26,6 +29,7 @@ from sgs.compile import summarise
 from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
 from sgs.data.files import atomic_outputs
+from sgs.errors import UserError
 from sgs.evaluate.categories import check_category
 from sgs.frontends.platforms import platform_named
 from sgs.img import BatchMode
@@ -50,30 +54,34 @@ def _parser() -> Parser:
         sub.add_argument("--output_file", metavar="IMG", required=True, help="the .img to write")
         text = "also keep Debug_<name>_float.sim, <name>_float.sim and <name>_fixed.sim beside it"
         sub.add_argument("--export_models", action="store_true", help=text)
-        add_calibration(sub)
+        add_level(sub)
+        add_mode(sub, required=False)
+        add_gathering(sub)
         add_batches(sub)
         add_category(sub, default="Unknown", purpose="kept in the file (default: Unknown)")
         add_report(sub)
         add_common(sub)
-        add_later(sub, "-q", "--q_mode", "--quant_config", "--cal_batchsize")
     return parser
 
 
 def _body(argv: list[str]) -> int:
     options = parsed(_parser(), argv)
+    check_mode_options(options)
     start_log(options)
     chip = load_chip(options.soc_version)
     target = single_image_path(options.output_file)
     exported = exported_paths(target) if options.export_models else ()
     reports = compile_report_paths(target, options.report)
     statistics = StatisticsFiles.of(options, target)
-    check_outputs([*exported, target, *reports, *statistics.written], inputs(options))
+    read = [*inputs(options), *([options.quant_config] if options.quant_config is not None else [])]
+    check_outputs([*exported, target, *reports, *statistics.written], read)
+    chosen = level_options(options) if options.q_mode is None else mode_options(options, target)
     mode, _ = checked_batches(options.batch_mode, options.batch, chip)  # now, not after the calibration
     if options.inplace_input_buf and mode is not BatchMode.ONE_BUF:
         raise not_in_place("is for batch mode one_buf")
     config, imported, graph = convert_as_asked(options)
     check_category(options.category, [graph[name] for name in graph.outputs], file=inputs(options)[0])
-    calibrated = calibrate_files(graph, config, options, statistics)
+    calibrated = calibrate_files(graph, config, options, statistics, chosen)
     image = compile_fixed(
         calibrated.graph,
         chip,
@@ -89,6 +97,8 @@ def _body(argv: list[str]) -> int:
             write_sim(step, file, stage=stage)
         write_image_files(image, chip, image_file, report_files)
     statistics.finish()
+    if chosen.mode is not None:
+        chosen.mode.finish()
     print(told_of(calibrated))
     print(summarise(image, chip).text())
     if exported:
@@ -96,3 +106,20 @@ def _body(argv: list[str]) -> int:
     print(told_of_report(reports), end="")
     print(f"Offline model at: {target}")
     return 0
+
+
+def check_mode_options(options: argparse.Namespace) -> None:
+    """Raise UserError for -q without --quant_config or the other way round, and for options without a say beside it."""
+    stage = "SGS_converter.py"
+    if options.q_mode is None:
+        alone = [f"--{name}" for name in ("quant_config", "cal_batchsize") if getattr(options, name) is not None]
+        if alone:
+            raise UserError(f"{' and '.join(alone)} needs -q", stage=stage, remedy="say which mode, such as -q Q22")
+        return
+    if options.quant_config is None:
+        remedy = "name a quant_config.yaml; docs/TORCH_CALIBRATOR.md says what it holds"
+        raise UserError("-q needs --quant_config", stage=stage, remedy=remedy)
+    idle = [f"--{name}" for name in (*LEVEL_OPTIONS, "quant_file") if getattr(options, name) is not None]
+    if idle:
+        reason = f"-q decides instead, so {', '.join(idle)} has no say"
+        raise UserError(reason, stage=stage, remedy="leave one or the other out")

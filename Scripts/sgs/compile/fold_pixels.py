@@ -6,7 +6,6 @@ import numpy as np
 
 from sgs.ir.graph import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.numeric.types import DType
 
 NORMALISE, CONVOLVE = "NORMALISE_IMAGE", "CONV_2D"
 
@@ -56,7 +55,7 @@ def _convolves(graph: Graph, reader: Node, name: str, channels: int) -> bool:
     if reader.op != CONVOLVE or reader.inputs.count(name) != 1 or reader.inputs[0] != name:
         return False
     weight = graph[reader.inputs[1] or ""]
-    return weight.is_constant and weight.dtype is not DType.INT4 and weight.shape[3] == channels
+    return weight.is_constant and weight.shape[3] == channels
 
 
 def _moved(weight: Array, order: tuple[int, ...], channels: int) -> Array:

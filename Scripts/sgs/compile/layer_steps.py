@@ -148,12 +148,15 @@ def _rows(box: Box, begin: int, end: int) -> Box:
 
 
 def _strides(tensor: Tensor, held: Box) -> tuple[int, ...]:
-    """Bytes from entry to entry along every axis of a tensor of which a box is held contiguously; of 4-bit elements,
-    which are only taken in whole bytes along the first axis, half as many."""
-    strides = strides_of(shape_of(held))
-    if tensor.dtype is DType.INT4:
-        return tuple(stride // 2 for stride in strides)
-    return tuple(stride * tensor.dtype.numpy.itemsize for stride in strides)
+    """Bytes from entry to entry along every axis of a tensor of which a box is held contiguously."""
+    extents, itemsize = _units(tensor, held)
+    return tuple(stride * itemsize for stride in strides_of(extents))
+
+
+def _units(tensor: Tensor, box: Box) -> tuple[tuple[int, ...], int]:
+    """A box as extents of what is moved, and its bytes: elements, or pairs of 4-bit ones."""
+    shape, itemsize = shape_of(box), tensor.dtype.numpy.itemsize
+    return ((*shape[:-1], shape[-1] // 2) if tensor.dtype is DType.INT4 else shape), itemsize
 
 
 def _offset(tensor: Tensor, box: Box) -> int:
@@ -172,6 +175,6 @@ Side = tuple[Spot, tuple[int, ...]]
 
 
 def _transfer(layer: int, tensor: Tensor, box: Box, source: Side, target: Side) -> Transfer:
-    if tensor.dtype is DType.INT4:
+    if tensor.dtype is DType.INT4 and contiguous(box, tensor.shape):  # rows may end inside a byte
         return Transfer(layer, (box_bytes(tensor, box),), 1, source[0], (1,), target[0], (1,))
-    return Transfer(layer, shape_of(box), tensor.dtype.numpy.itemsize, *source, *target)
+    return Transfer(layer, *_units(tensor, box), *source, *target)

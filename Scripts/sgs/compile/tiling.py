@@ -17,7 +17,7 @@ from sgs.compile.tiles import contiguous, result_box, shape_of
 from sgs.img.image import packed_bytes
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.types import DType
-from sgs.registry import TILE, Box, whole_box
+from sgs.registry import QUANTISE, TILE, Box, whole_box
 
 ROWS = 1  # the axis that is slid along
 _FASTER = 8  # times as fast is a copy inside SRAM than one from or to DRAM
@@ -82,12 +82,11 @@ class Cutter:
 
     def _cuttable(self) -> dict[int, int]:
         """Axes that may be cut → the number that cuts are multiples of."""
-        axes = TILE[self._node.op].axes(self._node, self._operands, self._results)
-        found = {axis: grain for axis, grain in axes.items() if grain < self.shape[axis]}
-        last = len(self.shape) - 1
-        if last in found and not all(t is None or _whole_bytes(t) for t in self._operands):
-            del found[last]
-        return found
+        found, last = dict(TILE[self._node.op].axes(self._node, self._operands, self._results)), len(self.shape) - 1
+        if last in found and self._node.op in QUANTISE:
+            channels = QUANTISE[self._node.op].channel_axis
+            found[last] = math.lcm(found[last], *(_byte_grain(t, channels) for t in self._operands if t is not None))
+        return {axis: grain for axis, grain in found.items() if grain < self.shape[axis]}
 
     # -- one axis ------------------------------------------------------------------------------------------------------
     def _cut(self, axis: int, count: int) -> _Cut:
@@ -202,9 +201,12 @@ def _run(extents: tuple[int, ...], tensor: Tensor) -> int:
     return packed_bytes((run,), tensor.dtype)
 
 
-def _whole_bytes(tensor: Tensor) -> bool:
-    """Whether pieces of a constant begin and end at whole bytes: those of 4 bits along the first axis may."""
-    return tensor.dtype is not DType.INT4 or (tensor.shape[0] > 1 and tensor.elements // tensor.shape[0] % 2 == 0)
+def _byte_grain(tensor: Tensor, axis: int) -> int:
+    """So many channels, which lie along an axis, take whole bytes in every row: one or, of 4-bit elements, two, or all
+    of them."""
+    if tensor.dtype is not DType.INT4 or math.prod(tensor.shape[axis + 1 :]) % 2 == 0:
+        return 1
+    return 2 if math.prod(tensor.shape[:axis]) == 1 or tensor.shape[axis] % 2 == 0 else tensor.shape[axis]
 
 
 def _fitting(cutter: Cutter, memory: int) -> tuple[list[Tiling], list[Tiling]]:

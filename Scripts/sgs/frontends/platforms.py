@@ -149,17 +149,17 @@ def file_option(suffix: str) -> Option:
     return Option("model_file", f"the {suffix} file", "file", required=True, metavar="FILE")
 
 
-def require_packages(names: Iterable[str], extra: str, more: str = "") -> None:
-    """Raise UserError for a package that only one platform needs and that is not installed; `more`: of the remedy."""
+def require_packages(names: Iterable[str], extra: str, more: str = "", *, stage: str = "convert") -> None:
+    """Raise UserError for a package that not all need and that is not installed; `more`: of the remedy."""
     for name in names:
         if find_spec(name) is None:
-            raise missing_extra(name, extra, more)
+            raise missing_extra(name, extra, more, stage=stage)
 
 
-def missing_extra(name: str, extra: str, more: str = "") -> UserError:
+def missing_extra(name: str, extra: str, more: str = "", *, stage: str = "convert") -> UserError:
     """The error for a package that is not installed."""
     reason = f"the Python package {name} is not installed"
-    return UserError(reason, stage="convert", remedy=f"{extra_install(extra)}{more}")
+    return UserError(reason, stage=stage, remedy=f"{extra_install(extra)}{more}")
 
 
 def extra_install(extra: str) -> str:

@@ -20,7 +20,7 @@ from sgs.pipelines import CalibrationOptions, calibrate_on
 from sgs.products import check_outputs
 from sgs.python_api.checks import AnyPath, one_of, path_of, positive, value_errors
 from sgs.python_api.models import Calibrator, private_states
-from sgs.quant.gather import RecordedFeeds
+from sgs.quant.gather import RecordedFeeds, Wrap
 from sgs.quant.levels import LEVELS
 from sgs.quant.parameters import QuantParameter, check_parameters, parse_parameters, read_parameters, shared_out
 from sgs.report.progress import progress
@@ -184,7 +184,7 @@ class _Recorder:
         return runs
 
 
-def _titled(name: str) -> Callable[[Iterable[Sample], str], Iterable[Sample]]:
+def _titled(name: str) -> Wrap:
     return lambda items, title: progress(items, f"{name} {title}".strip())
 
 

@@ -12,7 +12,7 @@ sum of products makes for nobody else can be scaled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,11 +76,14 @@ class _Reader:
         return float((noise / np.maximum(energy, max(energy.max(), 1e-30) * _SILENT)).sum())
 
 
-def channel_scales(prepared: Graph, statistics: Statistics) -> dict[str, Array]:
-    """What to multiply the channels of which tensors by, float64 [C], from the extrema of the tensors."""
+def channel_scales(prepared: Graph, statistics: Statistics, still: Collection[str] = ()) -> dict[str, Array]:
+    """What to multiply the channels of which tensors by, float64 [C], from the extrema of the tensors; those that are
+    to be left `still` are not, nor what would be scaled with them."""
     found: dict[str, Array] = {}
     makers = prepared.producers()
     for name, parts, sums in _scalable(prepared):
+        if not {name, *(tensor for part in parts for tensor in (part.name, part.before))}.isdisjoint(still):
+            continue
         tables = any(part.before not in (None, part.name) for part in parts)
         free = np.concatenate([np.full(part.channels, part.before is not None) for part in parts])
         scale = _scale(_peaks(statistics, name), sums, free, _WORTH_TABLES if tables else _WORTH)

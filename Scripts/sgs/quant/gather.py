@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -31,10 +31,16 @@ from sgs.quant.statistics import (
 from sgs.quant.statistics_file import Checkpoint
 
 _log = logging.getLogger(__name__)
-Wrap = Callable[[Iterable[Sample], str], Iterable[Sample]]
+Item = TypeVar("Item")
 
 
-def plain(items: Iterable[Sample], title: str) -> Iterable[Sample]:
+class Wrap(Protocol):
+    """Gives items as they are, and may show under a title how far that has got."""
+
+    def __call__(self, items: Iterable[Item], title: str, /) -> Iterable[Item]: ...
+
+
+def plain(items: Iterable[Item], title: str) -> Iterable[Item]:
     """A `Wrap` that shows nothing."""
     return items
 

@@ -33,11 +33,13 @@ from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
 from sgs.quant.fidelity import decibels, energies, is_silent, judged, output_parts
 from sgs.quant.forced import forced_bits
+from sgs.quant.gather import Wrap, plain
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
 from sgs.quant.ports import NO_PORTS, Ports
 from sgs.quant.prepare import FUNCTION, kind_of, prepare
+from sgs.quant.presets import NO_PRESETS, Presets
 from sgs.quant.refit import refitted
-from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials
+from sgs.quant.sensitivity import OutputErrors, Trial, operand_trials, output_errors
 from sgs.quant.statistics import Statistics, marked_tensors, measure_extrema
 from sgs.registry import COST, QUANTISE, RANGE
 
@@ -89,9 +91,9 @@ class Calibration:
 
     `threshold`: relative error energy at the outputs that is tolerated before sums of products are promoted;
     `max_int16_macs`: the largest share of multiply-accumulates that may be (the first one is always granted);
-    `ports`: storage of inputs and outputs; `pixels`: ranges of pictures that are no matter of choice; `on_step`
-    hears of every step as it ends. `steps` tells what each step of the last `run` gained, `sensitivities` what the last
-    promotion measured.
+    `ports`: storage of inputs and outputs; `pixels`: ranges of pictures that are no matter of choice; `presets`: what
+    holds in every plan; `on_step` hears of every step as it ends. `steps` tells what each step of the last `run`
+    gained, `sensitivities` what the last promotion measured.
     """
 
     float_graph: Graph
@@ -102,6 +104,7 @@ class Calibration:
     max_int16_macs: float = 0.25
     ports: Ports = NO_PORTS
     pixels: Mapping[str, TensorRange] = field(default_factory=dict)
+    presets: Presets = NO_PRESETS
     threads: int = 0
     on_step: Callable[[Step], None] = lambda step: None
     prepared: Graph = field(init=False)
@@ -167,7 +170,7 @@ class Calibration:
         known = {**known_ranges(network.prepared), **self.pixels}
         narrow = {name: chosen for name, chosen in seen.items() if name not in known}
         wide = {name: known.get(name) or ranges.widened(chosen, WIDE_HEADROOM) for name, chosen in seen.items()}
-        return replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1")
+        return self.presets.held(replace(plan, ranges=wide, narrow=narrow, macs=macs, level="L1"))
 
     # -- judging -------------------------------------------------------------------------------------------------------
     def output_sqnr(self, plan: QuantPlan, *, unseen: bool = False) -> float:
@@ -200,7 +203,7 @@ class Calibration:
         fitted, kept = (scaled(extrema, plan.scales).tensors for extrema in self._kept_extrema)
 
         def shrunk(name: str, chosen: TensorRange) -> TensorRange:
-            if chosen.method == ranges.KNOWN or name not in kept:
+            if chosen.method in (ranges.KNOWN, ranges.PRESET) or name not in kept:
                 return chosen
             low, high = map(_end, (chosen.low, chosen.high), kept[name].span, fitted[name].span)
             return TensorRange(low, high, chosen.method)
@@ -223,6 +226,16 @@ class Calibration:
         self._record(Step(name, score, kept))
         return trial if kept else plan
 
+    def note(self, name: str, plan: QuantPlan, *, kept: bool = True) -> None:
+        """Record a plan that is kept, or not, for other reasons than its score."""
+        self._record(Step(name, self.score(plan), kept))
+
+    def better_of_two(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
+        """The plan with the smaller measured error, whatever was kept before; the trial is recorded."""
+        kept = self.score(trial) > self.score(plan)
+        self.note(name, trial, kept=kept)
+        return trial if kept else plan
+
     def _judged(self, plan: QuantPlan) -> tuple[float, QuantPlan]:
         """The score of a plan, or of the plan with its biases corrected where that is better, and which of the two."""
         plans = [plan]
@@ -230,11 +243,12 @@ class Calibration:
             if id(plan) not in self._corrected:
                 self._corrected[id(plan)] = self.with_biases(plan, self._few(CORRECTION_SAMPLES))
             plans.append(self._corrected[id(plan)])
-        scores = [self._score(candidate) for candidate in plans]
+        scores = [self.score(candidate) for candidate in plans]
         best = int(np.argmax(scores))
         return scores[best], plans[best]
 
-    def _score(self, plan: QuantPlan) -> float:
+    def score(self, plan: QuantPlan) -> float:
+        """The number that judges steps, dB: `output_sqnr`, above L1 as if the ranges did not know the samples."""
         if id(plan) not in self._scores:  # which keep the plan, and so its identity
             self._scores[id(plan)] = plan, self.output_sqnr(plan, unseen=self._unseen)
         return self._scores[id(plan)][1]
@@ -244,29 +258,25 @@ class Calibration:
         self.on_step(step)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
-    def search_weights(self, plan: QuantPlan, *, candidates: int = 16) -> QuantPlan:
+    def search_weights(self, plan: QuantPlan) -> QuantPlan:
         """Weight bounds by least squared error."""
-        macs, prepared = {}, self.network(plan).prepared
-        for node in mac_nodes(prepared):
-            rule, choice = QUANTISE[node.op], plan.macs[node.outputs[0]]
-            weight = prepared[node.inputs[rule.weight] or ""].data
-            assert weight is not None
-            bound = choice.weight_bound
-            if choice.bits == 8:
-                bound = ranges.weight_mse(weight, rule.channel_axis, steps=127, candidates=candidates)
-            macs[node.outputs[0]] = replace(choice, weight_bound=bound)
-        return replace(plan, macs=macs)
+        prepared = self.network(plan).prepared
+        bounds = {n.outputs[0]: weight_bound(prepared, n, plan.macs[n.outputs[0]].bits) for n in mac_nodes(prepared)}
+        return replace(plan, macs={name: replace(plan.macs[name], weight_bound=bounds[name]) for name in bounds})
 
     def equalise(self, plan: QuantPlan) -> QuantPlan:
         """The same decisions for channels brought to like ranges where sums of products alone are concerned."""
-        scales, of_functions = channel_scales(self.prepared, self.statistics), self._of_functions()
+        scales, of_functions = self._channel_scales(), self._of_functions()
         return self._with_scales(plan, {name: scale for name, scale in scales.items() if name not in of_functions})
 
     def equalise_functions(self, plan: QuantPlan) -> QuantPlan:
         """The same decisions for channels brought to like ranges through functions as well; the plan itself where none
         would be."""
-        scales = channel_scales(self.prepared, self.statistics)
+        scales = self._channel_scales()
         return self._with_scales(plan, scales if scales.keys() & self._of_functions() else {})
+
+    def _channel_scales(self) -> dict[str, Array]:
+        return channel_scales(self.prepared, self.statistics, self.presets.still)
 
     def _of_functions(self) -> set[str]:
         return {name for n in self.prepared.nodes if n.op == FUNCTION for name in (*n.inputs, *n.outputs) if name}
@@ -335,7 +345,8 @@ class Calibration:
         if self.conv.input_format is not None:
             return plan
         network = self.network(plan)
-        errors = self.sensitivities = self.measure_sensitivities(plan)
+        self.sensitivities = self.measure_sensitivities(plan)
+        errors = {name: error for name, error in self.sensitivities.items() if name not in self.presets.bits}
         bounds = {node.outputs[0]: _absmax(network.prepared, node) for node in mac_nodes(network.prepared)}
         best, trials = (-np.inf, plan), dict[tuple[str, ...], QuantPlan]()
         for threshold in dict.fromkeys((self.threshold, self.threshold * self._strictness)):
@@ -375,24 +386,32 @@ class Calibration:
                 chosen.append(name)
         return chosen, left
 
-    def measure_sensitivities(self, plan: QuantPlan) -> dict[str, float]:
-        """Result of every 8-bit sum of products → relative error energy at the outputs when it alone is in 8 bits and
-        its mean is right."""
+    def measure_sensitivities(
+        self, plan: QuantPlan, *, wrap: Wrap = plain, title: str = "sensitivities"
+    ) -> dict[str, float]:
+        """Result of every sum of products in 4 or 8 bits → relative error energy at the outputs when it alone is so
+        and its mean is right."""
         network = self.network(plan)
         trials = operand_trials(network.graph, network.prepared, plan, self._fitted[: self._few(TRIAL_SAMPLES)], {})
-        follow = OutputErrors(network.graph, network.prepared, plan, self._fitted[: self._few(SENSITIVITY_SAMPLES)])
-        narrow = {name: tried[0] for name, tried in trials.items() if plan.macs[name].bits == 8}
-        return dict(zip(narrow, follow.measure(narrow.items()), strict=True))
+        narrow = {name: tried[0] for name, tried in trials.items() if plan.macs[name].bits < 16}
+        samples = self._fitted[: self._few(SENSITIVITY_SAMPLES)]
+        errors = output_errors(network.graph, network.prepared, plan, samples, narrow)
+        return dict(zip(wrap(list(narrow), title), errors, strict=True))
 
-    def with_biases(self, plan: QuantPlan, samples: int) -> QuantPlan:
-        """The plan with its biases corrected on that many of the samples that are fitted to."""
-        return self._refitted(plan, self._fitted[:samples])
+    def with_biases(self, plan: QuantPlan, samples: int | None = None) -> QuantPlan:
+        """The plan with its biases corrected on that many of the samples that are fitted to, or on as many as final
+        ones are."""
+        return self._refitted(plan, self._fitted[: self._few(FIT_SAMPLES) if samples is None else samples])
 
     def _refitted(self, plan: QuantPlan, samples: Sequence[Feeds], held: int = 0) -> QuantPlan:
+        plan = self.presets.held(plan)
         core, network = self.fixed(plan), self.network(plan)
         codes = (codes_of_inputs(core, sample) for sample in samples)
         weights = held > 0
-        return refitted(network.graph, network.prepared, core, plan, samples, codes, weights=weights, held=held)
+        still = self.presets.bounds
+        return refitted(
+            network.graph, network.prepared, core, plan, samples, codes, weights=weights, held=held, still=still
+        )
 
     def run(self, level: str) -> QuantPlan:
         """The plan of a level."""
@@ -406,10 +425,10 @@ class Calibration:
                 self._corrects = True
                 self.better(name, plan, plan)
             else:
-                plan = self.better(name, plan, STEPS[name](self, plan))
+                plan = self.better(name, plan, self.presets.held(STEPS[name](self, plan)))
         self._corrects = False
         if level in ("L4", "L5"):
-            self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
+            self.better("biases on more samples", plan, self.with_biases(plan))
         if level == "L5":
             judges = self._weight_judges
             trial = self._refitted(plan, [*self._fitted[: self._few(FIT_SAMPLES)], *judges], held=len(judges))
@@ -446,10 +465,15 @@ def _end(chosen: float, kept: float, fitted: float) -> float:
 
 def _absmax(prepared: Graph, node: Node) -> Array:
     """Largest magnitude of the weights per output channel, float64 [O]."""
+    return weight_bound(prepared, node, 16)
+
+
+def weight_bound(prepared: Graph, node: Node, bits: int) -> Array:
+    """Bound per output channel for the weights of a sum of products, float64 [O]; see `ranges.weight_bound`."""
     rule = QUANTISE[node.op]
     weight = prepared[node.inputs[rule.weight] or ""].data
     assert weight is not None
-    return ranges.weight_absmax(weight, rule.channel_axis)
+    return ranges.weight_bound(weight, rule.channel_axis, bits)
 
 
 def searched_tensors(prepared: Graph) -> list[str]:

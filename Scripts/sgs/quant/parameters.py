@@ -188,7 +188,7 @@ def recorded(parameters: Iterable[QuantParameter]) -> list[dict[str, Any]]:
 
 # -- holding them against a network ------------------------------------------------------------------------------------
 @dataclass(frozen=True, eq=False)
-class _Operand:
+class Operand:
     """A constant of one sum of products, which is named by its result. `data` is the network's."""
 
     mac: str
@@ -202,26 +202,26 @@ class _Operand:
         return self.shape[self.axis]
 
 
-class _Targets:
+class Targets:
     """What names may stand for in a float graph."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.shared: dict[str, list[_Operand]] = {}  # a constant → all that read it
-        self.own: dict[str, _Operand] = {}  # "<result>/weight", "<result>/bias"
+        self.shared: dict[str, list[Operand]] = {}  # a constant → all that read it
+        self.own: dict[str, Operand] = {}  # "<result>/weight", "<result>/bias"
         for node in mac_nodes(graph):
             rule, result = QUANTISE[node.op], node.outputs[0]
             weight = graph[node.inputs[rule.weight] or ""]
-            self._add(_Operand(result, "weight", weight.shape, rule.channel_axis, weight.data), weight.name)
+            self._add(Operand(result, "weight", weight.shape, rule.channel_axis, weight.data), weight.name)
             bias = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
-            self._add(_Operand(result, "bias", (weight.shape[rule.channel_axis],), 0, None), bias)
+            self._add(Operand(result, "bias", (weight.shape[rule.channel_axis],), 0, None), bias)
 
-    def _add(self, operand: _Operand, name: str | None) -> None:
+    def _add(self, operand: Operand, name: str | None) -> None:
         self.own[f"{operand.mac}/{operand.role}"] = operand
         if name is not None:
             self.shared.setdefault(name, []).append(operand)
 
-    def operands(self, name: str) -> list[_Operand]:
+    def operands(self, name: str) -> list[Operand]:
         """The constants that an entry is for: those of the float graph's tensor of this name, else of one sum."""
         if name in self.graph.tensors:
             return self.shared.get(name, [])
@@ -272,38 +272,40 @@ def _bound(parameter: QuantParameter, channels: int) -> Array:
     return np.broadcast_to(np.maximum(np.abs(parameter.low), np.abs(parameter.high)), channels)
 
 
-def check_parameters(parameters: Sequence[QuantParameter], graph: Graph, *, file: object | None = None) -> None:
+def check_parameters(
+    parameters: Sequence[QuantParameter], graph: Graph, *, stage: str = STAGE, file: object | None = None
+) -> None:
     """Raise UserError listing every entry that does not fit the float graph."""
     scales = scales_of(parameters)
     wrong = scale_faults(scales, graph)
-    own = _Targets(graph).own
+    own = Targets(graph).own
     there = {n: r for n, r in wrong.items() if n in graph.tensors or n in own}  # others are told below
-    problems = [UserError(r, stage=STAGE, file=file, node=f"'{name}'") for name, r in there.items()]
+    problems = [UserError(r, stage=stage, file=file, node=f"'{name}'") for name, r in there.items()]
     for p in parameters:
         if p.name in scales and not np.array_equal(scales[p.name], p.scale if p.scale is not None else ()):
             reason = "has entries of different scale"
-            problems.append(UserError(reason, stage=STAGE, file=file, node=f"'{p.name}'", remedy="give all the same"))
+            problems.append(UserError(reason, stage=stage, file=file, node=f"'{p.name}'", remedy="give all the same"))
     if scales:
         graph = equalised(graph, {name: scale for name, scale in scales.items() if name not in wrong})
-    targets = _Targets(graph)
+    targets = Targets(graph)
     known = [*graph.tensors, *targets.own]
     suggestions = _SUGGESTIONS
     for parameter in parameters:
         node = f"'{parameter.name}'"
         if parameter.name in graph.tensors or parameter.name in targets.own:
-            problems += [UserError(r, stage=STAGE, file=file, node=node) for r in targets.faults(parameter)]
+            problems += [UserError(r, stage=stage, file=file, node=node) for r in targets.faults(parameter)]
             continue
         closest = nearest(parameter.name, known) if suggestions > 0 else None
         suggestions -= 1
         remedy = _LIST if closest is None else f"did you mean {closest}?"
         problems.append(
-            UserError("is no tensor of the float network", stage=STAGE, file=file, node=node, remedy=remedy)
+            UserError("is no tensor of the float network", stage=stage, file=file, node=node, remedy=remedy)
         )
     for name, bits in _bits_of(p for p in parameters if targets.operands(p.name)).items():
         if len(bits) > 1:
             reason = f"is a constant and is given with {len(bits)} precisions, bit {' and '.join(map(str, bits))}"
-            problems.append(UserError(reason, stage=STAGE, file=file, node=f"'{name}'", remedy="leave one"))
-    raise_all(problems, stage=STAGE, file=file)
+            problems.append(UserError(reason, stage=stage, file=file, node=f"'{name}'", remedy="leave one"))
+    raise_all(problems, stage=stage, file=file)
 
 
 def shared_out(parameters: Sequence[QuantParameter], graphs: Sequence[Graph]) -> list[tuple[QuantParameter, ...]]:
@@ -312,7 +314,7 @@ def shared_out(parameters: Sequence[QuantParameter], graphs: Sequence[Graph]) ->
     known = []
     for graph in graphs:
         fitting = {name: scale for name, scale in scales.items() if name not in scale_faults(scales, graph)}
-        targets = _Targets(equalised(graph, fitting) if fitting else graph)
+        targets = Targets(equalised(graph, fitting) if fitting else graph)
         known.append({*targets.graph.tensors, *targets.own})
     stray = [p.name for p in parameters if not any(p.name in names for names in known)]
     if stray:
@@ -335,7 +337,7 @@ def with_parameters(plan: QuantPlan, graph: Graph, parameters: Sequence[QuantPar
     codes do; a single one is both. A sum of products has the precision of its weight's entry; without one, that of its
     first operand's if there is just one.
     """
-    targets = _Targets(graph)
+    targets = Targets(graph)
     spans: dict[str, dict[int, TensorRange]] = {}
     chosen: dict[str, dict[str, QuantParameter]] = {}
     # what is for one sum of products goes before what is for all that share a constant
@@ -372,10 +374,7 @@ def unused(
 ) -> list[str]:
     """Entries that the fixed graph `core`, whose inputs `fed_bytes` are fed as UINT8, does not follow as they stand,
     each with the reason."""
-    targets = _Targets(graph)
-    held: dict[str, set[int]] = {name: {8} for name in fed_bytes}
-    for name, tensor in activations_of(core):
-        held.setdefault(name, set()).add(tensor.dtype.bits)
+    targets, held = Targets(graph), held_bits(core, fed_bytes)
     result = []
     for parameter in parameters:
         name, operands = parameter.name, targets.operands(parameter.name)
@@ -391,6 +390,14 @@ def unused(
         elif parameter.bit not in held[name]:
             result.append(f"'{name}' (held in {min(held[name])} bits, not in {parameter.bit})")
     return result
+
+
+def held_bits(core: Graph, fed_bytes: Collection[str] = ()) -> dict[str, set[int]]:
+    """Activation of the float graph → bits of what holds it in a fixed graph whose inputs `fed_bytes` are fed so."""
+    held: dict[str, set[int]] = {name: {8} for name in fed_bytes}
+    for name, tensor in activations_of(core):
+        held.setdefault(name, set()).add(tensor.dtype.bits)
+    return held
 
 
 def _spans_bytes(parameter: QuantParameter) -> bool:

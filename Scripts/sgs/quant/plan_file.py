@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -21,6 +23,17 @@ from sgs.registry import QUANTISE
 
 STAGE = "plan"
 LARGEST = float(np.finfo(np.float32).max)
+
+
+def plan_text(plan: QuantPlan, history: Mapping[str, Any]) -> str:
+    """A plan and how it came about as JSON text, with a fingerprint that tells whether it was edited since."""
+    record = {**json.loads(plan.to_json()), "calibration": dict(history), "fingerprint": fingerprint(plan)}
+    return json.dumps(record, indent=1)
+
+
+def fingerprint(plan: QuantPlan) -> str:
+    """A digest of the decisions."""
+    return hashlib.blake2b(plan.to_json().encode(), digest_size=8).hexdigest()
 
 
 def parse_plan(record: object, *, file: object | None = None) -> QuantPlan:

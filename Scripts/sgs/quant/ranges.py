@@ -10,7 +10,11 @@ from sgs.numeric.quantise import Array
 from sgs.quant.plan import TensorRange
 from sgs.quant.statistics import TensorStatistics, bin_centres
 
-KNOWN = "known"  # how a range was chosen that needs no measuring
+KNOWN, PRESET = "known", "preset"  # how ranges were chosen that need no measuring
+_SEARCHED = {
+    4: (36, 0.3),
+    8: (16, 0.6),
+}  # bits of weights → bounds tried, the smallest as a share of the largest weight
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -169,3 +173,12 @@ def weight_mse(weight: Array, axis: int, *, steps: int, candidates: int = 24, sm
         better = error < best_error
         best[better], best_error[better] = trial[better], error[better]
     return best
+
+
+def weight_bound(weight: Array, axis: int, bits: int) -> Array:
+    """Bound per output channel for weights of 4, 8 or 16 bits, float64 [O]; of 16, where nothing is gained by cutting
+    off, the largest magnitude."""
+    if bits == 16:
+        return weight_absmax(weight, axis)
+    candidates, smallest = _SEARCHED[bits]
+    return weight_mse(weight, axis, steps=2 ** (bits - 1) - 1, candidates=candidates, smallest=smallest)

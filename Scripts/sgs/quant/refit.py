@@ -6,7 +6,7 @@ mended as far as it has got, the operands that they are to be made from. See `qu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,8 +35,10 @@ def refitted(
     *,
     weights: bool,
     held: int = 0,
+    still: Collection[str] = (),
 ) -> QuantPlan:
-    """The plan with bias_shift of every sum of products set, and with `weights` the weights too where that helps.
+    """The plan with bias_shift of every sum of products set, and with `weights` the weights too where that helps, but
+    for those that are to be left `still`.
 
     `core` is the fixed graph of the plan, `prepared` the graph it was built from; `samples` feed the float graph,
     `codes` the same pictures the fixed one. The last `held` samples are not fitted to; they judge the weights, and
@@ -49,8 +51,9 @@ def refitted(
     for name, source in sources.items():
         wanted, node = truth.until(name), walk.until(name)
         problem = _Problem(float_graph, wanted, walk.graph, node)
-        fit, judges = problem.pairs(truth, walk, held, weights)
-        choice = problem.solved(plan.macs[name], fit, judges, weights)
+        mends = weights and name not in still
+        fit, judges = problem.pairs(truth, walk, held, mends)
+        choice = problem.solved(plan.macs[name], fit, judges, mends)
         macs[name] = choice
         mend_mac(walk.graph, prepared, source, node, choice)
     return replace(plan, macs=macs)
@@ -93,14 +96,15 @@ class _Problem:
         return moments, judges
 
     def solved(self, choice: MacChoice, fit: Moments, judges: Sequence[Pairs], weights: bool) -> MacChoice:
-        """The choice with its bias corrected, and with the weights whose error on `judges` is least."""
+        """The choice with its bias corrected, and with `weights` those whose error on `judges` is least."""
         bits, bound = choice.bits, choice.weight_bound
-        plain = _Candidate(None, bound, rounded(self.matrix, self._steps(bits, bound), WEIGHT_TYPE[bits].qmax))
+        own = self.matrix if choice.weight is None else self.form.matrix(choice.weight.astype(np.float64))
+        plain = _Candidate(None, bound, rounded(own, self._steps(bits, bound), WEIGHT_TYPE[bits].qmax))
         candidates = [plain]
         if weights and judges and self.matrix.shape[1] <= MAX_WIDTH:
             candidates += self._refitted(choice, fit, judges)
         best = min(candidates, key=lambda c: squared_error(judges, c.codes, fit.bias(c.codes)))
-        weight = None if best.exact is None else self.form.weights(best.codes)
+        weight = choice.weight if best.exact is None else self.form.weights(best.codes)
         return MacChoice(bits, best.bound, fit.bias(best.codes), weight)
 
     def _refitted(self, choice: MacChoice, fit: Moments, judges: Sequence[Pairs]) -> list[_Candidate]:
@@ -127,7 +131,8 @@ class _Problem:
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
-    """Weights before and after rounding, [G, D, O/G]; `exact` is None for the network's own, rounded to nearest."""
+    """Weights before and after rounding, [G, D, O/G]; `exact` is None for those that there are, rounded to
+    nearest."""
 
     exact: Array | None
     bound: Array

@@ -1,4 +1,4 @@
-"""What 8 bits do to every sum of products, and through it to the network's outputs.
+"""What 8 bits, or 4 of the weights, do to every sum of products, and through it to the network's outputs.
 
 Two measures. `operand_trials` walks the float network and rounds the operand and the weights of one sum of products at
 a time, for several ranges of the operand: the error energy of the sum itself, and the shift of its mean, which bias
@@ -9,7 +9,7 @@ measure is the relative error energy Σ(y_q - y)² / Σy² (`fidelity.relative_e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,6 +29,7 @@ from sgs.quant.walk import Walk
 from sgs.registry import FLOAT, MATRIX, QUANTISE
 
 ROWS = 2048  # positions looked at per sum of products, over all samples
+ROUNDED_BYTES = 1 << 28  # of rounded weights that are held at a time
 Feeds = Sequence[Mapping[str, Array]]
 
 
@@ -43,9 +44,10 @@ class Trial:
 
 
 def rounded_weight(plan: QuantPlan, name: str, weight: Array, axis: int) -> Array:
-    """Weights as INT8 of the plan's bounds hold them, float32."""
-    params = symmetric_params(plan.macs[name].weight_bound, DType.INT8, axis)
-    return dequantise(quantise_weights(weight, params, DType.INT8), params)
+    """Weights as codes of the plan's bounds hold them, float32: INT4 where it has 4 bits, else INT8."""
+    kind = DType.INT4 if plan.macs[name].bits == 4 else DType.INT8
+    params = symmetric_params(plan.macs[name].weight_bound, kind, axis)
+    return dequantise(quantise_weights(weight, params, kind), params)
 
 
 def operand_trials(
@@ -95,12 +97,21 @@ def _as_uint8(real: Array, params: QuantParams) -> Array:
 
 
 class OutputErrors:
-    """The float network with a switch at every sum of products: at most one at a time has its operand and weights in 8
-    bits. What is switched off is not computed."""
+    """The float network with a switch at every sum of products, or at those of `names`: at most one at a time has its
+    operand in 8 bits and its weights as the plan has them (see `rounded_weight`). What is switched off is not
+    computed."""
 
-    def __init__(self, float_graph: Graph, prepared: Graph, plan: QuantPlan, samples: Feeds) -> None:
-        self._names = [node.outputs[0] for node in mac_nodes(prepared)]
-        self._index = {name: k for k, name in enumerate(self._names)}
+    def __init__(
+        self,
+        float_graph: Graph,
+        prepared: Graph,
+        plan: QuantPlan,
+        samples: Feeds,
+        names: Collection[str] | None = None,
+    ) -> None:
+        sums = [node.outputs[0] for node in mac_nodes(prepared)]
+        wanted = set(sums if names is None else names)
+        self._index = {name: k for k, name in enumerate(sums) if name in wanted}
         self._graph = float_graph.copy()
         self._samples = samples
         builder = SessionBuilder(self._graph)
@@ -168,3 +179,25 @@ class OutputErrors:
         outputs = [np.stack(table) for table in zip(*tables, strict=True)]
         errors = [relative_error(table) for table in outputs if not is_silent(table)]
         return float(np.mean(errors)) if errors else 0.0
+
+
+def output_errors(
+    float_graph: Graph, prepared: Graph, plan: QuantPlan, samples: Feeds, trials: Mapping[str, Trial]
+) -> Iterator[float]:
+    """Relative error energy at the outputs of a trial of each sum of products, in order. Rounded weights are held for
+    a part of them at a time, so that a large network takes little more memory than it does itself."""
+    for names in _parts(prepared, trials):
+        yield from OutputErrors(float_graph, prepared, plan, samples, names).measure((n, trials[n]) for n in names)
+
+
+def _parts(prepared: Graph, names: Iterable[str]) -> list[list[str]]:
+    """The names in order, in lists of sums of products that have ROUNDED_BYTES of weights together, or of one."""
+    nodes, parts, held = {node.outputs[0]: node for node in mac_nodes(prepared)}, list[list[str]](), ROUNDED_BYTES
+    for name in names:
+        size = prepared[nodes[name].inputs[QUANTISE[nodes[name].op].weight] or ""].nbytes
+        if held + size > ROUNDED_BYTES:
+            parts.append([])
+            held = 0
+        parts[-1].append(name)
+        held += size
+    return parts

@@ -78,7 +78,7 @@ class Origin:
                 raise UserError(f"holds statistics of {what}", stage=STAGE, file=file, remedy=remedy)
 
 
-def _digest(parts: Iterable[bytes], size: int = 16) -> str:
+def digest(parts: Iterable[bytes], size: int = 16) -> str:
     """A hash of parts, each with its length, so that no two lists of parts look the same."""
     state = hashlib.blake2b(digest_size=size)
     for part in parts:
@@ -95,7 +95,7 @@ def network_hash(graph: Graph) -> str:
     tensors = {name: [tensor.dtype.name, tensor.shape] for name, tensor in graph.tensors.items()}
     topology = json.dumps([graph.inputs, graph.outputs, nodes, tensors], sort_keys=True)
     constants = sorted(name for name, tensor in graph.tensors.items() if tensor.is_constant)
-    return _digest([topology.encode(), *(np.asarray(graph[name].data).tobytes() for name in constants)])
+    return digest([topology.encode(), *(np.asarray(graph[name].data).tobytes() for name in constants)])
 
 
 def _plain(value: Any) -> Any:
@@ -114,13 +114,13 @@ def preprocessing_hash(config: InputConfig, preprocessors: Sequence[Preprocessor
     parts = []
     for spec, script in zip(config.inputs, preprocessors, strict=True):
         parts += [spec.name.encode(), script.path.read_bytes()]
-    return _digest(parts)
+    return digest(parts)
 
 
 def sample_hash(sample: Sample) -> int:
     """Hash of the contents of a sample's files, 64 bits; where they lie and what they are called has no say."""
     try:
-        return int(_digest((file.read_bytes() for file in sample), 8), 16)
+        return int(digest((file.read_bytes() for file in sample), 8), 16)
     except OSError as error:
         raise UserError(f"cannot be read: {error.strerror}", stage=STAGE, file=error.filename) from error
 

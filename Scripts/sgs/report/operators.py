@@ -66,8 +66,8 @@ channels. A layer whose smallest piece does not fit is refused, with the bytes t
 """
 PIECES_END = """\
 Operators that the DMA engine does need no piece: the transfer goes from memory to memory. Constants of 4 bits are cut
-in whole bytes, so channels of a `CONV_2D` or a `FULLY_CONNECTED` with INT4 weights are cut only where every channel has
-an even number of weights, and those of a `DEPTHWISE_CONV_2D` never.
+in whole bytes: channels with an odd number of INT4 weights each by twos, and an odd number of channels of a
+`DEPTHWISE_CONV_2D` not at all.
 """
 WORK = """\
 ## Work
