@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sgs import modes
-from sgs.cli import calibrator_tool, sgs_converter, torch_calibrator_tool
+from sgs.cli import calibrator_tool, compiler_tool, sgs_converter, torch_calibrator_tool
 from sgs.config.input_config import ConvSpec
 from sgs.config.quant_config import MODES, Preset, QuantConfig
 from sgs.engine import FixedEngine, run_reference
@@ -19,6 +22,7 @@ from sgs.ir import Graph
 from sgs.numeric.types import DType
 from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.edit import mac_nodes
+from sgs.quant.gather import plain
 from sgs.quant.levels import LEVELS, Calibration
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.presets import presets_for
@@ -338,3 +342,45 @@ def test_the_best_plan_so_far_is_kept_and_goes_when_all_is_done(tmp_path: Path) 
     options("Q11", tmp_path).finish()
     options("Q11", tmp_path).keep(QuantPlan(), {})
     assert [path.name for path in folder.iterdir()] == ["sensitivities.json"], "a mode without a use for the folder"
+
+
+# -- retraining --------------------------------------------------------------------------------------------------------
+RETRAIN = pytest.mark.skipif(find_spec("sgs.retrain") is None, reason="there is no sgs.retrain")
+
+
+@RETRAIN
+@pytest.mark.parametrize("better", [True, False])
+def test_what_retraining_is_asked_and_when_it_is_kept(
+    better: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def retrained(calibration: Calibration, plan: QuantPlan, settings: Any) -> QuantPlan:
+        asked.append(settings)
+        plan = plan.with_mac("d", weight_bound=plan.macs["d"].weight_bound * 2)  # against the presets
+        return plan.with_mac("a", bits=16) if better else plan.with_mac("a", weight_bound=np.full(8, 0.1))
+
+    monkeypatch.setitem(sys.modules, "sgs.retrain.run", SimpleNamespace(retrained=retrained))
+    entries = (Preset("s", -3.0, 4.5), Preset("d/weight", -1.5, 0.25))
+    chosen = options("Q21", tmp_path, retrain_iter_num=7, device="cpu", presets=entries, use_presets=True)
+    work, plans = preset(*entries, conv=ConvSpec("ALL_UINT8")), list[QuantPlan]()
+    decided = modes._decided(work, replace(chosen, batch=3), plans.append, plain)
+    settings = asked[0]
+    assert (settings.iterations, settings.device, settings.batch) == (7, "cpu", 3)
+    assert settings.pinned == {"s", "d/weight"} and settings.folder == tmp_path / "d_retrain/blocks"
+    assert (work.steps[-1].name, work.steps[-1].kept) == ("retraining", better)
+    assert decided.plan is plans[-1] and (plans[-1] is plans[0]) is not better
+    assert decided.plan.macs["a"].bits == (16 if better else 8)
+    assert (decided.plan.macs["d"].weight_bound == 1.5).all()
+
+
+@TORCH
+@RETRAIN
+def test_retraining_of_the_program(tmp_path: Path) -> None:
+    """Its file is one that later tools take, and nothing is left beside it."""
+    fixed = made(tmp_path, "Q21", settings="retrain_iter_num: 2, device: cpu")
+    assert set(bits_of(fixed).values()) == {(DType.UINT8, DType.INT8)}
+    history = fixed.metadata["calibration"]
+    assert (history["mode"], history["steps"][-1]["name"]) == ("Q21", "retraining")
+    assert not (tmp_path / "digits_retrain").exists()
+    assert compiler_tool.main(["-m", str(tmp_path / "digits.sim"), "--soc_version", CHIP]) == 0

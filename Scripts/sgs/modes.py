@@ -247,4 +247,5 @@ def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, 
         folder=None if options.kept_in is None else options.kept_in / BLOCKS,
         wrap=wrap,
     )
-    return calibration.better_of_two("retraining", plan, retrained(calibration, plan, settings))
+    trial = presets.held(retrained(calibration, plan, settings))
+    return calibration.better_of_two("retraining", plan, trial)
