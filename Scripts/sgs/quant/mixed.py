@@ -134,8 +134,8 @@ def front(
 
 def with_bits(calibration: Calibration, plan: QuantPlan, bits: Mapping[str, int]) -> QuantPlan:
     """The plan with these precisions, by result: where they differ from the plan's, the network's own weights at bounds
-    found anew; all biases corrected for what comes of it."""
-    return calibration.with_biases(_changed(calibration, plan, bits))
+    found anew; all biases corrected for what comes of it, where that helps."""
+    return calibration.with_best_biases(_changed(calibration, plan, bits))
 
 
 def _changed(calibration: Calibration, plan: QuantPlan, bits: Mapping[str, int]) -> QuantPlan:
