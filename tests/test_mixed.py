@@ -212,6 +212,20 @@ def test_a_damaged_file_is_no_file(text: str, tmp_path: Path, caplog: pytest.Log
     assert str(file) in told and told.endswith("sensitivities are measured again")
 
 
+@pytest.mark.parametrize("edit", ["name", "bits"])
+def test_a_file_that_lacks_something_is_measured_again(
+    edit: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, plan = start()
+    file = tmp_path / "sensitivities.json"
+    found = measure(work, plan, (4, 8), file=file)
+    told = json.loads(file.read_text())
+    told["errors"].pop("d") if edit == "name" else told["errors"]["d"].pop("4")
+    file.write_text(json.dumps(told))
+    assert measure(work, plan, (4, 8), file=file) == found == Sensitivities.from_json(file.read_bytes())
+    assert "has been edited" in caplog.text
+
+
 # -- the front ---------------------------------------------------------------------------------------------------------
 def random_front(seed: int, pair: tuple[int, int], pinned: int = 0) -> Front:
     """Of 4 to 8 sums of products of sizes and errors that are decades apart, some of them alike."""
