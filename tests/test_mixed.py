@@ -430,7 +430,7 @@ def test_the_table_has_rates_in_steps_and_what_was_chosen() -> None:
     assert lines[5].split() == ["0.4", "19.59", "2,500", "25.0%"]
     assert lines[-1].split() == ["0.3125", "19.59", "23.46", "2,500", "25.0%"]
     assert max(map(len, lines)) <= 80
-    told = json.loads(record(found, found.at(0.4), 23.456))
+    told = json.loads(json.dumps(record(found, found.at(0.4), 23.456)))
     assert told["precisions"] == [4, 8] and [row["mp_rate"] for row in told["rates"]] == told_rates(found)
     assert told["chosen"]["bits"] == {"a": 8, "b": 4} and told["chosen"]["measured"] == 23.456
     assert told["chosen"]["mp_rate"] == told["rates"][3]["reached"] == 0.3125
@@ -449,4 +449,4 @@ def test_nothing_is_expected_of_16_bits_alone() -> None:
     found = Front((8, 16), {"a": Size(1000, 10)}, {"a": {8: 0.01, 16: 0.0}}, {})
     lines = table(found, found.at(0.5)).splitlines()
     assert lines[2].split() == ["0.5", "20.00", "1,000", "0.0%"] and lines[-3].split() == ["1", "2,000", "100.0%"]
-    assert [row["expected"] for row in json.loads(record(found, found.at(1.0)))["rates"]][::10] == [20.0, None]
+    assert [row["expected"] for row in record(found, found.at(1.0))["rates"]][::10] == [20.0, None]

@@ -1,8 +1,7 @@
-"""What mixed precision costs and gains at different sizes of the weights: as text for the log, as JSON for files."""
+"""What mixed precision costs and gains at different sizes of the weights: as text for the log, as data for files."""
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -40,12 +39,11 @@ def _expected(point: Point) -> float | None:
     return point.sqnr if point.error > 0 else None
 
 
-def record(front: Front, chosen: Point, measured: float | None = None) -> str:
-    """The same as JSON text, indent 1, with the bits of every sum of products of the one that was chosen; decibels
-    are null where nothing is known."""
+def record(front: Front, chosen: Point, measured: float | None = None) -> dict[str, Any]:
+    """The same for JSON, with the bits of every sum of products of the one that was chosen."""
     rows = [{"mp_rate": rate, **_facts(front.at(rate))} for rate in told_rates(front)]
     taken = {"mp_rate": chosen.rate, **_facts(chosen), "measured": measured, "bits": dict(chosen.bits)}
-    return json.dumps({"precisions": list(front.pair), "rates": rows, "chosen": taken}, indent=1)
+    return {"precisions": list(front.pair), "rates": rows, "chosen": taken}
 
 
 def _facts(point: Point) -> dict[str, Any]:
