@@ -212,6 +212,20 @@ def test_a_damaged_file_is_no_file(text: str, tmp_path: Path, caplog: pytest.Log
     assert str(file) in told and told.endswith("sensitivities are measured again")
 
 
+@pytest.mark.parametrize("edit", ["name", "bits"])
+def test_a_file_that_lacks_something_is_measured_again(
+    edit: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, plan = start()
+    file = tmp_path / "sensitivities.json"
+    found = measure(work, plan, (4, 8), file=file)
+    told = json.loads(file.read_text())
+    told["errors"].pop("d") if edit == "name" else told["errors"]["d"].pop("4")
+    file.write_text(json.dumps(told))
+    assert measure(work, plan, (4, 8), file=file) == found == Sensitivities.from_json(file.read_bytes())
+    assert "has been edited" in caplog.text
+
+
 # -- the front ---------------------------------------------------------------------------------------------------------
 def random_front(seed: int, pair: tuple[int, int], pinned: int = 0) -> Front:
     """Of 4 to 8 sums of products of sizes and errors that are decades apart, some of them alike."""
@@ -378,16 +392,20 @@ def test_refitted_weights_stay_where_the_precision_does() -> None:
     assert after.macs["e"].weight is not None and packed(after.macs["e"].weight) == packed(weight)
     assert after.macs["f"].weight is None and after.macs["f"].bias is None and after.macs["f"].bits == 4
     assert after.macs["e"].weight_bound.tolist() == plan.macs["e"].weight_bound.tolist()
-    assert all(mac.bias_shift is not None for mac in after.macs.values())
     assert (after.ranges, after.narrow) == (plan.ranges, plan.narrow)
 
 
-def test_corrected_biases_help_4_bits() -> None:
+def test_biases_are_corrected_where_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     work, plan = start()
     bits = dict.fromkeys(MACS, 4)
     after = with_bits(work, plan, bits)
     plain = replace(after, macs={name: replace(mac, bias_shift=None) for name, mac in after.macs.items()})
     assert work.output_sqnr(after) > work.output_sqnr(plain) + 0.3
+    assert all(mac.bias_shift is not None for mac in after.macs.values())
+    shifted = {name: replace(mac, bias_shift=mac.weight_bound * 9) for name, mac in after.macs.items()}
+    monkeypatch.setattr(work, "with_biases", lambda plan, samples: replace(plan, macs=shifted))
+    kept = with_bits(work, plan, bits)
+    assert all(mac.bias_shift is None for mac in kept.macs.values())
 
 
 def test_tensor_arrays_stay_in_16_bit() -> None:
@@ -425,3 +443,10 @@ def test_the_table_starts_at_the_least_rate_there_is() -> None:
         pytest.approx((8 * 1000 + 16 * 300) / (16 * 1300)),
         *[0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0],
     ]
+
+
+def test_nothing_is_expected_of_16_bits_alone() -> None:
+    found = Front((8, 16), {"a": Size(1000, 10)}, {"a": {8: 0.01, 16: 0.0}}, {})
+    lines = table(found, found.at(0.5)).splitlines()
+    assert lines[2].split() == ["0.5", "20.00", "1,000", "0.0%"] and lines[-3].split() == ["1", "2,000", "100.0%"]
+    assert [row["expected"] for row in record(found, found.at(1.0))["rates"]][::10] == [20.0, None]

@@ -398,10 +398,15 @@ class Calibration:
         errors = output_errors(network.graph, network.prepared, plan, samples, narrow)
         return dict(zip(wrap(list(narrow), title), errors, strict=True))
 
-    def with_biases(self, plan: QuantPlan, samples: int | None = None) -> QuantPlan:
-        """The plan with its biases corrected on that many of the samples that are fitted to, or on as many as final
-        ones are."""
-        return self._refitted(plan, self._fitted[: self._few(FIT_SAMPLES) if samples is None else samples])
+    def with_biases(self, plan: QuantPlan, samples: int) -> QuantPlan:
+        """The plan with its biases corrected on that many of the samples that are fitted to."""
+        return self._refitted(plan, self._fitted[:samples])
+
+    def with_best_biases(self, plan: QuantPlan) -> QuantPlan:
+        """The plan as it is or with its biases corrected on few or many samples, whichever gives the best outputs."""
+        counts = dict.fromkeys(map(self._few, (CORRECTION_SAMPLES, FIT_SAMPLES)))
+        trials = [plan, *(self.with_biases(plan, count) for count in counts)]
+        return max(trials, key=self.score)
 
     def _refitted(self, plan: QuantPlan, samples: Sequence[Feeds], held: int = 0) -> QuantPlan:
         plan = self.presets.held(plan)
@@ -428,7 +433,7 @@ class Calibration:
                 plan = self.better(name, plan, self.presets.held(STEPS[name](self, plan)))
         self._corrects = False
         if level in ("L4", "L5"):
-            self.better("biases on more samples", plan, self.with_biases(plan))
+            self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
         if level == "L5":
             judges = self._weight_judges
             trial = self._refitted(plan, [*self._fitted[: self._few(FIT_SAMPLES)], *judges], held=len(judges))

@@ -76,22 +76,21 @@ def measure(
     bits at bounds of least squared error, where the plan has no others for them, operands in the ranges of the plan. In
     16 bits they do nothing. They are taken from `file` where it holds the same, else left there."""
     key = _key(calibration, plan, pair)
-    found = None if file is None else _recalled(file, key)
+    widths = {16, *pair, *(mac.bits for mac in plan.macs.values())}
+    found = None if file is None else _recalled(file, key, dict.fromkeys(plan.macs, widths))
     if found is not None:
         return found
-    found = Sensitivities(key, _measured(calibration, plan, pair, wrap))
+    found = Sensitivities(key, _measured(calibration, plan, widths, wrap))
     if file is not None:
         write_result(file, found.to_json().encode())
     return found
 
 
-def _measured(
-    calibration: Calibration, plan: QuantPlan, pair: tuple[int, int], wrap: Wrap
-) -> dict[str, dict[int, float]]:
+def _measured(calibration: Calibration, plan: QuantPlan, widths: set[int], wrap: Wrap) -> dict[str, dict[int, float]]:
     refitted = {name: mac.bits for name, mac in plan.macs.items() if mac.weight is not None}
     plan = _anew(calibration, plan, refitted)  # weights fitted to what comes before them say nothing alone
     errors: dict[str, dict[int, float]] = {name: {16: 0.0} for name in plan.macs}
-    for bits in sorted({*pair, *(mac.bits for mac in plan.macs.values())} - {16}):
+    for bits in sorted(widths - {16}):
         trial = _changed(calibration, plan, dict.fromkeys(errors, bits))
         found = calibration.measure_sensitivities(trial, wrap=wrap, title=f"sensitivities, {bits} bit")
         for name, error in found.items():
@@ -106,8 +105,8 @@ def _key(calibration: Calibration, plan: QuantPlan, pair: tuple[int, int]) -> st
     return digest([*(text.encode() for text in settings), *samples])
 
 
-def _recalled(file: Path, key: str) -> Sensitivities | None:
-    """What the file holds, if it is of that key; a warning where it is damaged."""
+def _recalled(file: Path, key: str, wanted: Mapping[str, set[int]]) -> Sensitivities | None:
+    """What the file holds, if it is of that key; a warning where it is damaged, or lacks some of what is `wanted`."""
     try:
         found = Sensitivities.from_json(file.read_bytes())
     except FileNotFoundError:
@@ -117,6 +116,9 @@ def _recalled(file: Path, key: str) -> Sensitivities | None:
         return None
     if found.key != key:
         _log.info("%s: of another network, plan or samples; sensitivities are measured again", file)
+        return None
+    if {name: set(table) for name, table in found.errors.items()} != wanted:
+        _log.warning("%s: has been edited; sensitivities are measured again", file)
         return None
     return found
 
@@ -148,9 +150,8 @@ def front(
 
 def with_bits(calibration: Calibration, plan: QuantPlan, bits: Mapping[str, int]) -> QuantPlan:
     """The plan with these precisions, by result: where they differ from the plan's, the network's own weights at bounds
-    found anew; all biases corrected for what comes of it, unless the outputs are nearer without."""
-    plan = _changed(calibration, plan, bits)
-    return max(calibration.with_biases(plan), plan, key=calibration.score)
+    found anew; all biases corrected for what comes of it, where that helps."""
+    return calibration.with_best_biases(_changed(calibration, plan, bits))
 
 
 def _changed(calibration: Calibration, plan: QuantPlan, bits: Mapping[str, int]) -> QuantPlan:

@@ -30,14 +30,18 @@ def table(front: Front, chosen: Point, measured: float | None = None) -> str:
 
 
 def _row(rate: float, point: Point, measured: float | None = None) -> str:
-    found = "" if measured is None else f"{measured:.2f}"
-    return _COLUMNS.format(
-        f"{rate:.4g}", f"{point.sqnr:.2f}", found, f"{point.weight_bytes:,}", f"{point.raised_macs:.1%}"
-    )
+    expected, found = ("" if value is None else f"{value:.2f}" for value in (_expected(point), measured))
+    return _COLUMNS.format(f"{rate:.4g}", expected, found, f"{point.weight_bytes:,}", f"{point.raised_macs:.1%}")
+
+
+def _expected(point: Point) -> float | None:
+    """dB; None where all are in 16 bits, whose errors are not measured."""
+    return point.sqnr if point.error > 0 else None
 
 
 def record(front: Front, chosen: Point, measured: float | None = None) -> dict[str, Any]:
-    """The same for JSON, with the bits of every sum of products of the one that was chosen."""
+    """The same for JSON, with the bits of every sum of products of the one that was chosen;
+    decibels are null where nothing is known."""
     rows = [{"mp_rate": rate, **_facts(front.at(rate))} for rate in told_rates(front)]
     taken = {"mp_rate": chosen.rate, **_facts(chosen), "measured": measured, "bits": dict(chosen.bits)}
     return {"precisions": list(front.pair), "rates": rows, "chosen": taken}
@@ -46,7 +50,7 @@ def record(front: Front, chosen: Point, measured: float | None = None) -> dict[s
 def _facts(point: Point) -> dict[str, Any]:
     return {
         "reached": point.rate,
-        "expected": point.sqnr,
+        "expected": _expected(point),
         "weight_bytes": point.weight_bytes,
         "raised_macs": point.raised_macs,
     }
