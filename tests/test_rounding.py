@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sgs.numeric.quantise import Array
-from sgs.quant.rounding import Moments, Pairs, regressed, rounded, rounded_together, squared_error
+from sgs.quant.rounding import Moments, Pairs, Rounder, regressed, rounded, squared_error
 
 SHAPES = [(1, 150, 7), (1, 36, 5), (4, 18, 3), (64, 9, 1), (10, 9, 2)]  # G, D, O/G; more than a block, depthwise too
 
@@ -182,7 +182,7 @@ def test_second_order_rounding_is_that_of_the_paper(shape: tuple[int, int, int],
     x, matrix = operands(shape, 800), weights(shape)
     scale = scale_of(matrix, limit) * 0.7  # so that some are clamped
     covariance = moments_of(Pairs(x, products(x, matrix))).covariance()
-    found = rounded_together(matrix, scale, limit, covariance, 0.02)
+    found = Rounder(covariance, 0.02)(matrix, scale, limit)
     power = np.einsum("gdd->gd", covariance)
     order = np.argsort(-power.sum(0), kind="stable")
     for g in range(shape[0]):
@@ -197,7 +197,7 @@ def test_second_order_rounding_loses_less_than_nearest(shape: tuple[int, int, in
     x, fresh, matrix = operands(shape, 2000), operands(shape, 500, 1), weights(shape)
     scale, pairs = scale_of(matrix, limit), Pairs(x, products(x, matrix))
     moments = moments_of(pairs)
-    together = rounded_together(matrix, scale, limit, moments.covariance())
+    together = Rounder(moments.covariance())(matrix, scale, limit)
     nearest = rounded(matrix, scale, limit)
     for judge in (pairs, Pairs(fresh, products(fresh, matrix))):
         errors = [squared_error([judge], m, moments.bias(m)) for m in (together, nearest)]
@@ -210,7 +210,7 @@ def test_rounded_weights_are_codes(shape: tuple[int, int, int]) -> None:
     covariance = moments_of(Pairs(operands(shape, 300), np.zeros((300, shape[0], shape[2])))).covariance()
     for limit, share in ((127, 1.0), (127, 0.3), (7, 0.5)):
         scale = scale_of(matrix, limit) * share
-        for found in (rounded(matrix, scale, limit), rounded_together(matrix, scale, limit, covariance)):
+        for found in (rounded(matrix, scale, limit), Rounder(covariance)(matrix, scale, limit)):
             codes = found / scale[:, None]
             assert np.abs(codes - np.rint(codes)).max() < 1e-9 and np.abs(codes).max() <= limit + 1e-9
         assert np.abs(rounded(matrix, scale, limit) - matrix).max() <= (scale.max() / 2 if share == 1 else np.inf)
@@ -220,12 +220,12 @@ def test_groups_have_nothing_to_do_with_each_other() -> None:
     shape = (6, 9, 2)
     x, matrix = operands(shape, 400), weights(shape)
     covariance, scale = moments_of(Pairs(x, products(x, matrix))).covariance(), scale_of(matrix, 7)
-    found = rounded_together(matrix, scale, 7, covariance)
-    turned = rounded_together(matrix[::-1], scale[::-1], 7, covariance[::-1])
+    found = Rounder(covariance)(matrix, scale, 7)
+    turned = Rounder(covariance[::-1])(matrix[::-1], scale[::-1], 7)
     assert np.array_equal(turned[::-1], found)
     other = matrix.copy()
     other[2] = weights(shape, 7)[2]
-    changed = rounded_together(other, scale, 7, covariance)
+    changed = Rounder(covariance)(other, scale, 7)
     assert [np.array_equal(changed[g], found[g]) for g in range(6)] == [True, True, False, True, True, True]
 
 
@@ -241,7 +241,7 @@ def test_second_order_rounding_comes_close_to_the_best_that_there_is() -> None:
             off = candidates - matrix[0, :, 0]
             return np.asarray(np.einsum("nd,de,ne->n", off, covariance[0], off))
 
-        found = rounded_together(matrix, scale, 2, covariance, 1e-6)[0, :, 0]
+        found = Rounder(covariance, 1e-6)(matrix, scale, 2)[0, :, 0]
         ways = [every * scale[0, 0], found[None], rounded(matrix, scale, 2)[0, :, 0][None]]
         best, ours, nearest = (float(loss(way).min()) for way in ways)
         assert best <= ours + 1e-12
@@ -255,7 +255,7 @@ def test_operands_that_never_change_are_rounded_to_nearest(shape: tuple[int, int
     x[:, 0] = 3.0  # a whole group
     x[..., 4] = 0.0  # one operand of every other
     covariance, scale = moments_of(Pairs(x, products(x, matrix))).covariance(), scale_of(matrix, 7)
-    found, nearest = rounded_together(matrix, scale, 7, covariance), rounded(matrix, scale, 7)
+    found, nearest = Rounder(covariance)(matrix, scale, 7), rounded(matrix, scale, 7)
     assert np.array_equal(found[0], nearest[0]) and np.array_equal(found[:, 4], nearest[:, 4])
     with pytest.raises(np.linalg.LinAlgError):
-        rounded_together(matrix, scale, 7, covariance, 0.0)
+        Rounder(covariance, 0.0)(matrix, scale, 7)

@@ -24,7 +24,7 @@ from sgs.frontends.platforms import require_packages
 from sgs.ir import Graph
 from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of
 from sgs.quant.gather import Wrap, plain
-from sgs.quant.levels import Calibration
+from sgs.quant.levels import WEIGHTS, Calibration
 from sgs.quant.mixed import check_rate, front, given_bits, measure, pinned_bits, with_bits
 from sgs.quant.plan import QuantPlan
 from sgs.quant.plan_file import plan_text
@@ -238,7 +238,7 @@ def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, 
     from sgs.retrain.run import retrained
     from sgs.retrain.settings import Settings
 
-    presets = calibration.presets
+    mode, presets = options.mode, calibration.presets
     settings = Settings(
         iterations=options.config.retrain_iter_num,
         device=options.config.device,
@@ -247,5 +247,6 @@ def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, 
         folder=None if options.kept_in is None else options.kept_in / BLOCKS,
         wrap=wrap,
     )
-    trial = presets.held(retrained(calibration, plan, settings))
-    return calibration.better_of_two("retraining", plan, trial)
+    if mode.mixed is not None:  # else the level has done so
+        plan = calibration.better_of_two(WEIGHTS, plan, calibration.with_weights(plan))
+    return calibration.better_of_two("retraining", plan, presets.held(retrained(calibration, plan, settings)))

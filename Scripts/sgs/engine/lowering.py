@@ -288,8 +288,9 @@ class SessionBuilder:
 
     # -- the finished session
     # ---------------------------------------------------------------------------------------------
-    def finish(self, results: dict[str, Layout], options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-        """Close the session: outputs `out:<tensor>` in the layouts asked for, inputs `in:<tensor>` as fed."""
+    def model(self, results: dict[str, Layout]) -> onnx.ModelProto:
+        """What has been lowered, closed: outputs `out:<tensor>` in the layouts asked for, inputs `in:<tensor>` as
+        fed."""
         outputs = list(self._extra)
         for name, layout in results.items():
             self._nodes.append(helper.make_node("Identity", [self.codes(name, layout)], [f"out:{name}"]))
@@ -298,10 +299,13 @@ class SessionBuilder:
         inputs += self._extra_inputs
         graph = helper.make_graph(self._nodes, self.graph.name or "graph", inputs, outputs, self._constants)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-        model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+    def finish(self, results: dict[str, Layout], options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+        """The `model` as a session."""
         unwanted, providers = [*_UNWANTED_REWRITES, *_UNSOUND_MOVES], ["CPUExecutionProvider"]
         return onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=providers, disabled_optimizers=unwanted
+            self.model(results).SerializeToString(), options, providers=providers, disabled_optimizers=unwanted
         )
 
     def _type(self, name: str, layout: Layout) -> tuple[int, tuple[int, ...]]:

@@ -110,10 +110,8 @@ def _integers(prepared: Graph, node: Node, choice: MacChoice, x: Tensor) -> _Int
     rule = QUANTISE[node.op]
     weight = prepared[node.inputs[rule.weight] or ""]
     data = weight.data if choice.weight is None else choice.weight
-    bias = _bias(prepared, node) if choice.bias is None else choice.bias
+    bias = bias_values(prepared, node, choice)
     assert data is not None and x.quant is not None
-    if choice.bias_shift is not None:
-        bias = bias + choice.bias_shift
     kind, bound, axis = WEIGHT_TYPE[choice.bits], choice.weight_bound, rule.channel_axis
     steps, scale = kind.qmax, float(x.quant.scale[0])
     floor = np.abs(bias) * steps / (scale * _BIAS_LIMIT[x.dtype])
@@ -127,13 +125,15 @@ def _integers(prepared: Graph, node: Node, choice: MacChoice, x: Tensor) -> _Int
     return _Integers.of(data, bias, np.maximum(bound, floor), x.quant, kind, axis)
 
 
-def _bias(prepared: Graph, node: Node) -> Array:
-    """Real bias [O], zeros where the node has none."""
+def bias_values(prepared: Graph, node: Node, choice: MacChoice) -> Array:
+    """Real bias [O] of a prepared sum of products as a choice has it, zeros where there is none."""
     rule = QUANTISE[node.op]
     name = node.inputs[rule.bias] if len(node.inputs) > rule.bias else None
     data = prepared[name].data if name is not None else None
     channels = prepared[node.inputs[rule.weight] or ""].shape[rule.channel_axis]
-    return np.zeros(channels) if data is None else data.astype(np.float64)
+    own = np.zeros(channels) if data is None else data.astype(np.float64)
+    bias = own if choice.bias is None else choice.bias
+    return bias if choice.bias_shift is None else bias + choice.bias_shift
 
 
 def mend_mac(fixed: Graph, prepared: Graph, source: Node, node: Node, choice: MacChoice) -> None:

@@ -132,6 +132,11 @@ class Calibration:
         self._corrected: dict[int, QuantPlan] = {}  # of plans that have scores
 
     @property
+    def fitted(self) -> Sequence[Feeds]:
+        """The samples that are fitted to: as many as their size lets be looked at."""
+        return self._fitted[: self._few(FIT_SAMPLES)]
+
+    @property
     def judges(self) -> Sequence[Feeds]:
         """The samples that plans are judged on."""
         return self._judges
@@ -402,6 +407,11 @@ class Calibration:
         """The plan with its biases corrected on that many of the samples that are fitted to."""
         return self._refitted(plan, self._fitted[:samples])
 
+    def with_weights(self, plan: QuantPlan) -> QuantPlan:
+        """The plan with its weights refitted, by second-order rounding."""
+        judges = self._weight_judges
+        return self._refitted(plan, [*self.fitted, *judges], held=len(judges))
+
     def with_best_biases(self, plan: QuantPlan) -> QuantPlan:
         """The plan as it is or with its biases corrected on few or many samples, whichever gives the best outputs."""
         counts = dict.fromkeys(map(self._few, (CORRECTION_SAMPLES, FIT_SAMPLES)))
@@ -435,13 +445,12 @@ class Calibration:
         if level in ("L4", "L5"):
             self.better("biases on more samples", plan, self.with_biases(plan, self._few(FIT_SAMPLES)))
         if level == "L5":
-            judges = self._weight_judges
-            trial = self._refitted(plan, [*self._fitted[: self._few(FIT_SAMPLES)], *judges], held=len(judges))
-            self.better("second-order weights", plan, trial)
+            self.better(WEIGHTS, plan, self.with_weights(plan))
         return replace(self._best, level=level)
 
 
 BIASES = "biases"
+WEIGHTS = "second-order weights"
 TABLES = "equalisation by tables"
 STEPS: dict[str, Callable[[Calibration, QuantPlan], QuantPlan]] = {
     "weights": Calibration.search_weights,

@@ -16,11 +16,12 @@ from sgs.numeric.quantise import Array, dequantise, symmetric_params
 from sgs.quant.edit import WEIGHT_TYPE, mac_nodes, mend_mac
 from sgs.quant.plan import MacChoice, QuantPlan
 from sgs.quant.ranges import weight_absmax
-from sgs.quant.rounding import MAX_WIDTH, RIDGES, Moments, Pairs, regressed, rounded, rounded_together, squared_error
+from sgs.quant.rounding import MAX_WIDTH, RIDGES, Moments, Pairs, Rounder, regressed, rounded, squared_error
 from sgs.quant.walk import Walk
 from sgs.registry import MATRIX, QUANTISE, MatrixForm
 
 ROWS = 8192  # positions looked at per sum of products, over all samples
+SHARES = np.linspace(1.05, 0.45, 13)  # of the largest weight, that the largest 4-bit code may stand for
 _ELEMENTS = 1 << 21  # of rows taken from one sample at a time
 Feeds = Iterable[Mapping[str, Array]]
 
@@ -111,17 +112,25 @@ class _Problem:
         """Regressed and second-order rounded weights."""
         ridges = [regressed(fit, self.matrix, ridge) for ridge in RIDGES]
         best = min(ridges, key=lambda matrix: squared_error(judges, matrix, fit.bias(matrix)))
-        limit, found = WEIGHT_TYPE[choice.bits].qmax, []
         absmax = weight_absmax(self.weight, self.axis)
         share = np.where(absmax > 0, choice.weight_bound / np.where(absmax > 0, absmax, 1), 1)
-        for exact in (self.matrix, best):
-            bound = weight_absmax(self.form.weights(exact), self.axis) * share
-            steps = self._steps(choice.bits, bound)
-            if choice.bits == 16:
-                found.append(_Candidate(exact, bound, rounded(exact, steps, limit)))
-            else:
-                found.append(_Candidate(exact, bound, rounded_together(exact, steps, limit, fit.covariance())))
-        return found
+        rounder = None if choice.bits == 16 else Rounder(fit.covariance())
+        return [self._codes(exact, choice.bits, share, rounder) for exact in (self.matrix, best)]
+
+    def _codes(self, exact: Array, bits: int, share: Array, rounder: Rounder | None) -> _Candidate:
+        """Weights as codes: at bounds that are a `share` [O] of the largest; in 4 bits at those of several with which
+        the results of a channel are nearest, as what little each code says of its weight is no guide there."""
+        limit, absmax = WEIGHT_TYPE[bits].qmax, weight_absmax(self.form.weights(exact), self.axis)
+        if rounder is None:
+            return _Candidate(exact, absmax * share, rounded(exact, self._steps(bits, absmax * share), limit))
+        bounds = [absmax * part for part in (SHARES if bits == 4 else [share])]
+        found = [rounder(exact, self._steps(bits, bound), limit) for bound in bounds]
+        if len(found) == 1:
+            return _Candidate(exact, bounds[0], found[0])
+        best = np.argmin([rounder.error(exact, codes) for codes in found], axis=0)
+        bound = np.take_along_axis(np.stack(bounds), best[None], 0)[0]
+        chosen = best.reshape(len(exact), 1, -1)
+        return _Candidate(exact, bound, np.take_along_axis(np.stack(found), chosen[None], 0)[0])
 
     def _steps(self, bits: int, bound: Array) -> Array:
         """Real value of one weight code, [G, O/G]."""

@@ -118,29 +118,40 @@ def rounded(matrix: Array, scale: Array, limit: int) -> Array:
     return np.asarray(np.clip(np.rint(matrix / step), -limit, limit) * step)
 
 
-def rounded_together(matrix: Array, scale: Array, limit: int, covariance: Array, damping: float = 0.01) -> Array:
-    """As `rounded`, each row making up for the errors of those before it (GPTQ, algorithm 1, with the rows of largest
-    variance first). Raises numpy's LinAlgError when the covariance cannot be inverted."""
-    groups, width, outputs = matrix.shape
-    order = np.argsort(-np.einsum("gdd->gd", covariance).sum(0), kind="stable")
-    work = matrix[:, order].copy()
-    ordered = covariance[:, order[:, None], order]
-    _add_to_diagonal(ordered, _damping(covariance, damping))
-    inverse = np.linalg.inv(ordered)
-    del ordered
-    inverse += inverse.transpose(0, 2, 1)
-    inverse /= 2
-    factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
-    del inverse
-    result = np.empty_like(work)
-    for start in range(0, width, _BLOCK):
-        stop = min(start + _BLOCK, width)
-        lost = np.empty((groups, stop - start, outputs))
-        for row in range(start, stop):
-            result[:, row] = np.clip(np.rint(work[:, row] / scale), -limit, limit) * scale
-            lost[:, row - start] = (work[:, row] - result[:, row]) / factor[:, row, row, None]
-            work[:, row + 1 : stop] -= factor[:, row, row + 1 : stop, None] * lost[:, None, row - start]
-        work[:, stop:] -= factor[:, start:stop, stop:].transpose(0, 2, 1) @ lost
-    back = np.empty_like(result)
-    back[:, order] = result
-    return back
+class Rounder:
+    """Rounds weights so that each row makes up for the errors of those before it (GPTQ, algorithm 1, with the rows of
+    largest variance first), for operands of this covariance [G, D, D]. Raises numpy's LinAlgError when it cannot be
+    inverted."""
+
+    def __init__(self, covariance: Array, damping: float = 0.01) -> None:
+        self._covariance = covariance
+        self._order = np.argsort(-np.einsum("gdd->gd", covariance).sum(0), kind="stable")
+        ordered = covariance[:, self._order[:, None], self._order]
+        _add_to_diagonal(ordered, _damping(covariance, damping))
+        inverse = np.linalg.inv(ordered)
+        del ordered
+        inverse += inverse.transpose(0, 2, 1)
+        inverse /= 2
+        self._factor = np.linalg.cholesky(inverse).transpose(0, 2, 1)
+
+    def __call__(self, matrix: Array, scale: Array, limit: int) -> Array:
+        """The weights [G, D, O/G] as codes of `scale` [G, O/G] up to `limit` stand for them."""
+        width, factor = matrix.shape[1], self._factor
+        work = matrix[:, self._order].copy()
+        result = np.empty_like(work)
+        for start in range(0, width, _BLOCK):
+            stop = min(start + _BLOCK, width)
+            lost = np.empty((len(matrix), stop - start, matrix.shape[2]))
+            for row in range(start, stop):
+                result[:, row] = np.clip(np.rint(work[:, row] / scale), -limit, limit) * scale
+                lost[:, row - start] = (work[:, row] - result[:, row]) / factor[:, row, row, None]
+                work[:, row + 1 : stop] -= factor[:, row, row + 1 : stop, None] * lost[:, None, row - start]
+            work[:, stop:] -= factor[:, start:stop, stop:].transpose(0, 2, 1) @ lost
+        back = np.empty_like(result)
+        back[:, self._order] = result
+        return back
+
+    def error(self, matrix: Array, codes: Array) -> Array:
+        """Mean squared error in the results of operands whose mean is zero, when `codes` stand for `matrix`, [O]."""
+        difference = codes - matrix
+        return np.asarray((difference * (self._covariance @ difference)).sum(1).reshape(-1))
