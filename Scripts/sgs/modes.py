@@ -190,8 +190,7 @@ def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[Qua
         plan, mixed = _mixed(calibration, plan, options, wrap)
         keep(plan)
     if mode.retrains:
-        plan = _retrained(calibration, plan, options, wrap)
-        keep(plan)
+        plan = _retrained(calibration, plan, options, keep, wrap)
     return Decided(plan, mixed)
 
 
@@ -234,7 +233,14 @@ def _error(sqnr: float) -> float:
     return float(10 ** (-sqnr / 10))
 
 
-def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, wrap: Wrap) -> QuantPlan:
+def _retrained(
+    calibration: Calibration, plan: QuantPlan, options: ModeOptions, keep: Callable[[QuantPlan], None], wrap: Wrap
+) -> QuantPlan:
+    """The plan, or with its weights and biases retrained, or with what codes stand for as well: of these, with biases
+    corrected or not, the one with the nearest outputs."""
+    if all(mac.bits == 16 for mac in plan.macs.values()):
+        _log.info("retraining: all is in 16 bit, so there is nothing to gain")
+        return plan
     from sgs.retrain.run import retrained
     from sgs.retrain.settings import Settings
 
@@ -244,9 +250,14 @@ def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, 
         device=options.config.device,
         batch=options.batch or BATCH,
         pinned=frozenset([*presets.spans, *(f"{name}/weight" for name in presets.bounds)]),
-        folder=None if options.kept_in is None else options.kept_in / BLOCKS,
         wrap=wrap,
     )
     if mode.mixed is not None:  # else the level has done so
         plan = calibration.better_of_two(WEIGHTS, plan, calibration.with_weights(plan))
-    return calibration.better_of_two("retraining", plan, presets.held(retrained(calibration, plan, settings)))
+    best = plan
+    for title, scales in (("retraining", False), ("retraining with scales", True)):
+        folder = None if options.kept_in is None else options.kept_in / BLOCKS / title.replace(" ", "_")
+        trial = presets.held(retrained(calibration, plan, replace(settings, scales=scales, folder=folder)))
+        best = calibration.better_of_two(title, best, calibration.with_best_biases(trial))
+        keep(best)
+    return best

@@ -31,7 +31,7 @@ from sgs.retrain.values import Values
 
 _log = logging.getLogger(__name__)
 LEARNED = "learned"  # method of a range
-ELEMENTS = 1 << 26  # of the values of a block that are looked at together
+ELEMENTS = 1 << 25  # of the values of a block that are looked at together
 
 
 def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> QuantPlan:
@@ -117,14 +117,17 @@ class _Retraining:
                     spans[operand.name] = Range(operand.quant, self._device, learned=learned)
                 span = spans[operand.name]
             still = f"{name}/weight" in self._settings.pinned
-            macs[name] = LearnedMac(self._prepared, node, plan.macs[name], span, self._device, still=still)
+            macs[name] = LearnedMac(
+                self._prepared, node, plan.macs[name], span, self._device, still=still, scales=self._settings.scales
+            )
         return macs, spans
 
     def _is_learned(self, node: Node, operand: str, block: Block) -> bool:
         """Whether the range of an operand is a matter of this block alone."""
         members = self._members(node.inputs[0] or "", operand)
         readers = [name for name, other in self._coded.items() if other.inputs[0] == operand]
-        return set(readers) <= set(block.macs) and self._fixed_ranges.isdisjoint(members)
+        alone = set(readers) <= set(block.macs)
+        return self._settings.scales and alone and self._fixed_ranges.isdisjoint(members)
 
     def _members(self, name: str, operand: str) -> list[str]:
         """Activations that share the range of an operand of the fixed graph: those that moving operators tie to it,
@@ -166,7 +169,14 @@ class _State:
     def of(settings: Settings, plan: QuantPlan, samples: Iterable[Mapping[str, Array]]) -> _State:
         if settings.folder is None:
             return _State(None, "")
-        told = (settings.iterations, settings.seed, settings.batch, sorted(settings.pinned), plan.to_json())
+        told = (
+            settings.iterations,
+            settings.scales,
+            settings.seed,
+            settings.batch,
+            sorted(settings.pinned),
+            plan.to_json(),
+        )
         arrays = (np.ascontiguousarray(sample[name]).tobytes() for sample in samples for name in sample)
         return _State(settings.folder, digest([repr(told).encode(), *arrays]))
 
