@@ -46,7 +46,7 @@ def test_16_bit_is_float_but_for_a_tenth() -> None:
 
 
 def test_modes_are_not_behind() -> None:
-    """Of peers the highest value counts, whichever has it; where float has fewer points than are asked for, it says so."""
+    """Of peers the highest value counts, whichever has it; where float has fewer points, it says so."""
     rows = {
         "L2": row(52.5, 9.38),
         "Q11": row(52.25, 9.38),
