@@ -145,6 +145,9 @@ def check_mode(graph: Graph, config: InputConfig, options: ModeOptions) -> Prese
     def torch() -> None:
         if mode.retrains:
             require_packages(["torch"], "torch", stage=STAGE)
+            from sgs.retrain.device import device_of
+
+            device_of(settings.device)
 
     def precision() -> None:
         given = config.conv.input_format
@@ -250,14 +253,14 @@ def _retrained(
         device=options.config.device,
         batch=options.batch or BATCH,
         pinned=frozenset([*presets.spans, *(f"{name}/weight" for name in presets.bounds)]),
+        folder=None if options.kept_in is None else options.kept_in / BLOCKS,
         wrap=wrap,
     )
     if mode.mixed is not None:  # else the level has done so
         plan = calibration.better_of_two(WEIGHTS, plan, calibration.with_weights(plan))
     best = plan
     for title, scales in (("retraining", False), ("retraining with scales", True)):
-        folder = None if options.kept_in is None else options.kept_in / BLOCKS / title.replace(" ", "_")
-        trial = presets.held(retrained(calibration, plan, replace(settings, scales=scales, folder=folder)))
+        trial = presets.held(retrained(calibration, plan, replace(settings, scales=scales)))
         best = calibration.better_of_two(title, best, calibration.with_best_biases(trial))
         keep(best)
     return best

@@ -183,12 +183,12 @@ class _State:
     def keep(self, number: int, changed: QuantPlan) -> None:
         if self.folder is not None:
             record = {"key": self.key, "plan": json.loads(changed.to_json())}
-            write_result(make_folder(self.folder) / f"{number}.json", json.dumps(record).encode())
+            write_result(make_folder(self.folder) / f"{self.key}_{number}.json", json.dumps(record).encode())
 
     def recall(self, number: int) -> QuantPlan | None:
         """What a block has learned in an earlier run; None where that is not known, with a warning for a file that
         cannot be read."""
-        file = None if self.folder is None else self.folder / f"{number}.json"
+        file = None if self.folder is None else self.folder / f"{self.key}_{number}.json"
         if file is None or not file.exists():
             return None
         try:
