@@ -84,6 +84,7 @@ def test_the_shipped_file() -> None:
         ("mp_rate: 0.2499", "'0.2499' is out of range"),
         ("mp_rate: 1.01", "'1.01' is out of range"),
         ("mp_rate: .nan", "'.nan' is not a finite number"),
+        ("mp_rate: 0x" + "f" * 300, "is not a finite number"),
         ("mp_rate: '0.5'", "'0.5' is text"),
         ("mp_rate: true", "'true' is not a finite number"),
         ("use_preset_min_max_bit: 2", "'2' is neither 0 nor 1"),

@@ -6,8 +6,8 @@ function that makes a setting of its value; a key without a value is as good as 
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -154,7 +154,7 @@ def _switch(value: object) -> bool:
 def _number(value: object) -> float:
     if isinstance(value, str):
         raise ini.Malformed(f"{_shown(value)} is text", "write a number like 0.5 or 1.0e-3")
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
         raise ini.Malformed(f"{_shown(value)} is not a finite number", "write one like 0.5")
     return float(value)
 
