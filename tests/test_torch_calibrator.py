@@ -24,6 +24,7 @@ from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.edit import mac_nodes
 from sgs.quant.gather import plain
 from sgs.quant.levels import LEVELS, Calibration
+from sgs.quant.mixed import with_bits
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.presets import presets_for
 from sgs.sim import read_sim
@@ -251,6 +252,18 @@ def test_presets_that_cannot_be_followed_are_named() -> None:
     work = preset(Preset("z", bit=8), Preset("y/bias", 0.0, 1.0), Preset("x", -1.0, 1.0))
     left = work.presets.not_followed(GRAPH, work.fixed(work.run("L1")))
     assert left == ["'z' (held in 16 bits, not in 8)", "'y/bias' (a bias, which follows from its data)"]
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+def test_preset_bounds_hold_in_mixed_precision(bits: int) -> None:
+    work = preset(Preset("d/weight", -0.5, 0.25))
+    plan = with_bits(work, work.run("L3"), {"a": 8, "d": bits, "y": 8})
+    assert plan.macs["d"].bits == bits and (plan.macs["d"].weight_bound == 0.5).all()
+
+
+def test_channels_may_be_scaled_where_presets_say_nothing_of_numbers() -> None:
+    assert not preset(Preset("d/weight", bit=8), Preset("s", bit=8)).presets.still
+    assert preset(Preset("d/weight", -0.5, 0.25)).presets.still == {"s", "d"}
 
 
 def test_presets_of_the_program(tmp_path: Path) -> None:

@@ -160,8 +160,13 @@ def _changed(calibration: Calibration, plan: QuantPlan, bits: Mapping[str, int])
 
 
 def _anew(calibration: Calibration, plan: QuantPlan, bits: Mapping[str, int]) -> QuantPlan:
-    """The plan with these sums of products decided as if there had been nothing before."""
-    prepared = calibration.network(plan).prepared
+    """The plan with these sums of products decided as if there had been nothing before but presets."""
+    prepared, given = calibration.network(plan).prepared, calibration.presets.bounds
     nodes = {node.outputs[0]: node for node in mac_nodes(prepared)}
-    macs = {name: MacChoice(wanted, weight_bound(prepared, nodes[name], wanted)) for name, wanted in bits.items()}
+
+    def anew(name: str, wanted: int) -> MacChoice:
+        bound = given[name] if name in given else weight_bound(prepared, nodes[name], wanted)
+        return MacChoice(wanted, bound)
+
+    macs = {name: anew(name, wanted) for name, wanted in bits.items()}
     return replace(plan, macs={**plan.macs, **macs})

@@ -69,8 +69,8 @@ def presets_for(graph: Graph, entries: Sequence[Preset], *, file: object) -> Pre
         span = None if entry.low is None or entry.high is None else TensorRange(entry.low, entry.high, PRESET)
         operands = targets.operands(entry.name)
         for weight in [operand for operand in operands if operand.role == "weight"]:
-            still |= {sums[weight.mac].inputs[0] or "", weight.mac}
             if span is not None:
+                still |= {sums[weight.mac].inputs[0] or "", weight.mac}
                 bounds[weight.mac] = np.full(weight.channels, max(abs(span.low), abs(span.high)))
             if entry.bit is not None:
                 of_weights[weight.mac] = entry.bit
