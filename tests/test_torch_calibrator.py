@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from sgs import modes
+from sgs.builder import GraphBuilder
 from sgs.cli import calibrator_tool, compiler_tool, sgs_converter, torch_calibrator_tool
-from sgs.config.input_config import ConvSpec
+from sgs.config.input_config import ConvSpec, InputConfig
 from sgs.config.quant_config import MODES, Preset, QuantConfig
 from sgs.engine import FixedEngine, run_reference
 from sgs.ir import Graph
@@ -319,6 +320,16 @@ def test_the_rate_that_is_recommended_loses_little(tmp_path: Path, capsys: pytes
     assert told["recommended"] and told["chosen"]["measured"] == pytest.approx(tried[least]["sqnr"], abs=1e-5)
     assert rate_of(fixed) == pytest.approx(told["chosen"]["reached"]) and rate_of(fixed) <= least
     assert f"mp_rate {told['chosen']['reached']:.4g}, recommended" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("rate", [None, 0.3])
+def test_a_network_without_weights_is_neither_mixed_nor_retrained(rate: float | None, tmp_path: Path) -> None:
+    build = GraphBuilder()
+    graph = build.output(build("LOGISTIC", build.input("x", (1, 3, 4, 2)), output="y"))
+    config = InputConfig((), (), ConvSpec(), tmp_path / "i.ini", "")
+    recipe = modes.by_mode(graph, config, options("Q13", tmp_path, mp_rate=rate))
+    decided = recipe.decide(calibration(graph), lambda plan: {})
+    assert decided.mixed is None and decided.plan.level == "Q13" and not decided.plan.macs
 
 
 # -- what lies beside the output ---------------------------------------------------------------------------------------

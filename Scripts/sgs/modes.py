@@ -22,6 +22,7 @@ from sgs.data.files import make_folder, write_result
 from sgs.errors import UserError, gathered, raise_all
 from sgs.frontends.platforms import require_packages
 from sgs.ir import Graph
+from sgs.quant.edit import mac_nodes
 from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of
 from sgs.quant.gather import Wrap, plain
 from sgs.quant.levels import WEIGHTS, Calibration
@@ -140,7 +141,8 @@ def check_mode(graph: Graph, config: InputConfig, options: ModeOptions) -> Prese
         if mode.mixed is not None and settings.mp_rate is not None:
             prepared = prepare(graph)
             given = given_bits(prepared, _conv(config, mode), found[0])
-            check_rate(settings.mp_rate, settings.pair(mode), prepared, given)
+            if mac_nodes(prepared):
+                check_rate(settings.mp_rate, settings.pair(mode), prepared, given)
 
     def torch() -> None:
         if mode.retrains:
@@ -189,6 +191,9 @@ def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[Qua
     mode, mixed = options.mode, None
     plan = replace(calibration.run(mode.level), level=mode.name)
     keep(plan)
+    if not plan.macs and (mode.mixed is not None or mode.retrains):
+        _log.warning("no convolutions or fully connected layers: %s has nothing to mix or to retrain", mode.name)
+        return Decided(plan)
     if mode.mixed is not None:
         plan, mixed = _mixed(calibration, plan, options, wrap)
         keep(plan)
