@@ -11,9 +11,9 @@ of that program wrote. Every run is a process of its own, and starts from nothin
 
 Points are those of a network's own measure: top-1 of classifiers, average precision, mean intersection over union, or
 decibels of what is enlarged, and of yolox_nano the share of float's boxes that are kept. All are of pictures that did
-not calibrate; no mode is asked for more of them than float has. With --device, what retrains does so there; on the
-network whose times have bars it is also run on the processor, for the ratio. --continue takes over what FILE.json holds
-already, errors excepted, so that a long run can be made in parts.
+not calibrate. With --device, what retrains does so there; on the network whose times have bars it is also run on the
+processor, for the ratio. --continue takes over what FILE.json holds already, errors excepted, so that a long run can be
+made in parts.
 """
 
 from __future__ import annotations
@@ -163,15 +163,14 @@ def not_behind(found: Found) -> Iterator[Verdict]:
             yield _at_least(f"{method}, dB", value, least, other)
         if points := found.points(method, other):
             real, value, least = points
-            yield _at_least(f"{method}, points", value, *_no_more(real, least, other))
+            yield _at_least(f"{method}, points", value, least, _beside_float(other, least, real))
 
 
 def mixed_precision(found: Found) -> Iterator[Verdict]:
-    """At mp_rate 0.35 retraining gains a point, as far as there is one to gain, and leaves classifiers within two
-    points of float."""
+    """At mp_rate 0.35 retraining gains a point and leaves classifiers within two points of float."""
     if points := found.points("Q23@0.35", "Q13@0.35"):
         real, value, plain = points
-        yield _at_least("Q23@0.35, points", value, *_no_more(real, plain + 1, "Q13@0.35 + 1"))
+        yield _at_least("Q23@0.35, points", value, plain + 1, _beside_float("Q13@0.35 + 1", plain + 1, real))
     if (points := found.points("Q23@0.35")) and found.rows["Q23@0.35"].get("top1") is not None:
         real, value = points
         yield _at_least("Q23@0.35, points", value, real - 2, "float - 2")
@@ -203,9 +202,9 @@ def times(found: Found) -> Iterator[Verdict]:
         yield f"{method}, times as fast on the device", "at least 10", f"{ratio:.1f}", ratio >= 10
 
 
-def _no_more(real: float, points: float, whose: str) -> tuple[float, str]:
-    """What is asked, and whose it is: float's points where those asked for are more, which takes luck."""
-    return (points, whose) if points <= real else (real, f"float; {whose} is {points:.2f}")
+def _beside_float(whose: str, least: float, real: float) -> str:
+    """Whose points are asked for, and float's where these are fewer: more than that takes luck."""
+    return f"{whose}; float has {real:.2f}" if least > real else whose
 
 
 def _at_least(what: str, value: float, least: float, whose: str) -> Verdict:

@@ -39,7 +39,7 @@ from sgs.retrain.reconstruct import Reconstruction  # noqa: E402
 from sgs.retrain.run import LEARNED, retrained  # noqa: E402
 from sgs.retrain.settings import Settings  # noqa: E402
 
-SETTINGS = Settings(iterations=40, device="cpu")
+SETTINGS = Settings(iterations=40, scales=True, device="cpu")
 FAST = replace(SETTINGS, iterations=6)
 BLOCKS = 3  # of `network`
 
@@ -161,6 +161,20 @@ def test_what_is_learned_is_a_plan_like_others() -> None:
     assert {name for name, span in found.narrow.items() if span.method == LEARNED} == {"a", "b", "c", "s", "e"}
     assert found.narrow["x"] == plan.narrow["x"] and found.ranges == plan.ranges
     assert all(mac.weight is not None and mac.bias is not None for mac in found.macs.values())
+
+
+def test_what_codes_stand_for_is_learned_only_where_asked_for(told: Callable[[], Told]) -> None:
+    work, plan = start()
+    found = retrained(work, plan, replace(SETTINGS, scales=False))
+    assert all(after < before for before, after in told())
+    assert work.output_sqnr(found) > work.output_sqnr(plan) + 0.3
+    assert found.narrow == plan.narrow
+    for name, mac in found.macs.items():
+        np.testing.assert_allclose(mac.weight_bound, plan.macs[name].weight_bound, rtol=3e-7)
+    before, after = work.fixed(plan), work.fixed(found)
+    weights = [node.inputs[1] or "" for node in mac_nodes(before)]
+    moved = [int(np.sum(before[name].data != after[name].data)) for name in weights]
+    assert sum(moved) >= 10, moved
 
 
 def test_the_fixed_network_has_the_learned_ranges() -> None:
@@ -298,7 +312,7 @@ def folder(tmp_path: Path, blocks: dict[str, bytes]) -> Path:
 def test_a_damaged_block_is_retrained_again(
     content: bytes | None, reason: str, folder: Path, caplog: pytest.LogCaptureFixture, told: Callable[[], Told]
 ) -> None:
-    file = folder / "1.json"
+    (file,) = folder.glob("*_1.json")
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2] if content is None else content)
     assert retrained(*start(), replace(FAST, folder=folder)).to_json() == result(FAST).to_json()
@@ -340,8 +354,8 @@ def test_what_was_learned_for_something_else_is_not_taken(
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": 3}, {"iterations": 5}, {"pinned": frozenset(["c"])}, {"batch": 3}],
-    ids=["seed", "iterations", "pinned", "batch"],
+    [{"seed": 3}, {"iterations": 5}, {"scales": False}, {"pinned": frozenset(["c"])}, {"batch": 3}],
+    ids=["seed", "iterations", "scales", "pinned", "batch"],
 )
 def test_what_was_learned_otherwise_is_not_taken(
     change: dict[str, Any], folder: Path, told: Callable[[], Told]

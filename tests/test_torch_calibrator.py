@@ -134,6 +134,8 @@ PRESET = "use_preset_min_max_bit: 1, PRESET_MIN_MAX_BIT: "
             {"settings": f"mp_rate: 0.25, {PRESET}[{{name: logits/weight, bit: 16}}]"},
             ["mp_rate 0.25", "at least 0.2596", "ask for 0.2596 to 0.5064"],
         ),
+        ("Q13", {"chip": "tiramisu"}, ["asks Q13 for 4-bit weights, which tiramisu does not take", "pcupid"]),
+        pytest.param("Q21", {"settings": "device: 'cuda:99'"}, ["device cuda:99: "], marks=TORCH),
         ("Q11", {"settings": PRESET + "[{name: logit, bit: 8}]"}, ["'logit'", "did you mean logits?"]),
         ("Q11", {"settings": PRESET + "[{name: images, bit: 4}]"}, ["'images'", "bit 4 is for weights"]),
         ("Q11", {"settings": PRESET + "[{name: logits/weight, min: 0, max: 0}]"}, ["0 for a channel whose weights"]),
@@ -143,7 +145,8 @@ def test_what_is_refused(
     mode: str, more: dict[str, str], told: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ini = ini_with(tmp_path, more["conv"]) if "conv" in more else INI
-    assert torch_calibrator_tool.main(arguments(tmp_path, mode, settings=more.get("settings"), ini=ini)) == 2
+    chip = ["--soc_version", more["chip"]] if "chip" in more else []
+    assert torch_calibrator_tool.main([*arguments(tmp_path, mode, settings=more.get("settings"), ini=ini), *chip]) == 2
     error = capsys.readouterr().err
     assert all(text in error for text in told), error
     assert not (tmp_path / "digits.sim").exists()
@@ -345,10 +348,7 @@ def test_the_best_plan_so_far_is_kept_and_goes_when_all_is_done(tmp_path: Path) 
 
 
 # -- retraining --------------------------------------------------------------------------------------------------------
-RETRAIN = pytest.mark.skipif(find_spec("sgs.retrain") is None, reason="there is no sgs.retrain")
-
-
-@RETRAIN
+@TORCH
 @pytest.mark.parametrize("better", [True, False])
 def test_what_retraining_is_asked_and_when_it_is_kept(
     better: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -365,22 +365,23 @@ def test_what_retraining_is_asked_and_when_it_is_kept(
     chosen = options("Q21", tmp_path, retrain_iter_num=7, device="cpu", presets=entries, use_presets=True)
     work, plans = preset(*entries, conv=ConvSpec("ALL_UINT8")), list[QuantPlan]()
     decided = modes._decided(work, replace(chosen, batch=3), plans.append, plain)
-    settings = asked[0]
-    assert (settings.iterations, settings.device, settings.batch) == (7, "cpu", 3)
-    assert settings.pinned == {"s", "d/weight"} and settings.folder == tmp_path / "d_retrain/blocks"
-    assert (work.steps[-1].name, work.steps[-1].kept) == ("retraining", better)
+    assert [settings.scales for settings in asked] == [False, True]
+    for settings in asked:
+        assert (settings.iterations, settings.device, settings.batch) == (7, "cpu", 3)
+        assert settings.pinned == {"s", "d/weight"} and settings.folder == tmp_path / "d_retrain/blocks"
+    steps = [(step.name, step.kept) for step in work.steps[-2:]]
+    assert steps == [("retraining", better), ("retraining with scales", False)], "the same once more is no better"
     assert decided.plan is plans[-1] and (plans[-1] is plans[0]) is not better
     assert decided.plan.macs["a"].bits == (16 if better else 8)
     assert (decided.plan.macs["d"].weight_bound == 1.5).all()
 
 
 @TORCH
-@RETRAIN
 def test_retraining_of_the_program(tmp_path: Path) -> None:
     """Its file is one that later tools take, and nothing is left beside it."""
     fixed = made(tmp_path, "Q21", settings="retrain_iter_num: 2, device: cpu")
     assert set(bits_of(fixed).values()) == {(DType.UINT8, DType.INT8)}
     history = fixed.metadata["calibration"]
-    assert (history["mode"], history["steps"][-1]["name"]) == ("Q21", "retraining")
+    assert (history["mode"], history["steps"][-1]["name"]) == ("Q21", "retraining with scales")
     assert not (tmp_path / "digits_retrain").exists()
     assert compiler_tool.main(["-m", str(tmp_path / "digits.sim"), "--soc_version", CHIP]) == 0

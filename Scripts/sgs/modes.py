@@ -145,6 +145,9 @@ def check_mode(graph: Graph, config: InputConfig, options: ModeOptions) -> Prese
     def torch() -> None:
         if mode.retrains:
             require_packages(["torch"], "torch", stage=STAGE)
+            from sgs.retrain.device import device_of
+
+            device_of(settings.device)
 
     def precision() -> None:
         given = config.conv.input_format
@@ -190,8 +193,7 @@ def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[Qua
         plan, mixed = _mixed(calibration, plan, options, wrap)
         keep(plan)
     if mode.retrains:
-        plan = _retrained(calibration, plan, options, wrap)
-        keep(plan)
+        plan = _retrained(calibration, plan, options, keep, wrap)
     return Decided(plan, mixed)
 
 
@@ -234,7 +236,14 @@ def _error(sqnr: float) -> float:
     return float(10 ** (-sqnr / 10))
 
 
-def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, wrap: Wrap) -> QuantPlan:
+def _retrained(
+    calibration: Calibration, plan: QuantPlan, options: ModeOptions, keep: Callable[[QuantPlan], None], wrap: Wrap
+) -> QuantPlan:
+    """The plan, or with its weights and biases retrained, or with what codes stand for as well: of these, with biases
+    corrected or not, the one with the nearest outputs."""
+    if all(mac.bits == 16 for mac in plan.macs.values()):
+        _log.info("retraining: all is in 16 bit, so there is nothing to gain")
+        return plan
     from sgs.retrain.run import retrained
     from sgs.retrain.settings import Settings
 
@@ -249,4 +258,9 @@ def _retrained(calibration: Calibration, plan: QuantPlan, options: ModeOptions, 
     )
     if mode.mixed is not None:  # else the level has done so
         plan = calibration.better_of_two(WEIGHTS, plan, calibration.with_weights(plan))
-    return calibration.better_of_two("retraining", plan, presets.held(retrained(calibration, plan, settings)))
+    best = plan
+    for title, scales in (("retraining", False), ("retraining with scales", True)):
+        trial = presets.held(retrained(calibration, plan, replace(settings, scales=scales)))
+        best = calibration.better_of_two(title, best, calibration.with_best_biases(trial))
+        keep(best)
+    return best

@@ -21,7 +21,7 @@ from sgs.cli.options import (
 from sgs.cli.program import Parser, run
 from sgs.cli.scheduler import cluster_at
 from sgs.cli.statistics_files import StatisticsFiles
-from sgs.config.chips import load_chip
+from sgs.config.chips import all_chips, load_chip
 from sgs.config.input_config import InputConfig
 from sgs.config.nearest import counted
 from sgs.config.quant_config import mode_named
@@ -185,8 +185,14 @@ def level_options(options: argparse.Namespace) -> CalibrationOptions:
 
 def mode_options(options: argparse.Namespace, output: Path) -> CalibrationOptions:
     """What the options of `add_mode` ask for, in a program that writes `output`. Raises UserError for settings that
-    cannot be read."""
+    cannot be read, and for 4-bit weights on a chip that does not take them."""
     mode, settings = mode_named(options.q_mode), load_quant_config(Path(options.quant_config))
+    chip = load_chip(options.soc_version)
+    if 4 in settings.widths(mode) and "int4" not in chip.number_formats:
+        reason = f"asks {mode.name} for 4-bit weights, which {chip.name} does not take"
+        takes = [other.name for other in all_chips() if "int4" in other.number_formats]
+        remedy = f"mixed_precisions: [8, 16], or one of the chips {', '.join(takes)}"
+        raise UserError(reason, stage="quant_config", file=settings.path, remedy=remedy)
     return CalibrationOptions(mode=ModeOptions(mode, settings, options.cal_batchsize, retrain_path(output)))
 
 

@@ -18,7 +18,6 @@ from sgs.cli.calibrator_tool import (
 )
 from sgs.cli.options import add_category, add_common, add_gathering, add_mode, add_samples, start_log
 from sgs.cli.program import Parser, run
-from sgs.config.chips import load_chip
 from sgs.pipelines import load_config
 from sgs.products import fixed_path
 
@@ -44,7 +43,6 @@ def _parser() -> Parser:
 def _body(argv: list[str]) -> int:
     options = _parser().parse_args(argv)
     start_log(options)
-    load_chip(options.soc_version)
     target = fixed_path(Path(options.model), options.output)
     outputs, statistics = fixed_files(options, target, [options.quant_config])
     chosen = mode_options(options, target)

@@ -98,6 +98,11 @@ class QuantConfig:
             return PAIRS[self.mp_rate >= 0.5]
         return self.mixed_precisions or mode.mixed
 
+    def widths(self, mode: Mode) -> set[int]:
+        """Precisions of sums of products that the file and the mode ask for, those of a level left out."""
+        preset = {entry.bit for entry in self.presets if self.use_presets and entry.bit is not None}
+        return preset | (set() if mode.mixed is None else set(self.pair(mode)))
+
     def settings(self) -> dict[str, Any]:
         """What counts of it, by key, for the record of a calibration."""
         used = [{"name": p.name, "min": p.low, "max": p.high, "bit": p.bit} for p in self.presets if self.use_presets]

@@ -85,7 +85,8 @@ class Parameters:
 
 class LearnedMac:
     """A `program.Quantiser`: one sum of products of a prepared graph, from the choice that it has; `span` is the range
-    of its operand, None where that is in 16 bits. Weights in 16 bits stay, and all do where `still`."""
+    of its operand, None where that is in 16 bits. Weights in 16 bits stay, and all do where `still`; what a code stands
+    for is learned with `scales`."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class LearnedMac:
         device: torch.device,
         *,
         still: bool = False,
+        scales: bool = False,
     ) -> None:
         rule = QUANTISE[node.op]
         own = prepared[node.inputs[rule.weight] or ""].data
@@ -116,7 +118,7 @@ class LearnedMac:
         self._unit = self._bias.abs().mean().clamp(min=1e-6)
         self.parameters = Parameters(
             on_device(start).requires_grad_(not fixed),
-            torch.zeros_like(self._scale).requires_grad_(not fixed),
+            torch.zeros_like(self._scale).requires_grad_(scales and not fixed),
             torch.zeros_like(self._bias).requires_grad_(),
         )
 

@@ -21,7 +21,7 @@ from sgs.retrain.values import Values
 
 MINIBATCH = 8  # samples of one step
 LOOKS = 8  # at the samples that judge, while a block is trained
-CODES, GROWTH, BIAS, ENDS = 3e-4, 1e-3, 1e-3, 1e-3  # steps of Adam: in codes, in log, in units of the bias, in log
+CODES, GROWTH, BIAS, ENDS = 1e-3, 1e-3, 1e-3, 1e-3  # steps of Adam: in codes, in log, in units of the bias, in log
 REAL, CODED = "float", "quantised"  # sides of the network that a value is of
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from sgs.data.files import make_folder, write_result
 from sgs.errors import UserError
+from sgs.ir import Tensor
 from sgs.numeric.types import DType
 from sgs.quant.edit import build_groups, mac_nodes
 from sgs.quant.levels import Calibration
@@ -29,7 +31,7 @@ from sgs.retrain.values import Values
 _log = logging.getLogger(__name__)
 _FORMAT = "retraining 1"  # changes with what is learned
 LEARNED = "learned"  # method of a range
-ELEMENTS = 1 << 26  # of the values of a block that are looked at together
+ELEMENTS = 1 << 25  # of the values of a block that are looked at together
 
 
 def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> QuantPlan:
@@ -128,19 +130,25 @@ class _Retraining:
             node, operand = self._sums[name], core[read[name]]
             span = None
             if operand.dtype is DType.UINT8:
-                assert operand.quant is not None
                 if operand.name not in found.spans:
-                    source = node.inputs[0] or ""
-                    members = self._members(source, operand.name)
-                    tied = members if operand.name == source else [operand.name]
-                    elsewhere = any(x in tied and other not in block.macs for other, x in read.items())
-                    learned = not elsewhere and self._fixed_ranges.isdisjoint(members)
-                    found.spans[operand.name] = Range(operand.quant, self._device, learned=learned)
+                    found.spans[operand.name] = self._range(node.inputs[0] or "", operand, block, read)
                 span = found.spans[operand.name]
             still = f"{name}/weight" in self._settings.pinned
             found.operands[name] = operand.name
-            found.macs[name] = LearnedMac(self._prepared, node, plan.macs[name], span, self._device, still=still)
+            found.macs[name] = LearnedMac(
+                self._prepared, node, plan.macs[name], span, self._device, still=still, scales=self._settings.scales
+            )
         return found
+
+    def _range(self, source: str, operand: Tensor, block: Block, read: Mapping[str, str]) -> Range:
+        """The range of an operand of the fixed graph, `source` in the prepared one, learned where that is asked for and
+        a matter of this block alone; `read` names the operands of all sums of products."""
+        members = self._members(source, operand.name)
+        tied = members if operand.name == source else [operand.name]
+        elsewhere = any(x in tied and name not in block.macs for name, x in read.items())
+        learned = self._settings.scales and not elsewhere and self._fixed_ranges.isdisjoint(members)
+        assert operand.quant is not None
+        return Range(operand.quant, self._device, learned=learned)
 
     def _members(self, name: str, operand: str) -> list[str]:
         """Activations that share the range of an operand of the fixed graph: those that moving operators tie to it,
@@ -184,7 +192,7 @@ class _State:
             return _State(None, "")
         parts, inputs = (calibration.fitted, calibration.judges), calibration.float_graph.inputs
         arrays = (sample[name].tobytes() for part in parts for sample in part for name in inputs)
-        asked = (settings.iterations, settings.seed, settings.batch, sorted(settings.pinned))
+        asked = (settings.iterations, settings.scales, settings.seed, settings.batch, sorted(settings.pinned))
         counts, network = [len(part) for part in parts], network_hash(calibration.float_graph)
         told = (_FORMAT, network, plan.to_json(), repr((asked, counts)))
         return _State(settings.folder, digest([*(text.encode() for text in told), *arrays]))
@@ -192,12 +200,12 @@ class _State:
     def keep(self, number: int, changed: QuantPlan) -> None:
         if self.folder is not None:
             record = {"key": self.key, "plan": json.loads(changed.to_json())}
-            write_result(make_folder(self.folder) / f"{number}.json", json.dumps(record).encode())
+            write_result(make_folder(self.folder) / f"{self.key}_{number}.json", json.dumps(record).encode())
 
     def recall(self, number: int) -> QuantPlan | None:
         """What a block has learned in an earlier run; None where that is not known, with a warning for a file that
         cannot be read."""
-        file = None if self.folder is None else self.folder / f"{number}.json"
+        file = None if self.folder is None else self.folder / f"{self.key}_{number}.json"
         if file is None or not file.exists():
             return None
         try:

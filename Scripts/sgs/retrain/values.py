@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MEMORY = 1 << 30  # bytes that are kept in memory
+MEMORY = 1 << 29  # bytes that are kept in memory
 
 
 class Values:
