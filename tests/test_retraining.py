@@ -521,6 +521,28 @@ def test_a_range_that_blocks_share_stays(monkeypatch: pytest.MonkeyPatch, told: 
     assert plan.narrow["b"] == found.narrow["b"]
 
 
+def test_readers_of_a_tensor_and_of_its_pool_learn_one_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As at branches that are joined: all in one block."""
+    learned, train = [], Reconstruction.train
+
+    def watched(self: Reconstruction) -> tuple[float, float]:
+        learned.append(sum(span.logs.requires_grad for span in self._ranges))
+        return train(self)
+
+    monkeypatch.setattr(Reconstruction, "train", watched)
+    made = Made(4)
+    a = made.conv(made.input(), "a", 4, activation="RELU")
+    p = made.build("MAX_POOL_2D", a, output="p", **window_node(kernel=(3, 3), pads=(1, 1, 1, 1)))
+    b, c = made.conv(a, "b", 4), made.conv(p, "c", 4)
+    work, plan, found = helps(made.build.output(made.build("ADD", b, c, activation="NONE", output="y")))
+    core = work.fixed(found)
+    assert core["a"].dtype is core["p"].dtype is DType.UINT8
+    assert learned == [1], "that of a and p"
+    assert found.narrow["a"] == found.narrow["p"] and found.narrow["a"].method == LEARNED
+    assert core["a"].quant.scale[0] * 255 == pytest.approx(found.narrow["a"].high, rel=1e-5)
+    assert core["a"].quant.same_codes(core["p"].quant)
+
+
 def test_readers_in_16_bits_have_a_range_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """In another block than the reader in 8 bits, for which the tensor is converted."""
     monkeypatch.setattr(blocks_module, "MOST", 2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,11 +52,11 @@ def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Quantisers:
-    """Of a block's sums of products: by their results, those and the names of their operands in the fixed graph; by
-    these names the ranges that are learned."""
+    """Of a block's sums of products: by their results, those and the activations that share the range of their operand,
+    in 8 bits; by the first of these their range."""
 
     macs: dict[str, LearnedMac] = field(default_factory=dict)
-    operands: dict[str, str] = field(default_factory=dict)
+    tied: dict[str, list[str]] = field(default_factory=dict)
     spans: dict[str, Range] = field(default_factory=dict)
 
 
@@ -130,27 +130,26 @@ class _Retraining:
             node, operand = self._sums[name], core[read[name]]
             span = None
             if operand.dtype is DType.UINT8:
-                if operand.name not in found.spans:
-                    found.spans[operand.name] = self._range(node.inputs[0] or "", operand, block, read)
-                span = found.spans[operand.name]
+                tied = found.tied[name] = self._tied(node.inputs[0] or "", operand.name)
+                if tied[0] not in found.spans:
+                    found.spans[tied[0]] = self._range(tied, operand, block, read)
+                span = found.spans[tied[0]]
             still = f"{name}/weight" in self._settings.pinned
-            found.operands[name] = operand.name
             found.macs[name] = LearnedMac(
                 self._prepared, node, plan.macs[name], span, self._device, still=still, scales=self._settings.scales
             )
         return found
 
-    def _range(self, source: str, operand: Tensor, block: Block, read: Mapping[str, str]) -> Range:
-        """The range of an operand of the fixed graph, `source` in the prepared one, learned where that is asked for and
-        a matter of this block alone; `read` names the operands of all sums of products."""
-        members = self._members(source, operand.name)
-        tied = members if operand.name == source else [operand.name]
-        elsewhere = any(x in tied and name not in block.macs for name, x in read.items())
-        learned = self._settings.scales and not elsewhere and self._fixed_ranges.isdisjoint(members)
+    def _range(self, tied: Sequence[str], operand: Tensor, block: Block, read: Mapping[str, str]) -> Range:
+        """The range of an operand of the fixed graph and the activations `tied` to it, learned where that is asked for
+        and a matter of this block alone; `read` names the operands of all sums of products."""
+        own = tied if operand.name in tied else [operand.name]  # what has these codes
+        elsewhere = any(x in own and name not in block.macs for name, x in read.items())
+        learned = self._settings.scales and not elsewhere and self._fixed_ranges.isdisjoint(tied)
         assert operand.quant is not None
         return Range(operand.quant, self._device, learned=learned)
 
-    def _members(self, name: str, operand: str) -> list[str]:
+    def _tied(self, name: str, operand: str) -> list[str]:
         """Activations that share the range of an operand of the fixed graph: those that moving operators tie to it,
         unless it is converted for its reader alone."""
         return list(self._groups[name].members) if operand == name else [name]
@@ -158,13 +157,13 @@ class _Retraining:
     def _changes(self, plan: QuantPlan, quantisers: _Quantisers) -> QuantPlan:
         """What a block has learned, as the part of a plan that is new."""
         narrow = dict[str, TensorRange]()
-        for name, operand in quantisers.operands.items():
-            source, span = self._sums[name].inputs[0] or "", quantisers.spans.get(operand)
-            if span is not None and span.logs.requires_grad:
+        for name, tied in quantisers.tied.items():
+            span = quantisers.spans[tied[0]]
+            if span.logs.requires_grad:
                 low, high = (float(end) for end in span.ends().detach().cpu())
-                for member in self._members(source, operand):
-                    narrow[member] = _within(plan, member, low, high)
-                narrow[source] = TensorRange(low, high, LEARNED)
+                for member in tied:
+                    narrow.setdefault(member, _within(plan, member, low, high))
+                narrow[self._sums[name].inputs[0] or ""] = TensorRange(low, high, LEARNED)
         return QuantPlan(narrow=narrow, macs={name: mac.choice() for name, mac in quantisers.macs.items()})
 
 
