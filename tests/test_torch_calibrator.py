@@ -22,6 +22,7 @@ from sgs.ir import Graph
 from sgs.numeric.types import DType
 from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.edit import mac_nodes
+from sgs.quant.front import Front, Size
 from sgs.quant.gather import plain
 from sgs.quant.levels import LEVELS, Calibration
 from sgs.quant.plan import QuantPlan, TensorRange
@@ -306,6 +307,25 @@ def test_the_rate_that_is_recommended_loses_little(tmp_path: Path, capsys: pytes
     assert told["recommended"] and told["chosen"]["measured"] == pytest.approx(tried[least]["sqnr"], abs=1e-5)
     assert rate_of(fixed) == pytest.approx(told["chosen"]["reached"]) and rate_of(fixed) <= least
     assert f"mp_rate {told['chosen']['reached']:.4g}, recommended" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("expected", "needed"), [(0.5, 0.31), (0.25, 0.31), (0.4, 0.25), (0.3, 0.5)])
+def test_what_is_measured_decides_which_rate_is_recommended(
+    expected: float, needed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether too much or too little is expected of it. 25 weights, each of which is a step of the rates."""
+    names = [f"w{i}" for i in range(25)]
+    front = Front((4, 8), dict.fromkeys(names, Size(1, 1)), dict.fromkeys(names, {4: 1.0, 8: 0.0}), {})
+    monkeypatch.setattr(Front, "recommended_rate", lambda _: expected)
+    monkeypatch.setattr(modes, "with_bits", lambda _, plan, bits: sum(bits.values()) / 400)
+    tried = dict[float, bool]()
+    measured = SimpleNamespace(
+        score=lambda rate: 30.0 if rate >= needed - 1e-6 else 20.0,
+        note=lambda _, rate, kept=True: tried.update({rate: kept}),
+    )
+    rate, mixed = modes._recommended(measured, QuantPlan(), front)  # type: ignore[arg-type]
+    assert rate == pytest.approx(needed) and mixed.chosen.rate == pytest.approx(needed) and mixed.recommended
+    assert len(tried) <= 8 and all(kept == (rate >= needed - 1e-6) for rate, kept in tried.items())
 
 
 # -- what lies beside the output ---------------------------------------------------------------------------------------

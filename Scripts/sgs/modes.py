@@ -8,7 +8,6 @@ serve other rates too, the best plan, and the state of the retraining, from whic
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from sgs.data.files import make_folder, write_result
 from sgs.errors import UserError, gathered, raise_all
 from sgs.frontends.platforms import require_packages
 from sgs.ir import Graph
-from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of
+from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of, steps_to
 from sgs.quant.gather import Wrap, plain
 from sgs.quant.levels import WEIGHTS, Calibration
 from sgs.quant.mixed import check_rate, front, given_bits, measure, pinned_bits, with_bits
@@ -211,14 +210,15 @@ def _mixed(calibration: Calibration, plan: QuantPlan, options: ModeOptions, wrap
 
 
 def _recommended(calibration: Calibration, plan: QuantPlan, choices: Front) -> tuple[QuantPlan, Mixed]:
-    """The least rate, in steps of STEP, with which little is lost: of those from which on that is expected, by
-    bisection, the least of which it is measured, too."""
+    """The least rate, in steps of STEP, at which little is measured to be lost: by bisection, from the rate at which
+    that is expected."""
     best = choices.at(choices.highest)
     found = with_bits(calibration, plan, best.bits)
     calibration.note("all in the higher precision", found)
     limit = max(TOLERANCE, AS_GOOD * _error(calibration.score(found)))
-    tried, low, high = round(choices.recommended_rate() / STEP), 0, math.ceil(choices.highest / STEP)
-    while tried < high:
+    low, high = steps_to(choices.lowest) - 1, steps_to(choices.highest)
+    tried = min(round(choices.recommended_rate() / STEP), high - 1)
+    while low < tried:
         chosen = choices.at(tried * STEP)
         trial = with_bits(calibration, plan, chosen.bits)
         kept = _error(calibration.score(trial)) <= limit
@@ -227,7 +227,7 @@ def _recommended(calibration: Calibration, plan: QuantPlan, choices: Front) -> t
             best, found, high = chosen, trial, tried
         else:
             low = tried
-        tried = (low + high + 1) // 2 if low else high
+        tried = (low + high) // 2
     return found, Mixed(choices, best, True, calibration.score(found))
 
 
