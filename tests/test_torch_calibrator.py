@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from sgs import modes
+from sgs.builder import GraphBuilder
 from sgs.cli import calibrator_tool, compiler_tool, sgs_converter, torch_calibrator_tool
 from sgs.config.input_config import ConvSpec
 from sgs.config.quant_config import MODES, Preset, QuantConfig
 from sgs.engine import FixedEngine, run_reference
 from sgs.ir import Graph
 from sgs.numeric.types import DType
+from sgs.pipelines import load_config
 from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.edit import mac_nodes
 from sgs.quant.front import Front, Size
@@ -328,6 +330,38 @@ def test_what_is_measured_decides_which_rate_is_recommended(
     assert len(tried) <= 8 and all(kept == (rate >= needed - 1e-6) for rate, kept in tried.items())
 
 
+@pytest.mark.parametrize("mode", ["Q13", pytest.param("Q21", marks=TORCH), pytest.param("Q23", marks=TORCH)])
+def test_networks_without_weights(mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They have nothing to mix or to retrain, whatever the rate, and a warning says so."""
+    build = GraphBuilder()
+    x = build.input("x", (1, 5, 4, 3))
+    graph = build.output(build("ADD", x, np.float32([0.5, 1, 2]), activation="NONE", output="y"))
+    chosen = options(mode, tmp_path, mp_rate=0.6 if mode == "Q23" else None, device="cpu")
+    text = "[INPUT_CONFIG]\ninputs=x\ninput_formats=RAWDATA_F32_NHWC\n[OUTPUT_CONFIG]\noutputs=y\n"
+    (tmp_path / "x.ini").write_text(text, encoding="utf-8")
+    recipe = modes.by_mode(graph, load_config(tmp_path / "x.ini"), chosen)
+    decided = recipe.decide(calibration(graph), lambda plan: {})
+    assert decided.mixed is None and not decided.plan.macs and "y" in decided.plan.ranges
+    assert "nothing to mix or to retrain" in caplog.text
+
+
+def test_rates_are_told_before_the_retraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which may take hours, for a rate that is not the one that is wanted."""
+    told = list[str]()
+
+    def retrained(calibration: Calibration, plan: QuantPlan, *rest: object) -> QuantPlan:
+        told.append(capsys.readouterr().out)
+        return plan
+
+    monkeypatch.setattr(modes, "_retrained", retrained)
+    monkeypatch.setattr("sgs.modes.require_packages", lambda *words, **more: None)
+    made(tmp_path, "Q23", settings="mp_rate: 0.3, device: cpu")
+    assert "expected dB" in told[0] and "as asked for" in told[0]
+    assert "expected dB" not in capsys.readouterr().out
+
+
 # -- what lies beside the output ---------------------------------------------------------------------------------------
 def options(mode: str, folder: Path, **more: Any) -> modes.ModeOptions:
     return modes.ModeOptions(MODES[mode], QuantConfig(folder / "q.yaml", **more), None, folder / "d_retrain")
@@ -384,7 +418,7 @@ def test_what_retraining_is_asked_and_when_it_is_kept(
     entries = (Preset("s", -3.0, 4.5), Preset("d/weight", -1.5, 0.25))
     chosen = options("Q21", tmp_path, retrain_iter_num=7, device="cpu", presets=entries, use_presets=True)
     work, plans = preset(*entries, conv=ConvSpec("ALL_UINT8")), list[QuantPlan]()
-    decided = modes._decided(work, replace(chosen, batch=3), plans.append, plain)
+    decided = modes._decided(work, replace(chosen, batch=3), plans.append, plain, lambda mixed: None)
     assert [settings.scales for settings in asked] == [False, True]
     for settings in asked:
         assert (settings.iterations, settings.device, settings.batch) == (7, "cpu", 3)

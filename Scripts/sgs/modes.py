@@ -111,15 +111,22 @@ class Recipe:
     presets: Presets = NO_PRESETS
 
 
-def by_mode(graph: Graph, config: InputConfig, options: ModeOptions, *, wrap: Wrap = plain) -> Recipe:
-    """The recipe of a mode for a float graph. Raises UserError for all that keeps it from being followed; the log says
-    what of the settings has no say."""
+def by_mode(
+    graph: Graph,
+    config: InputConfig,
+    options: ModeOptions,
+    *,
+    wrap: Wrap = plain,
+    on_mixed: Callable[[Mixed], None] = lambda mixed: None,
+) -> Recipe:
+    """The recipe of a mode for a float graph; `on_mixed` hears of mixed precision before any retraining. Raises
+    UserError for all that keeps it from being followed; the log says what of the settings has no say."""
     mode, settings = options.mode, options.config
     presets = check_mode(graph, config, options)
     _tell_what_has_no_say(options, config)
 
     def decide(calibration: Calibration, history: History) -> Decided:
-        return _decided(calibration, options, lambda plan: options.keep(plan, history(plan)), wrap)
+        return _decided(calibration, options, lambda plan: options.keep(plan, history(plan)), wrap, on_mixed)
 
     record = {"mode": mode.name, "level": mode.level, "quant_config": settings.settings()}
     return Recipe(mode.level, _conv(config, mode), decide, record, presets)
@@ -184,13 +191,23 @@ def _tell_what_has_no_say(options: ModeOptions, config: InputConfig) -> None:
         )
 
 
-def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[QuantPlan], None], wrap: Wrap) -> Decided:
+def _decided(
+    calibration: Calibration,
+    options: ModeOptions,
+    keep: Callable[[QuantPlan], None],
+    wrap: Wrap,
+    on_mixed: Callable[[Mixed], None],
+) -> Decided:
     mode, mixed = options.mode, None
     plan = replace(calibration.run(mode.level), level=mode.name)
     keep(plan)
+    if not plan.macs and (mode.mixed is not None or mode.retrains):
+        _log.warning("no convolutions nor fully connected layers: %s has nothing to mix or to retrain", mode.name)
+        return Decided(plan)
     if mode.mixed is not None:
         plan, mixed = _mixed(calibration, plan, options, wrap)
         keep(plan)
+        on_mixed(mixed)
     if mode.retrains:
         plan = _retrained(calibration, plan, options, keep, wrap)
     return Decided(plan, mixed)
@@ -242,7 +259,7 @@ def _retrained(
     """The plan, or with its weights and biases retrained, or with what codes stand for as well: of these, with biases
     corrected or not, the one with the nearest outputs."""
     if all(mac.bits == 16 for mac in plan.macs.values()):
-        _log.info("retraining: all is in 16 bit, so there is nothing to gain")
+        _log.warning("all convolutions are in 16 bit, where retraining has nothing to gain: none is done")
         return plan
     from sgs.retrain.run import retrained
     from sgs.retrain.settings import Settings
