@@ -3,13 +3,13 @@ that are the engine's differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto
 
 import sgs.ops  # noqa: F401  fills the tables
 from fixed_examples import float_feeds
@@ -28,7 +28,8 @@ from test_onnx_examples import samples
 from test_onnx_import import one_node_model
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
-from sgs.retrain.kernels import BY_SAMPLE, KERNELS  # noqa: E402
+from sgs.retrain.kernels import KERNELS  # noqa: E402
+from sgs.retrain.program import Program  # noqa: E402
 
 SAMPLES = 3
 # examples of these jump, so that differences say nothing of the gradient
@@ -45,35 +46,12 @@ def lowered(graph: Graph) -> SessionBuilder:
     return builder
 
 
-class Recorded:
-    """A float graph's primitives, to be run in torch."""
+def program_of(graph: Graph, device: str = "cpu") -> Program:
+    return Program(graph, graph.nodes, graph.outputs, torch.device(device))
 
-    def __init__(self, graph: Graph) -> None:
-        builder = lowered(graph)
-        self.graph = graph
-        self.outputs = [builder.codes(name) for name in graph.outputs]
-        constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in builder._constants}
-        self.constants = {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
-        self.by_sample = any(node.op_type in BY_SAMPLE for node in builder._nodes)
-        self.nodes: list[tuple[Callable[..., Any], list[str], list[str]]] = []
-        for node in builder._nodes:
-            given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            attributes = {k: v.decode() if isinstance(v, bytes) else v for k, v in given.items()}
-            kernel = KERNELS[node.op_type](attributes, [constants.get(name) for name in node.input])
-            self.nodes.append((kernel, list(node.input), list(node.output)))
 
-    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
-        values: dict[str, Any] = {**self.constants, "": None}
-        values |= {f"in:{name}": value for name, value in zip(self.graph.inputs, inputs, strict=True)}
-        for kernel, operands, results in self.nodes:
-            found = kernel(*(values[name] for name in operands))
-            values.update(zip(results, found if isinstance(found, tuple) else (found,), strict=True))
-        return tuple(values[name] for name in self.outputs)
-
-    def many(self, feeds: list[dict[str, Array]]) -> tuple[Any, ...]:
-        """Results for all feeds at a time, along a new first axis."""
-        stacks = (torch.from_numpy(np.stack([feed[name] for feed in feeds])) for name in self.graph.inputs)
-        return tuple(torch.func.vmap(self)(*stacks))
+def tensors(feed: Mapping[str, Array]) -> dict[str, Any]:
+    return {name: torch.from_numpy(value) for name, value in feed.items()}
 
 
 def assert_agrees(found: Any, truth: Array) -> None:
@@ -86,13 +64,14 @@ def assert_agrees(found: Any, truth: Array) -> None:
 
 
 def check(graph: Graph, feeds: list[dict[str, Array]]) -> None:
-    engine, program = FloatEngine(graph, threads=1), Recorded(graph)
+    engine, program = FloatEngine(graph, threads=1), program_of(graph)
     truths = [engine.run(feed) for feed in feeds]
     for feed, truth in zip(feeds, truths, strict=True):
-        for found, name in zip(program(*map(torch.from_numpy, feed.values())), graph.outputs, strict=True):
+        for found, name in zip(program.one(tensors(feed)), graph.outputs, strict=True):
             assert_agrees(found, truth[name])
-    if feeds[0] and not program.by_sample:
-        for found, name in zip(program.many(feeds), graph.outputs, strict=True):
+    if feeds[0]:
+        stacks = {name: np.stack([feed[name] for feed in feeds]) for name in graph.inputs}
+        for found, name in zip(program(tensors(stacks)), graph.outputs, strict=True):
             assert_agrees(found, np.stack([truth[name] for truth in truths]))
 
 
@@ -171,7 +150,7 @@ def slopes(graph: Graph) -> tuple[float, list[float], float]:
         return sum(float(np.vdot(values[name], weights)) for name, weights in summed.items())
 
     inputs = {name: torch.from_numpy(value[None]).requires_grad_(name in moved) for name, value in feed.items()}
-    results = dict(zip(graph.outputs, torch.func.vmap(Recorded(graph))(*inputs.values()), strict=True))
+    results = dict(zip(graph.outputs, program_of(graph)(inputs), strict=True))
     loss = sum((results[name][0] * torch.from_numpy(weights)).sum() for name, weights in summed.items())
     gradients = torch.autograd.grad(loss, [inputs[name] for name in moved], materialize_grads=True)
     terms = [g[0].numpy() * direction for g, direction in zip(gradients, moved.values(), strict=True)]
@@ -181,7 +160,7 @@ def slopes(graph: Graph) -> tuple[float, list[float], float]:
 
 def has_gradient(graph: Graph) -> bool:
     real = [any(graph[name].dtype.is_float for name in names) for names in (graph.inputs, graph.outputs)]
-    return all(real) and not Recorded(graph).by_sample
+    return all(real) and not program_of(graph).by_sample
 
 
 @pytest.mark.parametrize("op", [op for op in FLOAT if op not in JUMPING])
@@ -196,12 +175,10 @@ def test_gradients_are_differences(op: str) -> None:
 def test_values_stay_on_their_device(op: str) -> None:
     """The device "meta" refuses tensors of another one, as a GPU does."""
     for graph in EXAMPLES[op]():
-        program = Recorded(graph)
-        if program.by_sample:
-            continue
-        program.constants = {name: value.to("meta") for name, value in program.constants.items()}
-        inputs = [torch.from_numpy(value).to("meta") for value in float_feeds(graph, 0).values()]
-        assert all(result.is_meta for result in program(*inputs))
+        program = program_of(graph, "meta")
+        if not program.by_sample:
+            inputs = {name: value.to("meta") for name, value in tensors(float_feeds(graph, 0)).items()}
+            assert all(result.is_meta for result in program.one(inputs))
 
 
 WINDOW = {"kernel_shape": [1, 1], "strides": [1, 1], "pads": [0, 0, 0, 0]}

@@ -61,8 +61,9 @@ class Range:
 
     def __init__(self, params: QuantParams, device: torch.device, *, learned: bool) -> None:
         scale, zero = float(params.scale[0]), int(params.zero_point[0])
-        self._ends = torch.tensor([-zero * scale, (_LAST - zero) * scale], device=device)
-        self.logs = torch.zeros(2, device=device, requires_grad=learned)
+        ends = [-zero * scale, (_LAST - zero) * scale]
+        self._ends = torch.tensor(ends, dtype=torch.float32, device=device)
+        self.logs = torch.zeros_like(self._ends, requires_grad=learned)
 
     def ends(self) -> Tensor:
         return self._ends * torch.exp(self.logs)

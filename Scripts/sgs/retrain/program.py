@@ -49,6 +49,10 @@ class _Recorder(SessionBuilder):
         self.within: tuple[str, str] | None = None  # operand and result
         self._operands: dict[tuple[str, str, str, Layout], str] = {}
 
+    def const(self, data: Array, *, shared: bool = True) -> str:
+        """Numbers of places are nobody else's, even where the network has a constant of the same values."""
+        return super().const(data, shared=shared and self.within is None)
+
     def _form(self, name: str, carrier: str, layout: Layout) -> str:
         value = super()._form(name, carrier, layout)
         if self.within is None or name != self.within[0]:
@@ -81,7 +85,8 @@ class Program:
     """`nodes` of a float graph, in order, from the activations they read to `results`, on a torch device.
 
     `quantised`: those of its sums of products (by their results) for which a `Quantiser` is given at every run. Values
-    are float32 (or the tensor's own type) of the graph's shapes, with an axis of samples in front.
+    are float32 (or the tensor's own type) of the graph's shapes, with an axis of samples in front. `by_sample`: its
+    samples are run one by one.
     """
 
     def __init__(
@@ -107,7 +112,7 @@ class Program:
             if name not in self._places
         }
         self._steps = [_step(node, constants) for node in model.graph.node]
-        self._loops = any(node.op_type in BY_SAMPLE for node in model.graph.node)
+        self.by_sample = any(node.op_type in BY_SAMPLE for node in model.graph.node)
         self._last = {name: k for k, step in enumerate(self._steps) for name in step.inputs}
 
     def __call__(self, values: Mapping[str, Tensor], quantisers: Mapping[str, Quantiser] | None = None) -> list[Tensor]:
@@ -118,10 +123,15 @@ class Program:
         def run(*one: Tensor) -> tuple[Tensor, ...]:
             return self._run(one, parts, quantisers or {})
 
-        if self._loops:
+        if self.by_sample:
             rows = [run(*(value[k] for value in given)) for k in range(len(given[0]))]
             return [torch.stack(column) for column in zip(*rows, strict=True)]
         return list(torch.func.vmap(run)(*given))
+
+    def one(self, values: Mapping[str, Tensor], quantisers: Mapping[str, Quantiser] | None = None) -> list[Tensor]:
+        """The results for one sample, without the axis of samples."""
+        quantisers = quantisers or {}
+        return list(self._run([values[name] for name in self.operands], self._parts(quantisers), quantisers))
 
     def _parts(self, quantisers: Mapping[str, Quantiser]) -> dict[str, Tensor]:
         """Constants that are made of weights and biases."""

@@ -96,7 +96,7 @@ class Reconstruction:
             if value.is_floating_point():
                 wanted = self._values.rows(f"{REAL}/{name}", rows, self._device)
                 errors.append(((value - wanted) ** 2).mean() / power)
-        return torch.stack(errors).mean()
+        return torch.stack(errors).mean() if errors else torch.zeros(())
 
     @torch.no_grad()  # type: ignore[untyped-decorator]
     def judged(self) -> float:
@@ -106,7 +106,8 @@ class Reconstruction:
 
     # -- training ------------------------------------------------------------------------------------------------------
     def train(self) -> tuple[float, float]:
-        """Learn; the error on the samples that judge before and behind, which is never larger."""
+        """Learn; the error on the samples that judge before and behind, which is never larger. Nothing is learned where
+        no gradient leads from the results, such as places of the largest."""
         groups = self._groups()
         optimiser = torch.optim.Adam([{"params": tensors, "lr": rate} for tensors, rate in groups if tensors])
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._fall)
@@ -117,14 +118,17 @@ class Reconstruction:
         iterations, looks = self._plan.iterations, max(1, self._plan.iterations // LOOKS)
         for iteration in range(iterations):
             for rows in torch.randperm(self._plan.fitted, generator=order).split(self._step()):
+                error = self._error(rows.tolist())
+                if not error.requires_grad:
+                    return before, before
                 optimiser.zero_grad()
-                self._error(rows.tolist()).backward()
+                error.backward()
                 optimiser.step()
                 schedule.step()
             if (iteration + 1) % looks == 0 or iteration + 1 == iterations:
-                error = self.judged()
-                if error < least:
-                    least, best = error, [tensor.detach().clone() for tensor in learned]
+                found = self.judged()
+                if found < least:
+                    least, best = found, [tensor.detach().clone() for tensor in learned]
         with torch.no_grad():
             for tensor, value in zip(learned, best, strict=True):
                 tensor.copy_(value)

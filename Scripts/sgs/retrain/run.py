@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +13,15 @@ import torch
 
 from sgs.data.files import make_folder, write_result
 from sgs.errors import UserError
-from sgs.ir import Node
-from sgs.numeric.quantise import Array
+from sgs.ir import Tensor
 from sgs.numeric.types import DType
 from sgs.quant.edit import build_groups, mac_nodes
 from sgs.quant.levels import Calibration
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.plan_file import parse_plan
-from sgs.quant.statistics_file import digest
+from sgs.quant.statistics_file import digest, network_hash
 from sgs.retrain.blocks import Block, blocks_of
-from sgs.retrain.device import device_of
+from sgs.retrain.device import device_of, repeatable
 from sgs.retrain.learned import LearnedMac, Range
 from sgs.retrain.program import Program
 from sgs.retrain.reconstruct import CODED, REAL, Plan, Reconstruction
@@ -30,6 +29,7 @@ from sgs.retrain.settings import Settings
 from sgs.retrain.values import Values
 
 _log = logging.getLogger(__name__)
+_FORMAT = "retraining 1"  # changes with what is learned
 LEARNED = "learned"  # method of a range
 ELEMENTS = 1 << 25  # of the values of a block that are looked at together
 
@@ -41,11 +41,23 @@ def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> 
     Raises UserError for a device that is not there.
     """
     device = device_of(settings.device)
-    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
-    work = _Retraining(calibration, plan, settings, device)
-    for number, block in enumerate(settings.wrap(work.blocks, "retraining")):
-        plan = work.pass_block(number, block, plan)
+    if all(mac.bits == 16 for mac in plan.macs.values()):
+        return plan
+    with repeatable(), torch.enable_grad():
+        work = _Retraining(calibration, plan, settings, device)
+        for number, block in enumerate(settings.wrap(work.blocks, "retraining")):
+            plan = work.pass_block(number, block, plan)
     return plan
+
+
+@dataclass(frozen=True, eq=False)
+class _Quantisers:
+    """Of a block's sums of products: by their results, those and the names of their operands in the fixed graph; by
+    these names the ranges that are learned."""
+
+    macs: dict[str, LearnedMac] = field(default_factory=dict)
+    operands: dict[str, str] = field(default_factory=dict)
+    spans: dict[str, Range] = field(default_factory=dict)
 
 
 class _Retraining:
@@ -53,12 +65,13 @@ class _Retraining:
 
     def __init__(self, calibration: Calibration, plan: QuantPlan, settings: Settings, device: torch.device) -> None:
         network = calibration.network(plan)
-        self._graph, self._prepared, self._core = network.graph, network.prepared, calibration.fixed(plan)
+        self._calibration, self._graph, self._prepared = calibration, network.graph, network.prepared
         self._settings, self._device = settings, device
         self._sums = {node.outputs[0]: node for node in mac_nodes(self._prepared)}
-        self._coded = {node.outputs[0]: node for node in mac_nodes(self._core)}
         self._groups = build_groups(self._prepared)
-        self._fixed_ranges = {*settings.pinned, *calibration.pixels, *self._graph.inputs}
+        constants = [tensor.name for tensor in self._prepared.tensors.values() if tensor.is_constant]
+        given = [*self._graph.inputs, *calibration.pixels, *calibration.ports.byte_results, *constants]
+        self._fixed_ranges = settings.pinned.union(given)
         self.blocks = blocks_of(self._graph, self._sums)
         self._last = {name: k for k, block in enumerate(self.blocks) for name in block.operands}
         samples = [*calibration.fitted, *calibration.judges]
@@ -69,24 +82,24 @@ class _Retraining:
                 value = torch.from_numpy(np.array(sample[name], order="C"))[None]
                 for side in (REAL, CODED):
                     self._values.put(f"{side}/{name}", row, value, self._samples)
-        self._state = _State.of(settings, plan, samples)
+        self._state = _State.of(calibration, plan, settings)
 
     def pass_block(self, number: int, block: Block, plan: QuantPlan) -> QuantPlan:
         """The plan with one block retrained, as far as that helps, and the values behind the block."""
-        known = self._state.recall(number)
+        programs, known = self._programs(block), self._state.recall(number)
         if known is not None:
             plan = _with_changes(plan, known)
-        macs, spans = self._macs(block, plan)
-        work = Reconstruction(
-            block, self._programs(block), macs, list(spans.values()), self._values, self._plan(block), self._device
-        )
+        quantisers = self._quantisers(block, plan)
+        work = self._reconstruction(block, programs, quantisers)
         work.want()
         if known is None and any(plan.macs[name].bits < 16 for name in block.macs):
             before, after = work.train()
             _log.info("block %d (%s): error %.3g, retrained %.3g", number + 1, ", ".join(block.macs), before, after)
-            changed = self._changes(plan, macs, spans) if after < before else QuantPlan()
-            self._state.keep(number, changed)
-            plan = _with_changes(plan, changed)
+            known = self._changes(plan, quantisers) if after < before else QuantPlan()
+            self._state.keep(number, known)
+            plan = _with_changes(plan, known)
+            # from the plan, as a later call goes on from it
+            work = self._reconstruction(block, programs, self._quantisers(block, plan))
         work.publish()
         done = [name for name in (*block.operands, *block.results) if self._last.get(name, number) == number]
         for name in dict.fromkeys(done):
@@ -104,53 +117,61 @@ class _Retraining:
         real = Program(self._graph, block.nodes, block.results, self._device)
         return real, Program(self._graph, block.nodes, block.results, self._device, quantised=quantised)
 
-    def _macs(self, block: Block, plan: QuantPlan) -> tuple[dict[str, LearnedMac], dict[str, Range]]:
-        """The sums of products of a block, and the ranges that are learned with them, by operand of the fixed graph."""
-        macs, spans = {}, dict[str, Range]()
+    def _reconstruction(
+        self, block: Block, programs: tuple[Program, Program], quantisers: _Quantisers
+    ) -> Reconstruction:
+        spans, plan = list(quantisers.spans.values()), self._plan(block)
+        return Reconstruction(block, programs, quantisers.macs, spans, self._values, plan, self._device)
+
+    def _quantisers(self, block: Block, plan: QuantPlan) -> _Quantisers:
+        core, found = self._calibration.fixed(plan), _Quantisers()
+        read = {node.outputs[0]: node.inputs[0] or "" for node in mac_nodes(core)}
         for name in block.macs:
-            node, operand = self._sums[name], self._core[self._coded[name].inputs[0] or ""]
+            node, operand = self._sums[name], core[read[name]]
             span = None
             if operand.dtype is DType.UINT8:
-                assert operand.quant is not None
-                if operand.name not in spans:
-                    learned = self._is_learned(node, operand.name, block)
-                    spans[operand.name] = Range(operand.quant, self._device, learned=learned)
-                span = spans[operand.name]
+                if operand.name not in found.spans:
+                    found.spans[operand.name] = self._range(node.inputs[0] or "", operand, block, read)
+                span = found.spans[operand.name]
             still = f"{name}/weight" in self._settings.pinned
-            macs[name] = LearnedMac(
+            found.operands[name] = operand.name
+            found.macs[name] = LearnedMac(
                 self._prepared, node, plan.macs[name], span, self._device, still=still, scales=self._settings.scales
             )
-        return macs, spans
+        return found
 
-    def _is_learned(self, node: Node, operand: str, block: Block) -> bool:
-        """Whether the range of an operand is a matter of this block alone."""
-        members = self._members(node.inputs[0] or "", operand)
-        readers = [name for name, other in self._coded.items() if other.inputs[0] == operand]
-        alone = set(readers) <= set(block.macs)
-        return self._settings.scales and alone and self._fixed_ranges.isdisjoint(members)
+    def _range(self, source: str, operand: Tensor, block: Block, read: Mapping[str, str]) -> Range:
+        """The range of an operand of the fixed graph, `source` in the prepared one, learned where that is asked for and
+        a matter of this block alone; `read` names the operands of all sums of products."""
+        members = self._members(source, operand.name)
+        tied = members if operand.name == source else [operand.name]
+        elsewhere = any(x in tied and name not in block.macs for name, x in read.items())
+        learned = self._settings.scales and not elsewhere and self._fixed_ranges.isdisjoint(members)
+        assert operand.quant is not None
+        return Range(operand.quant, self._device, learned=learned)
 
     def _members(self, name: str, operand: str) -> list[str]:
         """Activations that share the range of an operand of the fixed graph: those that moving operators tie to it,
         unless it is converted for its reader alone."""
         return list(self._groups[name].members) if operand == name else [name]
 
-    def _changes(self, plan: QuantPlan, macs: Mapping[str, LearnedMac], spans: Mapping[str, Range]) -> QuantPlan:
+    def _changes(self, plan: QuantPlan, quantisers: _Quantisers) -> QuantPlan:
         """What a block has learned, as the part of a plan that is new."""
         narrow = dict[str, TensorRange]()
-        for name in macs:
-            source, operand = self._sums[name].inputs[0] or "", self._coded[name].inputs[0] or ""
-            if operand in spans and spans[operand].logs.requires_grad:
-                low, high = (float(end) for end in spans[operand].ends().detach().cpu())
+        for name, operand in quantisers.operands.items():
+            source, span = self._sums[name].inputs[0] or "", quantisers.spans.get(operand)
+            if span is not None and span.logs.requires_grad:
+                low, high = (float(end) for end in span.ends().detach().cpu())
                 for member in self._members(source, operand):
                     narrow[member] = _within(plan, member, low, high)
                 narrow[source] = TensorRange(low, high, LEARNED)
-        return QuantPlan(narrow=narrow, macs={name: mac.choice() for name, mac in macs.items()})
+        return QuantPlan(narrow=narrow, macs={name: mac.choice() for name, mac in quantisers.macs.items()})
 
 
 def _within(plan: QuantPlan, name: str, low: float, high: float) -> TensorRange:
-    """The range of a tensor that shares one between those ends."""
+    """The range of a tensor, widened to contain 0, that shares one between those ends, which contain 0."""
     own = plan.range_of(name, narrow=True)
-    return TensorRange(max(own.low, low), min(own.high, high), LEARNED)
+    return TensorRange(max(min(own.low, 0.0), low), min(max(own.high, 0.0), high), LEARNED)
 
 
 def _with_changes(plan: QuantPlan, changed: QuantPlan) -> QuantPlan:
@@ -166,19 +187,15 @@ class _State:
     key: str
 
     @staticmethod
-    def of(settings: Settings, plan: QuantPlan, samples: Iterable[Mapping[str, Array]]) -> _State:
+    def of(calibration: Calibration, plan: QuantPlan, settings: Settings) -> _State:
         if settings.folder is None:
             return _State(None, "")
-        told = (
-            settings.iterations,
-            settings.scales,
-            settings.seed,
-            settings.batch,
-            sorted(settings.pinned),
-            plan.to_json(),
-        )
-        arrays = (np.ascontiguousarray(sample[name]).tobytes() for sample in samples for name in sample)
-        return _State(settings.folder, digest([repr(told).encode(), *arrays]))
+        parts, inputs = (calibration.fitted, calibration.judges), calibration.float_graph.inputs
+        arrays = (sample[name].tobytes() for part in parts for sample in part for name in inputs)
+        asked = (settings.iterations, settings.scales, settings.seed, settings.batch, sorted(settings.pinned))
+        counts, network = [len(part) for part in parts], network_hash(calibration.float_graph)
+        told = (_FORMAT, network, plan.to_json(), repr((asked, counts)))
+        return _State(settings.folder, digest([*(text.encode() for text in told), *arrays]))
 
     def keep(self, number: int, changed: QuantPlan) -> None:
         if self.folder is not None:
@@ -194,6 +211,6 @@ class _State:
         try:
             record = json.loads(file.read_bytes())
             return parse_plan(record["plan"], file=file) if record["key"] == self.key else None
-        except (OSError, ValueError, TypeError, KeyError, UserError) as error:
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, UserError) as error:
             _log.warning("%s: cannot be read (%s); the block is retrained again", file, error)
             return None
