@@ -16,13 +16,15 @@ import pytest
 from sgs import modes
 from sgs.builder import GraphBuilder
 from sgs.cli import calibrator_tool, compiler_tool, sgs_converter, torch_calibrator_tool
-from sgs.config.input_config import ConvSpec, InputConfig
+from sgs.config.input_config import ConvSpec
 from sgs.config.quant_config import MODES, Preset, QuantConfig
 from sgs.engine import FixedEngine, run_reference
 from sgs.ir import Graph
 from sgs.numeric.types import DType
+from sgs.pipelines import load_config
 from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.edit import mac_nodes
+from sgs.quant.front import Front, Size
 from sgs.quant.gather import plain
 from sgs.quant.levels import LEVELS, Calibration
 from sgs.quant.mixed import with_bits
@@ -322,14 +324,55 @@ def test_the_rate_that_is_recommended_loses_little(tmp_path: Path, capsys: pytes
     assert f"mp_rate {told['chosen']['reached']:.4g}, recommended" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("rate", [None, 0.3])
-def test_a_network_without_weights_is_neither_mixed_nor_retrained(rate: float | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("expected", "needed"), [(0.5, 0.31), (0.25, 0.31), (0.4, 0.25), (0.3, 0.5)])
+def test_what_is_measured_decides_which_rate_is_recommended(
+    expected: float, needed: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether too much or too little is expected of it. 25 weights, each of which is a step of the rates."""
+    names = [f"w{i}" for i in range(25)]
+    front = Front((4, 8), dict.fromkeys(names, Size(1, 1)), dict.fromkeys(names, {4: 1.0, 8: 0.0}), {})
+    monkeypatch.setattr(Front, "recommended_rate", lambda _: expected)
+    monkeypatch.setattr(modes, "with_bits", lambda _, plan, bits: sum(bits.values()) / 400)
+    tried = dict[float, bool]()
+    measured = SimpleNamespace(
+        score=lambda rate: 30.0 if rate >= needed - 1e-6 else 20.0,
+        note=lambda _, rate, kept=True: tried.update({rate: kept}),
+    )
+    rate, mixed = modes._recommended(measured, QuantPlan(), front)  # type: ignore[arg-type]
+    assert rate == pytest.approx(needed) and mixed.chosen.rate == pytest.approx(needed) and mixed.recommended
+    assert len(tried) <= 8 and all(kept == (rate >= needed - 1e-6) for rate, kept in tried.items())
+
+
+@pytest.mark.parametrize("mode", ["Q13", pytest.param("Q21", marks=TORCH), pytest.param("Q23", marks=TORCH)])
+def test_networks_without_weights(mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They have nothing to mix or to retrain, whatever the rate, and a warning says so."""
     build = GraphBuilder()
-    graph = build.output(build("LOGISTIC", build.input("x", (1, 3, 4, 2)), output="y"))
-    config = InputConfig((), (), ConvSpec(), tmp_path / "i.ini", "")
-    recipe = modes.by_mode(graph, config, options("Q13", tmp_path, mp_rate=rate))
+    x = build.input("x", (1, 5, 4, 3))
+    graph = build.output(build("ADD", x, np.float32([0.5, 1, 2]), activation="NONE", output="y"))
+    chosen = options(mode, tmp_path, mp_rate=0.6 if mode == "Q23" else None, device="cpu")
+    text = "[INPUT_CONFIG]\ninputs=x\ninput_formats=RAWDATA_F32_NHWC\n[OUTPUT_CONFIG]\noutputs=y\n"
+    (tmp_path / "x.ini").write_text(text, encoding="utf-8")
+    recipe = modes.by_mode(graph, load_config(tmp_path / "x.ini"), chosen)
     decided = recipe.decide(calibration(graph), lambda plan: {})
-    assert decided.mixed is None and decided.plan.level == "Q13" and not decided.plan.macs
+    assert decided.mixed is None and not decided.plan.macs and "y" in decided.plan.ranges
+    assert "nothing to mix or to retrain" in caplog.text
+
+
+def test_rates_are_told_before_the_retraining(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which may take hours, for a rate that is not the one that is wanted."""
+    told = list[str]()
+
+    def retrained(calibration: Calibration, plan: QuantPlan, *rest: object) -> QuantPlan:
+        told.append(capsys.readouterr().out)
+        return plan
+
+    monkeypatch.setattr(modes, "_retrained", retrained)
+    monkeypatch.setattr("sgs.modes.require_packages", lambda *words, **more: None)
+    made(tmp_path, "Q23", settings="mp_rate: 0.3, device: cpu")
+    assert "expected dB" in told[0] and "as asked for" in told[0]
+    assert "expected dB" not in capsys.readouterr().out
 
 
 # -- what lies beside the output ---------------------------------------------------------------------------------------
@@ -388,7 +431,7 @@ def test_what_retraining_is_asked_and_when_it_is_kept(
     entries = (Preset("s", -3.0, 4.5), Preset("d/weight", -1.5, 0.25))
     chosen = options("Q21", tmp_path, retrain_iter_num=7, device="cpu", presets=entries, use_presets=True)
     work, plans = preset(*entries, conv=ConvSpec("ALL_UINT8")), list[QuantPlan]()
-    decided = modes._decided(work, replace(chosen, batch=3), plans.append, plain)
+    decided = modes._decided(work, replace(chosen, batch=3), plans.append, plain, lambda mixed: None)
     assert [settings.scales for settings in asked] == [False, True]
     for settings in asked:
         assert (settings.iterations, settings.device, settings.batch) == (7, "cpu", 3)

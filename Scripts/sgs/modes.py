@@ -8,7 +8,6 @@ serve other rates too, the best plan, and the state of the retraining, from whic
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from sgs.errors import UserError, gathered, raise_all
 from sgs.frontends.platforms import require_packages
 from sgs.ir import Graph
 from sgs.quant.edit import mac_nodes
-from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of
+from sgs.quant.front import AS_GOOD, STEP, TOLERANCE, Front, Point, sizes_of, steps_to
 from sgs.quant.gather import Wrap, plain
 from sgs.quant.levels import WEIGHTS, Calibration
 from sgs.quant.mixed import check_rate, front, given_bits, measure, pinned_bits, with_bits
@@ -113,15 +112,22 @@ class Recipe:
     presets: Presets = NO_PRESETS
 
 
-def by_mode(graph: Graph, config: InputConfig, options: ModeOptions, *, wrap: Wrap = plain) -> Recipe:
-    """The recipe of a mode for a float graph. Raises UserError for all that keeps it from being followed; the log says
-    what of the settings has no say."""
+def by_mode(
+    graph: Graph,
+    config: InputConfig,
+    options: ModeOptions,
+    *,
+    wrap: Wrap = plain,
+    on_mixed: Callable[[Mixed], None] = lambda mixed: None,
+) -> Recipe:
+    """The recipe of a mode for a float graph; `on_mixed` hears of mixed precision before any retraining. Raises
+    UserError for all that keeps it from being followed; the log says what of the settings has no say."""
     mode, settings = options.mode, options.config
     presets = check_mode(graph, config, options)
     _tell_what_has_no_say(options, config)
 
     def decide(calibration: Calibration, history: History) -> Decided:
-        return _decided(calibration, options, lambda plan: options.keep(plan, history(plan)), wrap)
+        return _decided(calibration, options, lambda plan: options.keep(plan, history(plan)), wrap, on_mixed)
 
     record = {"mode": mode.name, "level": mode.level, "quant_config": settings.settings()}
     return Recipe(mode.level, _conv(config, mode), decide, record, presets)
@@ -187,7 +193,13 @@ def _tell_what_has_no_say(options: ModeOptions, config: InputConfig) -> None:
         )
 
 
-def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[QuantPlan], None], wrap: Wrap) -> Decided:
+def _decided(
+    calibration: Calibration,
+    options: ModeOptions,
+    keep: Callable[[QuantPlan], None],
+    wrap: Wrap,
+    on_mixed: Callable[[Mixed], None],
+) -> Decided:
     mode, mixed = options.mode, None
     plan = replace(calibration.run(mode.level), level=mode.name)
     keep(plan)
@@ -197,6 +209,7 @@ def _decided(calibration: Calibration, options: ModeOptions, keep: Callable[[Qua
     if mode.mixed is not None:
         plan, mixed = _mixed(calibration, plan, options, wrap)
         keep(plan)
+        on_mixed(mixed)
     if mode.retrains:
         plan = _retrained(calibration, plan, options, keep, wrap)
     return Decided(plan, mixed)
@@ -216,14 +229,15 @@ def _mixed(calibration: Calibration, plan: QuantPlan, options: ModeOptions, wrap
 
 
 def _recommended(calibration: Calibration, plan: QuantPlan, choices: Front) -> tuple[QuantPlan, Mixed]:
-    """The least rate, in steps of STEP, with which little is lost: of those from which on that is expected, by
-    bisection, the least of which it is measured, too."""
+    """The least rate, in steps of STEP, at which little is measured to be lost: by bisection, from the rate at which
+    that is expected."""
     best = choices.at(choices.highest)
     found = with_bits(calibration, plan, best.bits)
     calibration.note("all in the higher precision", found)
     limit = max(TOLERANCE, AS_GOOD * _error(calibration.score(found)))
-    tried, low, high = round(choices.recommended_rate() / STEP), 0, math.ceil(choices.highest / STEP)
-    while tried < high:
+    low, high = steps_to(choices.lowest) - 1, steps_to(choices.highest)
+    tried = min(round(choices.recommended_rate() / STEP), high - 1)
+    while low < tried:
         chosen = choices.at(tried * STEP)
         trial = with_bits(calibration, plan, chosen.bits)
         kept = _error(calibration.score(trial)) <= limit
@@ -232,7 +246,7 @@ def _recommended(calibration: Calibration, plan: QuantPlan, choices: Front) -> t
             best, found, high = chosen, trial, tried
         else:
             low = tried
-        tried = (low + high + 1) // 2 if low else high
+        tried = (low + high) // 2
     return found, Mixed(choices, best, True, calibration.score(found))
 
 
@@ -247,7 +261,7 @@ def _retrained(
     """The plan, or with its weights and biases retrained, or with what codes stand for as well: of these, with biases
     corrected or not, the one with the nearest outputs."""
     if all(mac.bits == 16 for mac in plan.macs.values()):
-        _log.info("retraining: all is in 16 bit, so there is nothing to gain")
+        _log.warning("all convolutions are in 16 bit, where retraining has nothing to gain: none is done")
         return plan
     from sgs.retrain.run import retrained
     from sgs.retrain.settings import Settings

@@ -349,7 +349,7 @@ class CalibrationOptions:
 @dataclass(frozen=True)
 class Calibrated:
     """A fixed graph with its boundary, the plan behind it, what each step of the level gained, the traps that were met,
-    the layers, their errors measured from L3 on, and how mixed precision was chosen, where it was.
+    and the layers, their errors measured from L3 on.
     """
 
     graph: Graph
@@ -358,7 +358,6 @@ class Calibrated:
     steps: tuple[Step, ...]
     findings: tuple[Finding, ...] = ()
     layers: tuple[Layer, ...] = ()
-    mixed: Mixed | None = None
 
 
 def calibrate(
@@ -373,6 +372,7 @@ def calibrate(
     pool: Pool | None = None,
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_mixed: Callable[[Mixed], None] = lambda mixed: None,
 ) -> Calibrated:
     """Float graph → fixed graph by calibration on `samples`, which the scripts make arrays of. The rest as in
     `calibrate_on`.
@@ -396,6 +396,7 @@ def calibrate(
         pool=pool,
         wrap=wrap,
         on_step=on_step,
+        on_mixed=on_mixed,
     )
 
 
@@ -428,6 +429,7 @@ def calibrate_on(
     pool: Pool | None = None,
     wrap: Wrap = plain,
     on_step: Callable[[Step], None] = lambda step: None,
+    on_mixed: Callable[[Mixed], None] = lambda mixed: None,
 ) -> Calibrated:
     """Float graph, as `calibratable` gives it, → fixed graph by calibration on what `feeds` loads for `samples`, with
     `statistics` that are known already (see `read_statistics`) or those of the samples; `checkpoint` keeps these while
@@ -435,7 +437,7 @@ def calibrate_on(
 
     Raises UserError for inputs that do not fit together.
     """
-    recipe = recipe_for(float_graph, config, options, wrap=wrap)
+    recipe = recipe_for(float_graph, config, options, wrap=wrap, on_mixed=on_mixed)
     level = recipe.level
     if statistics is None:
         statistics = statistics_of(
@@ -479,16 +481,23 @@ def calibrate_on(
     layers = layers_of(calibration, plan, core, errors=complete, gains=options.all_errors)
     record = {**history(plan), **({} if decided.mixed is None else {"mixed": decided.mixed.record()})}
     graph = finished(core, calibration.network(plan).prepared, config, plan, record)
-    return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers, decided.mixed)
+    return Calibrated(graph, plan, statistics, tuple(calibration.steps), findings, layers)
 
 
-def recipe_for(float_graph: Graph, config: InputConfig, options: CalibrationOptions, *, wrap: Wrap = plain) -> Recipe:
+def recipe_for(
+    float_graph: Graph,
+    config: InputConfig,
+    options: CalibrationOptions,
+    *,
+    wrap: Wrap = plain,
+    on_mixed: Callable[[Mixed], None] = lambda mixed: None,
+) -> Recipe:
     """How a float graph's plan is decided: by a mode, or by a level, beside quantisation parameters by L1. Raises
     UserError for options that do not go with it; the log tells those that have no say."""
     if options.mode is not None:
         if options.quant_parameters or METADATA_KEY in float_graph.metadata:
             _log.warning("quantisation parameters have no say beside a mode, only %s", PRESETS)
-        return by_mode(float_graph, config, options.mode, wrap=wrap)
+        return by_mode(float_graph, config, options.mode, wrap=wrap, on_mixed=on_mixed)
     parameters = parameters_for(float_graph, options)
     level = "L1" if parameters else options.level
     warn_of_pointless_level(level, config)

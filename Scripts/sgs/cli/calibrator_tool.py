@@ -31,7 +31,7 @@ from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.evaluate.categories import check_category
 from sgs.ir import Graph
-from sgs.modes import ModeOptions
+from sgs.modes import Mixed, ModeOptions
 from sgs.pipelines import (
     Calibrated,
     CalibrationOptions,
@@ -233,6 +233,7 @@ def calibrate_files(
             pool=pool,
             wrap=progress,
             on_step=show_step,
+            on_mixed=show_mixed,
         )
     statistics.write(calibrated.statistics)
     return calibrated
@@ -244,10 +245,14 @@ def show_step(step: Step) -> None:
     print(f"  {step.name}: outputs at {step.sqnr:.2f} dB{outcome}", flush=True)
 
 
+def show_mixed(mixed: Mixed) -> None:
+    """Tell what rates mixed precision has to choose from, and its choice, before what may take long."""
+    print(mixed.told(), flush=True)
+
+
 def told_of(calibrated: Calibrated) -> str:
-    """The outcome: mixed precision, where it was chosen, the worst layers, where they were measured, and one line."""
-    mixed = None if calibrated.mixed is None else calibrated.mixed.told()
-    return "\n".join(filter(None, [mixed, table(calibrated.layers, calibrated.graph.outputs), summary(calibrated)]))
+    """The outcome: the worst layers, where they were measured, and one line."""
+    return "\n".join(filter(None, [table(calibrated.layers, calibrated.graph.outputs), summary(calibrated)]))
 
 
 def summary(calibrated: Calibrated) -> str:

@@ -108,7 +108,7 @@ class Front:
         higher precision if this is more."""
         limit = max(tolerance, AS_GOOD * self.points[-1].error)
         met = next(index for index, point in enumerate(self.points) if point.error <= limit)
-        first, last = (_steps(self.points[index].rate) for index in (max(met - 1, 0), met))
+        first, last = (steps_to(self.points[index].rate) for index in (max(met - 1, 0), met))
         return next(count * STEP for count in range(first, last + 1) if self._tolerable(count * STEP, limit))
 
     def recommended(self, tolerance: float = TOLERANCE) -> Point:
@@ -163,7 +163,7 @@ class Front:
         )
 
 
-def _steps(rate: float) -> int:
+def steps_to(rate: float) -> int:
     """How many STEPs there are to a rate, rounded up."""
     return math.ceil(rate / STEP - _SLACK)
 

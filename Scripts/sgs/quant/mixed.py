@@ -137,8 +137,8 @@ def given_bits(prepared: Graph, conv: ConvSpec, presets: Presets) -> dict[str, i
 
 def check_rate(rate: float, pair: tuple[int, int], prepared: Graph, pinned: Mapping[str, int]) -> None:
     """Raise UserError for a rate that what is pinned makes impossible, whatever the sensitivities."""
-    sizes = sizes_of(prepared)
-    Front(pair, sizes, dict.fromkeys(sizes, dict.fromkeys(PRECISIONS, 0.0)), pinned).at(rate)
+    if sizes := sizes_of(prepared):
+        Front(pair, sizes, dict.fromkeys(sizes, dict.fromkeys(PRECISIONS, 0.0)), pinned).at(rate)
 
 
 def front(
