@@ -182,8 +182,8 @@ def test_the_same_format_as_the_mode_is_fine(tmp_path: Path, capsys: pytest.Capt
     ("words", "told"),
     [
         (["-q", "Q11"], "-q needs --quant_config"),
-        (["--quant_config", "q.yaml"], "--quant_config needs -q"),
-        (["--cal_batchsize", "5"], "--cal_batchsize needs -q"),
+        (["--quant_config", "q.yaml"], "--quant_config: only with -q"),
+        (["--cal_batchsize", "5"], "--cal_batchsize: only with -q"),
         (
             ["-q", "Q11", "--quant_config", "q.yaml", "--quant_level", "L5", "-sth", "0.1", "--quant_file", "x"],
             "so --quant_level, --sensitivity_threshold, --quant_file has no say",

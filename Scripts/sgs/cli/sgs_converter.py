@@ -114,7 +114,9 @@ def check_mode_options(options: argparse.Namespace) -> None:
     if options.q_mode is None:
         alone = [f"--{name}" for name in ("quant_config", "cal_batchsize") if getattr(options, name) is not None]
         if alone:
-            raise UserError(f"{' and '.join(alone)} needs -q", stage=stage, remedy="say which mode, such as -q Q22")
+            raise UserError(
+                f"{' and '.join(alone)}: only with -q", stage=stage, remedy="say which mode, such as -q Q22"
+            )
         return
     if options.quant_config is None:
         remedy = "name a quant_config.yaml; docs/TORCH_CALIBRATOR.md says what it holds"

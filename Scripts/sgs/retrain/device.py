@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from sgs.config.quant_config import STAGE
 from sgs.errors import UserError
-
-STAGE = "quant_config"
 
 
 def device_of(asked: str) -> torch.device:
