@@ -38,15 +38,19 @@ def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> 
     """The plan with weights, biases and ranges of its sums of products learned, each block's only where its results
     came nearer to those of the float network. Blocks without 4- or 8-bit sums stay.
 
-    Raises UserError for a device that is not there.
+    Raises UserError for a device that is not there, or has too little memory.
     """
     device = device_of(settings.device)
     if all(mac.bits == 16 for mac in plan.macs.values()):
         return plan
     with repeatable(), torch.enable_grad():
-        work = _Retraining(calibration, plan, settings, device)
-        for number, block in enumerate(settings.wrap(work.blocks, "retraining")):
-            plan = work.pass_block(number, block, plan)
+        try:
+            work = _Retraining(calibration, plan, settings, device)
+            for number, block in enumerate(settings.wrap(work.blocks, "retraining")):
+                plan = work.pass_block(number, block, plan)
+        except torch.OutOfMemoryError as error:
+            reason, remedy = str(error).partition(". ")[0], "give a smaller --cal_batchsize, or write device: cpu"
+            raise UserError(reason, stage="retraining", remedy=remedy) from error
     return plan
 
 
