@@ -45,7 +45,9 @@ def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> 
         return plan
     with repeatable(), torch.enable_grad():
         work = _Retraining(calibration, plan, settings, device)
-        for number, block in enumerate(settings.wrap(work.blocks, "retraining")):
+        for number, block in enumerate(
+            settings.wrap(work.blocks, "retraining with scales" if settings.scales else "retraining")
+        ):
             plan = work.pass_block(number, block, plan)
     return plan
 
