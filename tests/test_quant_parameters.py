@@ -289,7 +289,7 @@ def test_all_faults_of_a_list_in_one_report() -> None:
 NETWORK_FAULTS: list[tuple[list[dict[str, Any]], str]] = [
     ([entry("gat", 0, 1, 16)], "'gat': is no tensor of the float network (did you mean gate?)"),
     ([entry("y/wieght", 0, 1, 16)], "(did you mean y/weight?)"),
-    ([entry("//////", 0, 1, 16)], "get_tensor_details() lists the names"),
+    ([entry("//////", 0, 1, 16)], "show_tensor_info.py -m FILE lists the names"),
     ([entry("x", [0, 0, 0], [1, 1, 1], 8)], "min and max have 3 values; expected 1 value or 4, one a channel"),
     ([entry("d/w", [0] * 9, [1] * 9, 8)], "min and max have 9 values; expected 1 value or 6"),
     ([entry("y/bias", [0] * 12, [1] * 12, 8)], "min and max have 12 values; expected 1 value or 5"),

@@ -201,7 +201,7 @@ def test_progress_counts_blocks() -> None:
         return items
 
     retrained(*start(), replace(SETTINGS, iterations=1, wrap=wrap))
-    assert seen == [("retraining", BLOCKS)]
+    assert seen == [("retraining with scales", BLOCKS)]
 
 
 # -- what goes wrong changes nothing -----------------------------------------------------------------------------------

@@ -172,6 +172,15 @@ def test_problems_of_ini_and_presets_are_told_together(tmp_path: Path, capsys: p
         assert told in error
 
 
+def test_a_folder_that_cannot_be_written_to_is_found_before_long_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "digits_retrain/plan.json").mkdir(parents=True)
+    assert torch_calibrator_tool.main(arguments(tmp_path, "Q13")) == 2
+    printed = capsys.readouterr()
+    assert "plan.json: cannot be written: it is a folder" in printed.err and "outputs at" not in printed.out
+
+
 def test_the_same_format_as_the_mode_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ini = ini_with(tmp_path, "input_format=ALL_UINT8;\ntensor_arrays=/features/features.0/features.0.2/Clip_output_0")
     assert torch_calibrator_tool.main(arguments(tmp_path, "Q11", ini=ini)) == 0

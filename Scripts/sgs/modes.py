@@ -17,7 +17,7 @@ from typing import Any
 from sgs.config.fit import mismatch
 from sgs.config.input_config import CONV, ConvSpec, InputConfig
 from sgs.config.quant_config import PRESETS, Mode, QuantConfig
-from sgs.data.files import make_folder, write_result
+from sgs.data.files import check_output, make_folder, write_result
 from sgs.errors import UserError, gathered, raise_all
 from sgs.frontends.platforms import require_packages
 from sgs.ir import Graph
@@ -164,9 +164,14 @@ def check_mode(graph: Graph, config: InputConfig, options: ModeOptions) -> Prese
             raise mismatch(config, CONV, ["input_format"], reason, "leave it out, or choose another mode")
 
     def folder() -> None:
-        if options.kept_in is not None and options.kept_in.exists() and not options.kept_in.is_dir():
+        kept_in = options.kept_in
+        if kept_in is None or not kept_in.exists():
+            return
+        if not kept_in.is_dir():
             remedy = "remove it, or name another output"
-            raise UserError("is not a folder", stage=STAGE, file=options.kept_in, remedy=remedy)
+            raise UserError("is not a folder", stage=STAGE, file=kept_in, remedy=remedy)
+        for name in (PLAN, SENSITIVITIES):
+            check_output(kept_in / name)
 
     raise_all(gathered(presets, torch, precision, folder), stage=STAGE)
     return found[0]

@@ -34,7 +34,7 @@ METADATA_KEY = "quant_parameters"  # of a float .sim
 Shape = tuple[int, ...]
 KEYS = ("name", "min", "max", "bit", "data", "scale")
 _SUGGESTIONS = 20  # unknown names that get a suggestion: looking for one takes time
-_LIST = "calibrator_custom.float_simulator(FILE).get_tensor_details() lists the names"
+_LIST = "DumpDebug/show_tensor_info.py -m FILE lists the names; weights of a convolution are <its result>/weight"
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,10 +43,11 @@ def retrained(calibration: Calibration, plan: QuantPlan, settings: Settings) -> 
     device = device_of(settings.device)
     if all(mac.bits == 16 for mac in plan.macs.values()):
         return plan
+    title = "retraining with scales" if settings.scales else "retraining"
     with repeatable(), torch.enable_grad():
         try:
             work = _Retraining(calibration, plan, settings, device)
-            for number, block in enumerate(settings.wrap(work.blocks, "retraining")):
+            for number, block in enumerate(settings.wrap(work.blocks, title)):
                 plan = work.pass_block(number, block, plan)
         except torch.OutOfMemoryError as error:
             reason, remedy = str(error).partition(". ")[0], "give a smaller --cal_batchsize, or write device: cpu"
