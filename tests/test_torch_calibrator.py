@@ -425,10 +425,12 @@ def test_the_best_plan_so_far_is_kept_and_goes_when_all_is_done(tmp_path: Path) 
 
 # -- retraining --------------------------------------------------------------------------------------------------------
 @TORCH
-@pytest.mark.parametrize("better", [True, False])
+@pytest.mark.parametrize(("better", "worth"), [(True, 0.0), (True, 100.0), (False, 0.0)])
 def test_what_retraining_is_asked_and_when_it_is_kept(
-    better: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    better: bool, worth: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(modes, "WORTH_RETRAINING", worth)
+    kept = better and not worth
     asked: list[Any] = []
 
     def retrained(calibration: Calibration, plan: QuantPlan, settings: Any) -> QuantPlan:
@@ -446,9 +448,9 @@ def test_what_retraining_is_asked_and_when_it_is_kept(
         assert (settings.iterations, settings.device, settings.batch) == (7, "cpu", 3)
         assert settings.pinned == {"s", "d/weight"} and settings.folder == tmp_path / "d_retrain/blocks"
     steps = [(step.name, step.kept) for step in work.steps[-2:]]
-    assert steps == [("retraining", better), ("retraining with scales", False)], "the same once more is no better"
-    assert decided.plan is plans[-1] and (plans[-1] is plans[0]) is not better
-    assert decided.plan.macs["a"].bits == (16 if better else 8)
+    assert steps == [("retraining", kept), ("retraining with scales", False)], "the same once more is no better"
+    assert decided.plan is plans[-1] and (plans[-1] is plans[0]) is not kept
+    assert decided.plan.macs["a"].bits == (16 if kept else 8)
     assert (decided.plan.macs["d"].weight_bound == 1.5).all()
 
 

@@ -35,6 +35,7 @@ from sgs.report.mixed import record, table
 _log = logging.getLogger(__name__)
 STAGE = "q_mode"
 SENSITIVITIES, PLAN, BLOCKS = "sensitivities.json", "plan.json", "blocks"  # in the folder of a run
+WORTH_RETRAINING = 1.0  # dB that it must gain: on few samples as much is chance
 BATCH = 100  # samples that the retraining looks at together
 
 
@@ -285,6 +286,6 @@ def _retrained(
     best = plan
     for title, scales in (("retraining", False), ("retraining with scales", True)):
         trial = presets.held(retrained(calibration, plan, replace(settings, scales=scales)))
-        best = calibration.better_of_two(title, best, calibration.with_best_biases(trial))
+        best = calibration.better_of_two(title, best, calibration.with_best_biases(trial), worth=WORTH_RETRAINING)
         keep(best)
     return best

@@ -235,9 +235,10 @@ class Calibration:
         """Record a plan that is kept, or not, for other reasons than its score."""
         self._record(Step(name, self.score(plan), kept))
 
-    def better_of_two(self, name: str, plan: QuantPlan, trial: QuantPlan) -> QuantPlan:
-        """The plan with the smaller measured error, whatever was kept before; the trial is recorded."""
-        kept = self.score(trial) > self.score(plan)
+    def better_of_two(self, name: str, plan: QuantPlan, trial: QuantPlan, *, worth: float = 0.0) -> QuantPlan:
+        """The plan with the smaller measured error, whatever was kept before; the trial, which is recorded, only where
+        it gains more than `worth` dB."""
+        kept = self.score(trial) > self.score(plan) + worth
         self.note(name, trial, kept=kept)
         return trial if kept else plan
 
