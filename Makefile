@@ -78,11 +78,12 @@ demo: $(VENV)/.core
 	done
 	@echo "== $(DEMO)" && ls -l $(DEMO)
 
+# One thread of torch in each test process: those of several, on the same processors, wait for each other.
 test: lint
-	$(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 test-long: $(VENV)/.test
-	$(PY) -m pytest -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist worksteal -m long $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(PY) -m ruff check .
