@@ -544,8 +544,11 @@ def test_mean_average_precision_of_the_shapes_detector(
 ) -> None:
     """Against the model's own evaluation on onnxruntime, and pycocotools on the result files."""
     monkeypatch.syspath_prepend(str(SHAPES))
+    names = ("evaluate", "decode", "onnx_yolo_shapes")  # other networks have modules of these names
+    for name in names:
+        monkeypatch.delitem(sys.modules, name, raising=False)
     evaluate = importlib.import_module("evaluate")
-    for name in ("evaluate", "decode", "onnx_yolo_shapes"):
+    for name in names:
         sys.modules.pop(name)
     found: list[tuple[object, ...]] = []
     metrics = evaluate.detection_metrics
