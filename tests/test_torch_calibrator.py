@@ -367,6 +367,7 @@ def test_networks_without_weights(mode: str, tmp_path: Path, caplog: pytest.LogC
     assert "nothing to mix or to retrain" in caplog.text
 
 
+@TORCH
 def test_rates_are_told_before_the_retraining(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -378,7 +379,6 @@ def test_rates_are_told_before_the_retraining(
         return plan
 
     monkeypatch.setattr(modes, "_retrained", retrained)
-    monkeypatch.setattr("sgs.modes.require_packages", lambda *words, **more: None)
     made(tmp_path, "Q23", settings="mp_rate: 0.3, device: cpu")
     assert "expected dB" in told[0] and "as asked for" in told[0]
     assert "expected dB" not in capsys.readouterr().out
