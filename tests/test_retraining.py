@@ -304,8 +304,8 @@ def folder(tmp_path: Path, blocks: dict[str, bytes]) -> Path:
         (b"", "Expecting value"),
         (b"\xff\x80", "decode"),
         (b"[" * 100_000, "recursion"),
-        (b"[1]", "indices must be"),
-        (b'{"plan": {}}', "'key'"),
+        (b"[1]", "is no JSON object with the keys ranges, macs"),
+        (b'{"plan": {}}', "unknown key 'plan'"),
         (None, "half"),
     ],
 )

@@ -27,22 +27,21 @@ class Block:
 def blocks_of(graph: Graph, macs: Collection[str]) -> list[Block]:
     """The nodes of a float graph in blocks, in order; `macs` are the results of sums of products."""
     alive = _alive(graph)
-    cuts, start, count, best = [], 0, 0, None
+    cuts, count, best = list[int](), 0, None
     for k, node in enumerate(graph.nodes):
         count += node.outputs[0] in macs
         if count < LEAST:
             continue
         if count > MOST and best is not None:
             cuts.append(best)
-            start = best + 1
-            count = sum(n.outputs[0] in macs for n in graph.nodes[start : k + 1])
+            count = sum(n.outputs[0] in macs for n in graph.nodes[best + 1 : k + 1])
             best = None
         if count >= LEAST and (best is None or alive[k] <= alive[best]):
             best = k
         following = graph.nodes[k + 1].outputs[0] in macs if k + 1 < len(graph.nodes) else True
         if count >= LEAST and alive[k] == 1 and following:
             cuts.append(k)
-            start, count, best = k + 1, 0, None
+            count, best = 0, None
     last = len(graph.nodes) - 1
     if not cuts or cuts[-1] != last:
         cuts.append(last)

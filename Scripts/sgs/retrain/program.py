@@ -102,7 +102,6 @@ class Program:
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name is not None)
         self.operands = [name for name in read if name not in made and not graph[name].is_constant]
         self.results = list(results)
-        self._device = device
         model, numbering = _recorded(graph, nodes, self.operands, self.results, quantised)
         constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self._places = numbering.places(model, constants, device)

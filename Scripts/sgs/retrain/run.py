@@ -184,8 +184,8 @@ def _with_changes(plan: QuantPlan, changed: QuantPlan) -> QuantPlan:
 
 @dataclass(frozen=True)
 class _State:
-    """What blocks have learned, in files of a folder (None: nowhere) that are of use to a retraining of the same key
-    only."""
+    """What blocks have learned, in files of a folder (None: nowhere) whose names tell the `key` of the retraining that
+    they are of use to."""
 
     folder: Path | None
     key: str
@@ -203,8 +203,7 @@ class _State:
 
     def keep(self, number: int, changed: QuantPlan) -> None:
         if self.folder is not None:
-            record = {"key": self.key, "plan": json.loads(changed.to_json())}
-            write_result(make_folder(self.folder) / f"{self.key}_{number}.json", json.dumps(record).encode())
+            write_result(make_folder(self.folder) / f"{self.key}_{number}.json", changed.to_json().encode())
 
     def recall(self, number: int) -> QuantPlan | None:
         """What a block has learned in an earlier run; None where that is not known, with a warning for a file that
@@ -213,8 +212,7 @@ class _State:
         if file is None or not file.exists():
             return None
         try:
-            record = json.loads(file.read_bytes())
-            return parse_plan(record["plan"], file=file) if record["key"] == self.key else None
-        except (OSError, ValueError, TypeError, KeyError, RecursionError, UserError) as error:
+            return parse_plan(json.loads(file.read_bytes()), file=file)
+        except (OSError, ValueError, RecursionError, UserError) as error:
             _log.warning("%s: cannot be read (%s); the block is retrained again", file, error)
             return None
