@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import multiprocessing
 import os
@@ -22,6 +23,7 @@ from sgs.data.feed import fixed_inputs, float_inputs, normalisation_mismatch, pl
 from sgs.data.files import atomic_output, atomic_outputs, check_output
 from sgs.data.images import DATA_EXTENSIONS, PROBLEMS_SHOWN, resolve_samples
 from sgs.data.preprocess import Preprocessor, load_preprocessors
+from sgs.data.stored import stored
 from sgs.errors import Problems, UserError
 from sgs.ir import Tensor
 from sgs.numeric.types import DType
@@ -568,3 +570,24 @@ def test_a_full_disk_is_a_user_error(folder: Path) -> None:
     with pytest.raises(UserError, match="No space left"), atomic_output("x.img"):
         raise OSError(28, "No space left on device")
     assert not Path("x.img").exists()
+
+
+# ---- samples in files ------------------------------------------------------------------------------------------------
+
+
+def test_stored_samples_are_read_without_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads read them at a time, and CPython 3.11 cannot be trusted to parse Python in several."""
+    rng = np.random.default_rng(3)
+    arrays = {
+        "pictures": rng.standard_normal((2, 3, 5)).astype(np.float32).transpose(2, 0, 1),
+        "rank 0": np.array(7, np.int64),
+        "empty": np.zeros((0, 4), np.uint8),
+        "flags": rng.random(9) < 0.5,
+    }
+    monkeypatch.setattr(ast, "parse", lambda *args, **kwargs: pytest.fail("parses"))
+    first, second = stored([arrays, {"codes": np.arange(-3, 4, dtype=np.int16)}])
+    for name, array in arrays.items():
+        read = first[name]
+        assert (read.dtype, read.shape) == (array.dtype, array.shape)
+        np.testing.assert_array_equal(read, array)
+    np.testing.assert_array_equal(second["codes"], np.arange(-3, 4, dtype=np.int16))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sgs.data.shards import processors
+from sgs.data.stored import StoredArray
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node
@@ -29,7 +30,7 @@ class _Values:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._held: dict[tuple[str, int], Array | Path] = {}
+        self._held: dict[tuple[str, int], Array | StoredArray] = {}
         self._folder = tempfile.TemporaryDirectory(prefix="sgs_walk_")
         self._files = 0
 
@@ -39,20 +40,16 @@ class _Values:
             self._held[(name, sample)] = value
             return
         self._files += 1
-        path = Path(self._folder.name) / f"{self._files}.npy"
-        np.save(path, value, allow_pickle=False)
-        self._held[(name, sample)] = path
+        self._held[(name, sample)] = StoredArray(Path(self._folder.name) / str(self._files), value)
 
     def get(self, name: str, sample: int) -> Array:
         value = self._held[(name, sample)]
-        if isinstance(value, Path):
-            return np.asarray(np.load(value, allow_pickle=False))
-        return value
+        return value.read() if isinstance(value, StoredArray) else value
 
     def drop(self, name: str, sample: int) -> None:
         value = self._held.pop((name, sample))
-        if isinstance(value, Path):
-            value.unlink()
+        if isinstance(value, StoredArray):
+            value.remove()
         else:
             self._budget += value.nbytes
 
