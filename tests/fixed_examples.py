@@ -12,6 +12,7 @@ from sgs.config.input_config import ConvSpec
 from sgs.ir import Graph
 from sgs.numeric.quantise import Array, activation_params, quantise
 from sgs.numeric.types import DType
+from sgs.ops._expansion import expanded
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.levels import Calibration
 from sgs.quant.prepare import kind_of
@@ -82,7 +83,7 @@ def fixed_variants(op: str) -> Iterator[tuple[str, Graph]]:
     """(label, fixed graph) for every example of an operator and every type it can have."""
     if OPERATOR[op].no_integers:
         return
-    for index, graph in enumerate(EXAMPLES[op]()):
+    for index, graph in enumerate(map(expanded, EXAMPLES[op]())):
         if OPERATOR[op].stage == "fixed" or all(tensor.dtype is DType.BOOL for tensor in graph.activations()):
             yield f"{op}-{index}", graph
             continue

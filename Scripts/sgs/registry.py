@@ -69,12 +69,15 @@ class OperatorInfo:
     """`stage` says where the operator may stand: in float graphs, in fixed graphs, or in both.
 
     `window`: it moves a window over pictures, of attr `kernel` or of the rows and columns of its weight, operand 1.
+    `selects`: which of its operands' values are among the results jumps with the least change of them, so that how near
+    results are to those of another network says nothing.
     `no_integers`: why a float operator has no fixed form and no `QUANTISE` row, for the calibrator's message.
     """
 
     stage: Literal["float", "fixed", "both"]
     summary: str
     window: bool = False
+    selects: bool = False
     no_integers: str = ""
 
 
@@ -119,9 +122,9 @@ class SimRow:
     written there as an int32 constant; `file_inputs` likewise for constants that are no int32 copy of an attr.
     `encode`/`decode` handle whatever is left: encode(node, operands, results) →
     extra option fields; decode(options as dict, operands, results) → extra attrs. `custom` True: custom operator,
-    attrs go to a flexbuffer map. `order` permutes operands: file position k, constants of the file not counted, holds
-    our operand order[k]. `window`: the table has a field padding, spelled from the attr `pads`. `version` is the first
-    of the operator that runtimes know.
+    attrs go to a flexbuffer map; `code` is its name in the file where that is not ours. `order` permutes operands: file
+    position k, constants of the file not counted, holds our operand order[k]. `window`: the table has a field padding,
+    spelled from the attr `pads`. `version` is the first of the operator that runtimes know.
     """
 
     options: str = ""
@@ -134,6 +137,7 @@ class SimRow:
     order: tuple[int, ...] = ()
     window: SimWindow | None = None
     custom: bool = False
+    code: str = ""
     version: int = 1
 
 
@@ -158,6 +162,18 @@ class Moved:
 # (graph, node, perm) → Moved, or None where the Transpose cannot pass. All non-constant operands are transpose(x,
 # perm); the row says what the node becomes when it reads the x themselves.
 LAYOUT: RuleTable[Callable[[Graph, Node, tuple[int, ...]], Moved | None]] = RuleTable("layout trait")
+
+
+# -- operators that are short for others
+# -------------------------------------------------------------------------------------------------
+class Emit(Protocol):
+    """Appends an operator and gives its only result, whose name ends with `stem`."""
+
+    def __call__(self, stem: str, op: str, /, *operands: Tensor | Array, **attrs: Any) -> Tensor: ...
+
+
+# (emit, node, operands) → results: a float operator made of others, which calibration takes in its place
+EXPAND: RuleTable[Callable[[Emit, Node, Sequence[Tensor]], Sequence[Tensor]]] = RuleTable("expansion")
 
 
 # -- engine: lowering to onnxruntime

@@ -43,7 +43,10 @@ def box_quant(quant: QuantParams | None, box: Box) -> QuantParams | None:
 
 
 def result_box(box: Box, first: Tensor, result: Tensor) -> Box:
-    """The box of a further result that belongs to a box of the first one: the same where that is cut, all elsewhere."""
+    """The box of a further result that belongs to a box of the first one: the same where that is cut, all elsewhere.
+    Results of an operator that can be cut have the same number of axes."""
+    if box == whole_box(first.shape):
+        return whole_box(result.shape)
     return tuple(
         span if span != (0, extent) else (0, own)
         for span, extent, own in zip(box, first.shape, result.shape, strict=True)

@@ -14,6 +14,7 @@ import numpy as np
 
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
+from sgs.ops._expansion import expanded
 from sgs.ops._move import moved_by
 from sgs.ops.quantize_linear import FAKE, grid_of
 from sgs.passes.editor import Editor
@@ -26,8 +27,9 @@ _AVERAGES = frozenset({"AVERAGE_POOL_2D", "MEAN", "SUM"})  # nor these, of what 
 
 
 def unrounded(graph: Graph) -> Graph:
-    """The network that a calibration quantises: the graph itself where nothing in it rounds."""
-    return _without(graph)[0]
+    """The network that a calibration quantises, operators that are short for others written out: the graph itself where
+    nothing in it rounds, and there are no such."""
+    return expanded(_without(graph)[0])
 
 
 def rounding_parameters(graph: Graph) -> tuple[QuantParameter, ...]:

@@ -159,9 +159,10 @@ class _Reader:
 
 def _known_as(record: FileOperator) -> str:
     """Our name of a file operator; for one that we lack, what to call it in a message."""
-    row = SIM.get(record.custom or record.op)
     if record.op == "CUSTOM":
-        return record.custom if row is not None and row.custom else f"custom operator {record.custom}"
+        ours = (op for op in SIM if SIM[op].custom and (SIM[op].code or op) == record.custom)
+        return next(ours, f"custom operator {record.custom}")
+    row = SIM.get(record.op)
     return f"builtin operator {record.op}" if row is not None and row.custom else record.op
 
 

@@ -199,7 +199,7 @@ def _operator_code(op: str) -> Any:
     row = SIM.get(op)
     if row is not None and row.custom:
         code = schema.BuiltinOperator.CUSTOM
-        return _record("OperatorCode", deprecatedBuiltinCode=code, builtinCode=code, customCode=op)
+        return _record("OperatorCode", deprecatedBuiltinCode=code, builtinCode=code, customCode=row.code or op)
     code = getattr(schema.BuiltinOperator, op)
     # The first version of an operator is in every runtime, and kernels go by the options, not by the version.
     first = 1 if row is None else row.version
