@@ -36,6 +36,7 @@ CUTTABLE = {
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), {0, 1, 2, 3}),
     **dict.fromkeys(("FULLY_CONNECTED", "TRANSPOSE_CONV", "GATHER"), {0, 1, 2, 3}),
     **dict.fromkeys(("BATCH_MATMUL", "NORMALISE"), {0, 1, 2, 3}),
+    "DETECTION_NMS": set(),
     "LOCAL_RESPONSE_NORMALIZATION": {0, 1, 2},
     "NORMALISE_IMAGE": {0, 1, 2, 3},
     "NV12_TO_RGB": {0, 1, 2},

@@ -69,15 +69,12 @@ class OperatorInfo:
     """`stage` says where the operator may stand: in float graphs, in fixed graphs, or in both.
 
     `window`: it moves a window over pictures, of attr `kernel` or of the rows and columns of its weight, operand 1.
-    `selects`: which of its operands' values are among the results jumps with the least change of them, so that how near
-    results are to those of another network says nothing.
     `no_integers`: why a float operator has no fixed form and no `QUANTISE` row, for the calibrator's message.
     """
 
     stage: Literal["float", "fixed", "both"]
     summary: str
     window: bool = False
-    selects: bool = False
     no_integers: str = ""
 
 
@@ -270,18 +267,22 @@ class QuantRule:
       "move"   moves or selects values: results share type and parameters with the operands in `moved`, but for those in
                `apart`, which are plain integers, such as indices.
       "real"   reads INT16, computes in binary32, writes INT16 or UINT8.
+      "select" chooses values among INT16 ones, and which jumps with the least change of them: how near its results are
+               to those of another network says nothing. Each of `pairs`, (operand, result), shares type and parameters;
+               other results are plain integers.
       "unary"  elementwise function of operand 0: becomes a TABLE of its `REAL` row.
     `channel_axis` is the axis of the weight that holds output channels. `retypes`: operands and results may also be
     plain integers of any width.
     """
 
-    kind: Literal["mac", "move", "real", "unary"]
+    kind: Literal["mac", "move", "real", "select", "unary"]
     retypes: bool = False
     weight: int = 1
     bias: int = 2
     channel_axis: int = 0
     moved: Callable[[Node], Sequence[int]] | None = None
     apart: tuple[int, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
 
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")

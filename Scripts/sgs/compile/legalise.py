@@ -8,6 +8,7 @@ docstrings that are filled with the chip's figures.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 
 from sgs.config.chips import Chip
@@ -109,7 +110,7 @@ def codes_are_quantised(node: Node, operands: Sequence[Tensor | None], results: 
     """Activations that an operator computes with, rather than moves, have a scale and a zero point, or are plain
     integers of 32 bits or truth values."""
     rule = QUANTISE.get(node.op)
-    if rule is None or rule.kind not in ("mac", "real") or rule.retypes:
+    if rule is None or rule.kind not in ("mac", "real", "select") or rule.retypes:
         return True
     tensors = [tensor for tensor in (*operands, *results) if tensor is not None and not tensor.is_constant]
     return all(tensor.quant is not None or tensor.dtype in PLAIN for tensor in tensors)
@@ -118,11 +119,13 @@ def codes_are_quantised(node: Node, operands: Sequence[Tensor | None], results: 
 def moves_keep_codes(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor]) -> bool:
     """An operator that only moves or selects values keeps their type, scale and zero point."""
     rule = QUANTISE.get(node.op)
-    if rule is None or rule.kind != "move" or rule.moved is None:
+    if rule is None:
         return True
-    moved = [tensor for tensor in (operands[index] for index in rule.moved(node)) if tensor is not None]
-    shared = [tensor for index, tensor in enumerate(results) if index not in rule.apart]
-    return all(a.dtype is b.dtype and _same_codes(a.quant, b.quant) for a in moved for b in shared)
+    moved = () if rule.moved is None else rule.moved(node)
+    shared = [index for index in range(len(results)) if index not in rule.apart]
+    pairs = [*rule.pairs, *itertools.product(moved, shared)]
+    tied = [(x, results[index]) for operand, index in pairs if (x := operands[operand]) is not None]
+    return all(x.dtype is y.dtype and _same_codes(x.quant, y.quant) for x, y in tied)
 
 
 def _same_codes(one: QuantParams | None, other: QuantParams | None) -> bool:

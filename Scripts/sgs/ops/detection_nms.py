@@ -31,7 +31,6 @@ from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
-    FIXED_EXPAND,
     FLOAT,
     HOST,
     INFER,
@@ -58,10 +57,10 @@ from sgs.registry import (
 
 OP = "DETECTION_NMS"
 PARTS = 1 << 24  # of an overlap, in the threshold of a fixed graph
-OPERATOR.add(OP, OperatorInfo("both", "the best boxes, none of which overlaps a better one too far", selects=True))
+OPERATOR.add(OP, OperatorInfo("both", "the best boxes, none of which overlaps a better one too far"))
 LAYOUT.add(OP, fixed)
 SIM.add(OP, SimRow(custom=True, code="TFLite_Detection_NMS"))
-QUANTISE.add(OP, QuantRule("real"))
+QUANTISE.add(OP, QuantRule("select", pairs=((0, 0), (1, 2))))
 
 
 @INFER.row(OP)
@@ -146,14 +145,6 @@ def _real(low: Lowering, value: float) -> str:
 
 
 # -- fixed -------------------------------------------------------------------------------------------------------------
-@FIXED_EXPAND.row(OP)
-def keep_codes(graph: Graph, node: Node) -> None:
-    """Boxes and scores selected have the parameters of what they are selected from."""
-    for result, operand in ((0, 0), (2, 1)):
-        source, held = graph[node.inputs[operand] or ""], graph[node.outputs[result]]
-        held.dtype, held.quant = source.dtype, source.quant
-
-
 def overlap_limit(node: Node) -> int:
     return int(np.rint(node.attrs["iou_threshold"] * PARTS))
 

@@ -334,9 +334,15 @@ class FixedBuilder:
         """Append the fixed form of one prepared node. Raises UserError, naming it, where integers cannot stand for
         it.
         """
-        make = {"mac": self._mac, "move": self._move, "unary": self._unary, "real": self._real}[kind_of(node)]
+        make = {
+            "mac": self._mac,
+            "move": self._move,
+            "unary": self._unary,
+            "real": self._real,
+            "select": self._select,
+        }
         try:
-            make(node)
+            make[kind_of(node)](node)
         except ValueError as error:
             raise UserError(
                 f"cannot be quantised: {error}",
@@ -397,6 +403,13 @@ class FixedBuilder:
         self.graph.nodes.append(made)
         if node.op in FIXED_EXPAND:
             FIXED_EXPAND[node.op](self.graph, made)
+
+    def _select(self, node: Node) -> None:
+        """Values that are chosen keep the codes of what they are chosen from."""
+        self._real(node)
+        for operand, index in QUANTISE[node.op].pairs:
+            source, result = self.graph[self.graph.nodes[-1].inputs[operand] or ""], self.graph[node.outputs[index]]
+            result.dtype, result.quant = source.dtype, source.quant
 
     def _real_constant(self, constant: Tensor, marked: bool) -> str:
         """Codes of a constant; infinities among them are finite where they only mark a place."""

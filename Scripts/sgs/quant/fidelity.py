@@ -34,18 +34,24 @@ class Parts:
 
 
 def judged(graph: Graph, prepared: Graph) -> Graph:
-    """The float graph with outputs of real numbers: in place of integers and truth values, which are right or wrong,
-    the real results of the `prepared` graph that they are found from. The graph itself where there are no such.
+    """The float graph with outputs of real numbers that tell how near it is: in place of integers and truth values,
+    which are right or wrong, and of values that an operator selects, which are others at once, the real results of the
+    `prepared` graph that they are found from. The graph itself where there are no such.
     """
-    if all(graph[name].dtype.is_float for name in graph.outputs):
+    produced = prepared.producers()
+
+    def tells(name: str) -> bool:
+        return prepared[name].dtype.is_float and (name not in produced or kind_of(produced[name]) != "select")
+
+    if all(map(tells, graph.outputs)):
         return graph
-    produced, found, waiting = prepared.producers(), dict[str, None](), list(reversed(graph.outputs))
+    found, waiting = dict[str, None](), list(reversed(graph.outputs))
     seen = set(waiting)
     while waiting:
         name = waiting.pop()
         if name not in produced:
             continue
-        if prepared[name].dtype.is_float:
+        if tells(name):
             found[name] = None
             continue
         operands = [operand for operand in produced[name].inputs if operand is not None and operand not in seen]

@@ -177,7 +177,8 @@ class _Comparison:
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
         self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
-        marked = {*range_sources(core), *fading_tensors(core)}
+        chosen = {name for node in core.nodes if _kind(node) == "select" for name in node.outputs}
+        marked = {*range_sources(core), *fading_tensors(core), *chosen}
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
         self._segments = _split(graph)
         self._place()
@@ -239,11 +240,11 @@ class _Comparison:
         real |= run(real)
         for node, kernel in zip(segment.fixed, kernels, strict=True):
             codes |= zip(node.outputs, kernel([codes[name] for name in kernel.operands]), strict=True)
-            name, rule = node.outputs[0], QUANTISE.get(node.op)
+            name = node.outputs[0]
             if node.op in _CASTS:
                 continue
             lone = None
-            if name not in self._real or rule is None or rule.kind != "move":
+            if name not in self._real or _kind(node) != "move":
                 lone, *_ = results = kernel([self._fed(operand, real, inner) for operand in kernel.operands])
                 inner |= ((n, value) for n, value in zip(node.outputs, results, strict=True) if n not in self._real)
             if name in self._judged:
@@ -275,6 +276,11 @@ class _Comparison:
             parts = [part / scale for part in (real, *(value - real for value in values))]
             total += [float(np.vdot(part, part)) for part in parts]
         return total if lone is not None else np.array([total[0], np.nan, total[2]])
+
+
+def _kind(node: Node) -> str | None:
+    """The quantisation kind of a fixed node, where it is one of float networks, too."""
+    return QUANTISE[node.op].kind if node.op in QUANTISE else None
 
 
 def _blocks(array: Array) -> list[Array]:

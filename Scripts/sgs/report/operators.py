@@ -17,10 +17,12 @@ from sgs.frontends.onnx_context import NodeContext, as_graph_data
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.numeric.quantise import activation_params
 from sgs.numeric.types import DType
+from sgs.ops._expansion import expansion
 from sgs.registry import (
     CONSTRAINTS,
     COST,
     EXAMPLES,
+    EXPAND,
     FIXED_EXPAND,
     IMPORT_ONNX,
     MOVE,
@@ -50,6 +52,7 @@ The column "formats" names a kind, or the element types of the first operand and
 | mac | UINT8 with INT8 or INT4 weights; INT16 with INT16 weights, or narrower ones | UINT8 or INT16 |
 | move | any type | the same values in the same type, scale and zero point |
 | real | INT16 or UINT8 | INT16 or UINT8 |
+| select | INT16 | some of the values in the same type, scale and zero point, and plain integers |
 | unary | floating point | becomes a `TABLE` in fixed networks |
 
 Activations of the RELU family behind an operator that takes them as an attribute (convolutions, products, pools,
@@ -173,6 +176,8 @@ def _engine(graph: Graph, node: Node) -> str:
 
 def _expansion(op: str) -> list[str]:
     """Fixed operators that a float one becomes."""
+    if op in EXPAND:
+        return sorted({part.op for graph, node in _examples(op) for part in expansion(graph, node)})
     if op not in FIXED_EXPAND:
         return ["TABLE"]
     graph, node = next(_examples(op))

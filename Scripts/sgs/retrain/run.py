@@ -70,7 +70,9 @@ class _Retraining:
 
     def __init__(self, calibration: Calibration, plan: QuantPlan, settings: Settings, device: torch.device) -> None:
         network = calibration.network(plan)
-        self._calibration, self._graph, self._prepared = calibration, network.graph, network.prepared
+        self._calibration, self._prepared = calibration, network.prepared
+        self._graph = network.graph.copy()
+        self._graph.prune()  # what is judged is where retraining ends
         self._settings, self._device = settings, device
         self._sums = {node.outputs[0]: node for node in mac_nodes(self._prepared)}
         self._groups = build_groups(self._prepared)
