@@ -32,6 +32,7 @@ from sgs.numeric.table import build_table
 from sgs.numeric.types import DType
 from sgs.registry import COST, MOVE, OPERATOR, QUANTISE, MacShape
 
+WHOLE = {"DETECTION_NMS"}  # cannot be cut
 FIXED_OPS = [op for op in OPERATOR if OPERATOR[op].stage != "float"]
 
 
@@ -392,7 +393,7 @@ def test_every_operator_in_little_memory(op: str, chip: Chip) -> None:
             check_frames(graph, image, 1)
             runs = [c.layer for c in image.programs[0].commands if isinstance(c, Compute)]
             pieces = max(pieces, len(runs) - len(set(runs)))
-    assert pieces > 0 or op in MOVE
+    assert pieces > 0 or op in MOVE or op in WHOLE
 
 
 @pytest.mark.parametrize("make", BY_HAND.values(), ids=BY_HAND.keys())

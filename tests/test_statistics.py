@@ -18,6 +18,7 @@ from sgs.engine import FloatEngine
 from sgs.errors import UserError
 from sgs.ir import Graph, Tensor
 from sgs.numeric.quantise import Array
+from sgs.ops._expansion import expanded
 from sgs.ops._window import window_node
 from sgs.quant import bins, observe
 from sgs.quant.bins import BINS, Bins, count
@@ -73,7 +74,7 @@ def float_examples() -> list[tuple[str, Graph]]:
         (f"{op}-{index}", graph)
         for op in OPERATOR
         if OPERATOR[op].stage != "fixed" and not OPERATOR[op].no_integers
-        for index, graph in enumerate(EXAMPLES[op]())
+        for index, graph in enumerate(map(expanded, EXAMPLES[op]()))
         if observed_tensors(graph)
     ]
 

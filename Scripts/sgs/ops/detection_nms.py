@@ -10,9 +10,7 @@ intersection over union; the first M selected ones are the results. Corners may 
 overlaps nothing. With `clip` the corners of results are brought to 0 to 1, after all this. Rows beyond their number are
 0, places -1.
 
-Fixed: corners and scores keep their INT16 codes. With overlaps in codes, I of intersection and U of union, a box goes
-where I · 2^24 > U · rint(iou_threshold · 2^24), which int64 holds; and scores are compared as the binary32 numbers that
-they stand for (NUMERICS eq. 1).
+Fixed (NUMERICS eq. 19): corners and scores keep their INT16 codes, of which overlaps are compared exactly.
 """
 
 from __future__ import annotations
@@ -81,27 +79,33 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[Shape, DT
 # -- float -------------------------------------------------------------------------------------------------------------
 @FLOAT.row(OP)
 def lower_float(low: Lowering, node: Node) -> None:
-    """onnxruntime's NonMaxSuppression selects for every class by itself, as many as there may be results. Its scores,
-    put back to their places among -inf, are then ordered by TopK, which gives the lower of equal places first."""
-    attrs, lowest = node.attrs, np.asarray(-np.inf, np.float32)
+    """onnxruntime's NonMaxSuppression selects for every class by itself, as many as there may be results. Their scores,
+    put back to their places among -inf, are then ordered by TopK, which gives the lower of equal places first. One more
+    place, the last, is for rows of -1."""
+    attrs, lowest = node.attrs, np.full(1, -np.inf, np.float32)
     corners, scores = (low.real(name or "") for name in node.inputs[:2])
     classes = low.codes(node.inputs[2] or "")
     count, most = low.graph[node.inputs[1] or ""].shape[1], attrs["max_detections"]
-    one_each = low.op("Unsqueeze", [scores, _numbers(low, 1)])  # [1, 1, N]
+    apart = low.op("Unsqueeze", [scores, _numbers(low, 1)])  # [1, 1, N]
     if not attrs["class_agnostic"]:
-        depth = low.op("Add", [low.op("ReduceMax", [classes], keepdims=0), low.const(np.array(1, np.int32))])
-        every = low.op("Range", [low.const(np.array(0, np.int32)), depth, low.const(np.array(1, np.int32))])
-        own = low.op("Equal", [classes, low.op("Unsqueeze", [every, _numbers(low, 1)])])  # [classes, N]
-        own = low.op("Unsqueeze", [own, _numbers(low, 0)])
-        one_each = low.op("Where", [own, one_each, low.const(lowest)])
-    limits = [_numbers(low, most), *(_real(low, attrs[name]) for name in ("iou_threshold", "score_threshold"))]
-    rows = low.op("NonMaxSuppression", [corners, one_each, *limits], center_point_box=0)
+        own = low.op("Equal", [classes, _every_class(low, classes)])
+        apart = low.op("Where", [low.op("Unsqueeze", [own, _numbers(low, 0)]), apart, low.const(lowest)])
+    limits = [np.array([attrs[name]], np.float32) for name in ("iou_threshold", "score_threshold")]
+    operands = [corners, apart, _numbers(low, most), *map(low.const, limits)]
+    rows = low.op("NonMaxSuppression", operands, center_point_box=0)
     chosen = low.op("Gather", [rows, low.const(np.array(2))], axis=1)
-    flat = low.op("Reshape", [scores, _numbers(low, -1)])
-    nothing = low.const(np.full(count, lowest))
-    left = low.op("ScatterElements", [nothing, chosen, low.op("Gather", [flat, chosen])], axis=0)
-    best, order = low.op("TopK", [left, _numbers(low, min(most, count))], outputs=2)
+    flat = low.op("Concat", [low.op("Reshape", [scores, _numbers(low, count)]), low.const(lowest)], axis=0)
+    nothing = low.const(np.full(count + 1, -np.inf, np.float32))
+    left = low.op("ScatterElements", [nothing, chosen, low.op("Gather", [flat, chosen], axis=0)], axis=0)
+    best, order = low.op("TopK", [left, _numbers(low, min(most, count))], outputs=2, axis=0, largest=1, sorted=1)
     _put_rows(low, node, (corners, classes), best, order)
+
+
+def _every_class(low: Lowering, classes: str) -> str:
+    """0, 1, .. up to the largest class that there is, INT32 [classes, 1]."""
+    zero, one = (low.const(np.array(number, np.int32)) for number in (0, 1))
+    largest = low.op("ReduceMax", [classes, _numbers(low, 0, 1)], keepdims=0)
+    return str(low.op("Unsqueeze", [low.op("Range", [zero, low.op("Add", [largest, one]), one]), _numbers(low, 1)]))
 
 
 def _put_rows(low: Lowering, node: Node, operands: tuple[str, str], best: str, order: str) -> None:
@@ -117,10 +121,10 @@ def _put_rows(low: Lowering, node: Node, operands: tuple[str, str], best: str, o
             value = low.op("Concat", [value, row], axis=0)
         return str(low.op("Unsqueeze", [value, _numbers(low, 0)]))
 
-    def picked(operand: str) -> str:
-        return str(low.op("Gather", [low.op("Squeeze", [operand, _numbers(low, 0)]), order]))
+    def picked(operand: str, *shape: int) -> str:
+        return str(low.op("Gather", [low.op("Reshape", [operand, _numbers(low, -1, *shape)]), order], axis=0))
 
-    boxes = picked(operands[0])
+    boxes = picked(operands[0], 4)
     if attrs["clip"]:
         boxes = low.op("Clip", [boxes, zero, low.const(np.asarray(1, np.float32))])
     found = low.op("ReduceSum", [low.cast(there, DType.INT32), _numbers(low, 0)], keepdims=1)
@@ -138,10 +142,6 @@ def _put_rows(low: Lowering, node: Node, operands: tuple[str, str], best: str, o
 
 def _numbers(low: Lowering, *values: int) -> str:
     return low.const(np.array(values, np.int64))
-
-
-def _real(low: Lowering, value: float) -> str:
-    return low.const(np.array([value], np.float32))
 
 
 # -- fixed -------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""Primitives whose work depends on the values: how many points a region covers, which boxes overlap. They take one
-sample at a time, each the node alone in onnxruntime, on the CPU and without gradients.
+"""Primitives whose work depends on the values: how many points a region covers, which boxes overlap, how many numbers
+are counted. They take one sample at a time, each the node alone in onnxruntime, on the CPU and without gradients.
 """
 
 from __future__ import annotations
@@ -60,5 +60,6 @@ def _non_max_suppression(attributes: Mapping[str, Any], constants: Constants) ->
 KERNELS: dict[str, Make] = {
     "MaxRoiPool": _in_onnxruntime("MaxRoiPool"),
     "NonMaxSuppression": _non_max_suppression,
+    "Range": _in_onnxruntime("Range"),
     "RoiAlign": _in_onnxruntime("RoiAlign"),
 }
