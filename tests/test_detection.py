@@ -293,6 +293,23 @@ def fixed_form(graph: Graph, feeds: list[dict[str, Array]]) -> Graph:
     return calibration.fixed(calibration.initial_plan())
 
 
+def test_boxes_in_pixels_do_not_drown_the_scores_beside_them() -> None:
+    """Boxes up to 640 and probabilities joined: one scale for both would leave the scores 26 codes."""
+    build = GraphBuilder()
+    x = build.input("x", (1, 200, 9))
+    parts = [build("SLICE", x, begin=(0, 0, first), size=(1, 200, count)) for first, count in ((0, 4), (4, 5))]
+    pixels = build("MUL", build("LOGISTIC", parts[0]), np.float32([640]), activation="NONE")
+    packed = build("CONCATENATION", pixels, build("LOGISTIC", parts[1]), axis=2, activation="NONE", output="packed")
+    attrs = {**columns(box=0, confidence=4, first_class=5, classes=4), "logistic": False}
+    graph = build.output(*build.node("DETECTION_UNPACK", [packed], outputs=["b", "s", "c"], **attrs))
+    rng = np.random.default_rng(0)
+    feeds = [{"x": rng.normal(0, 2, (1, 200, 9)).astype(np.float32)} for _ in range(4)]
+    core, truth = fixed_form(graph, feeds), FloatEngine(graph, threads=1).run(feeds[0])
+    found = real_outputs(core, FixedEngine(core, threads=1).run(codes_of_inputs(core, feeds[0])), ["b", "s", "c"])
+    assert np.abs(found["s"] - truth["s"]).max() < 1e-3 and np.abs(found["b"] - truth["b"]).max() < 0.2
+    assert np.mean(found["c"] != truth["c"]) < 0.02
+
+
 def test_expansions_keep_names_and_meaning() -> None:
     graph = detector(ends=True)
     plain = expanded(graph)

@@ -145,7 +145,8 @@ def _numbers(low: Lowering, *values: int) -> str:
 
 
 # -- fixed -------------------------------------------------------------------------------------------------------------
-def overlap_limit(node: Node) -> int:
+def _overlap_limit(node: Node) -> int:
+    """The overlap beyond which a box goes, in PARTS of the union."""
     return int(np.rint(node.attrs["iou_threshold"] * PARTS))
 
 
@@ -183,10 +184,11 @@ def _results(
 def reference(
     node: Node, operands: Sequence[Tensor | None], results: Sequence[Tensor], values: Sequence[Array | None]
 ) -> list[Array]:
+    """Every box with every better one, in Python's integers."""
     corners, codes, classes = (np.asarray(value) for value in values)
     scores = operands[1]
     assert scores is not None
-    limit, above = overlap_limit(node), _above(node, scores, codes[0])
+    limit, above = _overlap_limit(node), _above(node, scores, codes[0])
     boxes = [[int(v) for v in (*sorted(box[0::2]), *sorted(box[1::2]))] for box in corners[0]]
 
     def too_near(a: int, b: int) -> bool:
@@ -206,7 +208,7 @@ def reference(
     return _results(node, operands, [corners, codes, classes], chosen[: node.attrs["max_detections"]])
 
 
-def select(corners: Array, classes: Array, limit: int, most: int) -> list[int]:
+def _select(corners: Array, classes: Array, limit: int, most: int) -> list[int]:
     """Rows of int64 corners [C, 4], best first, that are selected; `classes` [C], all equal where any two count."""
     top, bottom = np.sort(corners[:, 0::2]).T.copy()
     left, right = np.sort(corners[:, 1::2]).T.copy()
@@ -227,7 +229,7 @@ def select(corners: Array, classes: Array, limit: int, most: int) -> list[int]:
 
 
 def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None]:
-    operands, limit, most = graph.operands(node), overlap_limit(node), node.attrs["max_detections"]
+    operands, limit, most = graph.operands(node), _overlap_limit(node), node.attrs["max_detections"]
     scores = operands[1]
     assert scores is not None
 
@@ -236,7 +238,7 @@ def _make(graph: Graph, node: Node) -> Callable[[list[Array], list[Array]], None
         order = np.argsort(-codes[0].astype(np.int32), kind="stable")
         order = order[_above(node, scores, codes[0, order])]
         kinds = np.zeros(len(order)) if node.attrs["class_agnostic"] else classes[0, order]
-        chosen = order[select(corners[0, order].astype(np.int64), kinds, limit, most)]
+        chosen = order[_select(corners[0, order].astype(np.int64), kinds, limit, most)]
         for output, value in zip(outputs, _results(node, operands, inputs, chosen.tolist()), strict=True):
             output[...] = value
 
