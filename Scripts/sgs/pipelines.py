@@ -100,7 +100,7 @@ def convert(
     """
     row = platform_named(platform, stage="convert")
     layouts = source_layouts or {}
-    read = row.load(row.complete(values), _asked(config, input_shapes, surgery))
+    read = row.load(row.complete(values), asked(config, input_shapes, surgery))
     transposes = [node for node in read.proto.graph.node if node.op_type.upper() == "TRANSPOSE"]
     written = {node.name or next(iter(node.output), "") for node in transposes}
     surgery = NO_SURGERY if row.takes_surgery else surgery
@@ -134,7 +134,8 @@ def convert(
     return imported, graph
 
 
-def _asked(config: InputConfig | None, shapes: Sequence[Sequence[int]] | None, surgery: Surgery) -> Asked:
+def asked(config: InputConfig | None, shapes: Sequence[Sequence[int]] | None, surgery: Surgery) -> Asked:
+    """What a frontend is told of an ini, --input_shapes and the part of the model that is meant."""
     given = None if shapes is None else tuple(map(tuple, shapes))
     if config is None:
         return Asked(shapes=given, surgery=surgery)
@@ -204,7 +205,7 @@ def examine(
     """
     row = platform_named(platform, stage="convert")
     try:
-        source = row.load(row.complete(values), _asked(config, input_shapes, surgery))
+        source = row.load(row.complete(values), asked(config, input_shapes, surgery))
     except UserError as error:
         return Examined({}, error)
     return _examined(

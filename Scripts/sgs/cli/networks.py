@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sgs.cli.options import source_values, surgery_of
+from sgs.cli.options import add_model, add_source_facts, source_values, surgery_of
+from sgs.cli.program import Parser
+from sgs.compare.stages import Source, Stage, open_stage
 from sgs.config.compare import differences, in_layouts_of, layout_differences
 from sgs.config.draft import Terminal
 from sgs.config.fit import check_against_names
-from sgs.config.input_config import InputConfig
+from sgs.config.input_config import InputConfig, read_input_config
 from sgs.errors import UserError, gathered
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.frontends.onnx_model import Port
@@ -103,6 +105,32 @@ def chosen_of(platform: Platform, options: argparse.Namespace) -> Chosen:
     """The model that the options of a platform name."""
     values = source_values(options, platform)
     return Chosen(platform.files(values)[0], platform, values)
+
+
+def add_stage(parser: Parser, platform: Platform | None) -> None:
+    """The options that name a model of any stage for `opened_stage`: -m or those of a platform, and the ini and facts
+    that source models need."""
+    if platform is None:
+        text = f"the model: {kinds()}"
+        parser.add_argument("-m", "--model", "--model_file", dest="model", metavar="FILE", required=True, help=text)
+        add_source_facts(parser)
+    else:
+        add_model(parser, platform)
+    parser.add_argument("--input_config", metavar="INI", help="of a source model: its input_config.ini")
+
+
+def opened_stage(platform: Platform | None, options: argparse.Namespace, *, program: str) -> Stage:
+    """The stage that the options of `add_stage` name. Raises UserError, also for options that do not go with it."""
+    chosen = chosen_of(platform, options) if platform else chosen_file(Path(options.model), options, stage=program)
+    if chosen.platform is None:
+        if options.input_config is not None:
+            reason = "--input_config goes with source models: other files hold it"
+            raise UserError(reason, stage=program, file=chosen.path, remedy="leave it out")
+        return open_stage(chosen.path)
+    config = None if options.input_config is None else read_input_config(Path(options.input_config))
+    surgery, layouts = surgery_of(options), options.source_layouts
+    source = Source(chosen.platform.name, chosen.values, options.input_shapes, layouts, surgery)
+    return open_stage(chosen.path, config=config, source=source, stage=program)
 
 
 def open_network(chosen: Chosen, config: InputConfig | None, options: argparse.Namespace) -> Network:

@@ -268,12 +268,17 @@ def add_quant_file(parser: Parser) -> None:
     parser.add_argument("--quant_file", metavar="FILE", help=text)
 
 
-def add_samples(parser: Parser, *, purpose: str, required: bool = True) -> None:
-    """-i, -n, and --num_process or --scheduler."""
+def add_sample_files(parser: Parser, *, purpose: str, required: bool = True) -> None:
+    """-i and -n."""
     text = f"{purpose}: a file, a folder, a list file with one sample a line, or PREFIX:LIST"
     parser.add_argument("-i", "--image", metavar="PATH", required=required, help=text)
     text = "Python files with image_preprocess(path, norm=True), one for each input, separated by commas"
     parser.add_argument("-n", "--preprocess", metavar="PY", required=required, help=text)
+
+
+def add_samples(parser: Parser, *, purpose: str, required: bool = True) -> None:
+    """-i, -n, and --num_process or --scheduler."""
+    add_sample_files(parser, purpose=purpose, required=required)
     places = parser.add_mutually_exclusive_group()
     text = "processes at most; never more than processors, nor than it is worth (default: 10)"
     # argparse takes a default that is text for another value than the one given: 10 beside --scheduler is noticed

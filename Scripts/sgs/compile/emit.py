@@ -65,6 +65,7 @@ def emit(graph: Graph, decision: Decision, target: Target, names: Sequence[str])
         for inner, name in zip(graph.outputs, names, strict=True)
     )
     commands = writer.commands()
+    layers = tuple(writer.layers(commands))
     program = Program(
         batch=1,
         arena_size=decision.arena.peak,
@@ -84,7 +85,7 @@ def emit(graph: Graph, decision: Decision, target: Target, names: Sequence[str])
         outputs=outputs,
         tensors=tuple(writer.tensors),
         kernels=tuple(writer.kernels),
-        layers=tuple(writer.layers(commands)),
+        layers=layers,
         programs=tuple(replace(program, batch=n, passes=n) for n in sizes),
         sram_bytes=target.chip.sram_bytes,
         compulsory_bytes=compulsory_traffic(decision.residence, target.chip.sram_bytes),
@@ -207,6 +208,7 @@ class _Writer:
                     written_bytes=sum(_dram_bytes(c, c.target) for c in mine if isinstance(c, Dma)),
                     start=min((c.start for c in mine), default=0),
                     end=max((c.start + c.cycles for c in mine), default=0),
+                    results=tuple(self.tensor(self._graph[name]) for name in node.outputs),
                     **self._busy(mine),
                 )
             )

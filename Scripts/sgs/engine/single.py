@@ -1,4 +1,4 @@
-"""One fixed node at a time: the kernel of a single operator on arrays in the graph's own layout."""
+"""One node at a time: the kernel of a single operator on arrays in the graph's own layout."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import onnxruntime
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
-from sgs.registry import FIXED, HOST
+from sgs.registry import FIXED, FLOAT, HOST
 
 
-def node_session(graph: Graph, node: Node, threads: int) -> onnxruntime.InferenceSession:
-    """A session of one fixed node: inputs `in:<name>` and outputs `out:<name>` in the graph's own layout."""
+def node_session(graph: Graph, node: Node, threads: int, *, real: bool = False) -> onnxruntime.InferenceSession:
+    """A session of one node, fixed or `real` (float): inputs `in:<name>` and outputs `out:<name>` in the graph's own
+    layout."""
     builder = SessionBuilder(graph)
     for name in dict.fromkeys(node.inputs):
         if name is not None and not graph[name].is_constant:
             builder.feed(name, "native")
-    FIXED[node.op](builder, node)
+    (FLOAT if real else FIXED)[node.op](builder, node)
     return builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
 
 
@@ -31,17 +32,18 @@ def host_operands(graph: Graph, node: Node, activations: Sequence[Array]) -> lis
 
 
 class NodeKernel:
-    """Runs one node. Operands are its activations in order, without constants and absent ones."""
+    """Runs one node of a fixed graph, or with `real` of a float one. Operands are its activations in order, without
+    constants and absent ones."""
 
-    def __init__(self, graph: Graph, node: Node, *, threads: int = 0) -> None:
+    def __init__(self, graph: Graph, node: Node, *, threads: int = 0, real: bool = False) -> None:
         self._reads = [n for n in node.inputs if n is not None and not graph[n].is_constant]
         self.operands = list(dict.fromkeys(self._reads))
         self._graph, self._node, self._results = graph, node, graph.results(node)
-        if node.op in HOST:
+        if node.op in HOST and not real:
             self._host = HOST[node.op].make(graph, node)
             self._session = None
             return
-        self._session = node_session(graph, node, threads)
+        self._session = node_session(graph, node, threads, real=real)
         self._names = [f"out:{name}" for name in node.outputs]
 
     def __call__(self, operands: Sequence[Array]) -> list[Array]:

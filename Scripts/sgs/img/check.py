@@ -47,6 +47,7 @@ def violations(image: Image) -> list[str]:
         _tensors(image),
         _io(image),
         _kernels(image),
+        _layers(image),
         *(_program(image, program) for program in image.programs),
         *(_memories(image, program) for program in image.programs),
     )
@@ -172,6 +173,14 @@ def _kernel(image: Image, kernel: Kernel) -> Iterator[str]:
     changing = [index for position, index in enumerate(kernel.inputs) if index != -1 and position not in constants]
     if any(image.tensors[index].dtype is DType.INT4 for index in (*changing, *kernel.outputs)):
         yield "has packed elements that are no constants"
+
+
+def _layers(image: Image) -> Iterator[str]:
+    for index, layer in enumerate(image.layers):
+        wrong = [number for number in layer.results if not 0 <= number < len(image.tensors)]
+        yield from (f"layer {index}: tensor {number} of {len(image.tensors)}" for number in wrong)
+        if not wrong and any(image.tensors[number].dtype is DType.INT4 for number in layer.results):
+            yield f"layer {index}: makes packed elements"
 
 
 def _kernels(image: Image) -> Iterator[str]:

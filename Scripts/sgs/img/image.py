@@ -143,7 +143,8 @@ Command = Dma | Compute
 @dataclass(frozen=True)
 class Layer:
     """A node of the fixed graph and its predicted cost: work, bytes from and to DRAM, cycles of the MAC array, the
-    vector unit and the DMA engine, the cycle in which its first command starts and in which its last one has ended."""
+    vector unit and the DMA engine, the cycle in which its first command starts and in which its last one has ended.
+    `results`: indexes into `Image.tensors` of what it makes, whole; files of older versions say none."""
 
     name: str
     opcode: str
@@ -156,6 +157,7 @@ class Layer:
     dma_cycles: int = 0
     start: int = 0
     end: int = 0
+    results: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

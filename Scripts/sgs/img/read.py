@@ -178,6 +178,7 @@ def _layer(record: Any) -> Layer:
         dma_cycles=record.dmaCycles,
         start=record.start,
         end=record.end,
+        results=_integers(record.results),
     )
 
 

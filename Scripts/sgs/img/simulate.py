@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -42,6 +41,7 @@ Shape = tuple[int, ...]
 Step = Callable[[], Any]
 Bind = Callable[[Sequence[Array], Sequence[Array]], Step]
 Frame = Mapping[str, Array]
+Memory = Mapping[Space, tuple[Array, ...]]
 
 
 def aligned_bytes(size: int) -> Array:
@@ -233,6 +233,10 @@ class _Buffers:
     outputs: tuple[Array, ...]
     steps: tuple[Step, ...]
 
+    def feed(self, values: Sequence[Array]) -> None:
+        for value, target in zip(values, self.inputs, strict=True):
+            np.copyto(target.view(value.dtype).reshape(value.shape), value)
+
 
 class _Machine:
     """The memories of one program, and its commands bound to them for every frame that was asked for so far."""
@@ -269,8 +273,12 @@ class _Machine:
             result.append([buffer[k * size : (k + 1) * size] for k in range(frames)])
         return result
 
+    def memory(self, frame: _Buffers) -> Memory:
+        """The bytes that the commands of a frame work on."""
+        return {**self._memory, Space.INPUT: frame.inputs, Space.OUTPUT: frame.outputs}
+
     def _bound(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> tuple[Step, ...]:
-        memory = {**self._memory, Space.INPUT: inputs, Space.OUTPUT: outputs}
+        memory: Memory = {**self._memory, Space.INPUT: inputs, Space.OUTPUT: outputs}
         steps = []
         for index, command in enumerate(self._program.commands):
             if isinstance(command, Dma):
@@ -317,22 +325,38 @@ class OfflineEngine:
         with self._machine(program) as machine:
             buffers = machine.frames(len(sets))
             for values, frame in zip(sets, buffers, strict=True):
-                for value, target in zip(values, frame.inputs, strict=True):
-                    np.copyto(target.view(value.dtype).reshape(value.shape), value)
+                frame.feed(values)
             for frame in buffers:
-                self._execute(program.commands, frame.steps)
+                deque(self._executed(program.commands, frame.steps), maxlen=0)
             return {
                 tensor.name: self._stacked([frame.outputs[index] for frame in buffers], tensor)
                 for index, tensor in enumerate(self.image.outputs)
             }
 
-    def _execute(self, commands: Sequence[Command], steps: Sequence[Step]) -> None:
-        ahead = iter(steps)
+    def watch(self, feeds: Frame) -> Iterator[tuple[int, Memory]]:
+        """Run one frame of the first program; after every command its number, and the bytes of all memories as they are
+        then (INPUT and OUTPUT: one array per buffer). Arguments and errors as of `run`."""
+        frames = self._split(feeds)
+        if len(frames) > 1:
+            raise ValueError(f"expected one frame, got {len(frames)}")
+        (values,) = frames
+        program = self.image.programs[0]
+        with self._machine(program) as machine:
+            frame = machine.frames(program.passes)[0]
+            frame.feed(values)
+            memory = machine.memory(frame)
+            for number in self._executed(program.commands, frame.steps):
+                yield number, memory
+
+    def _executed(self, commands: Sequence[Command], steps: Sequence[Step]) -> Iterator[int]:
+        """Execute the commands one by one, giving the number of each."""
+        number = 0
         try:
-            for step in ahead:
+            for number, step in enumerate(steps):
                 step()
+                yield number
         except Exception as error:  # an operator's rows trust the compiler; what is wrong in a file shows as anything
-            command = commands[len(steps) - length_hint(ahead) - 1]
+            command = commands[number]
             reason = f"cannot be executed: {str(error).strip() or type(error).__name__}"
             opcode = self.image.kernels[command.kernel].opcode if isinstance(command, Compute) else "transfer"
             where = f"{opcode} of layer '{self.image.layers[command.layer].name}'"

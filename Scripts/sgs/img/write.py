@@ -102,7 +102,8 @@ def _kernel(kernel: Kernel) -> Any:
 
 
 def _layer(layer: Layer) -> Any:
-    return _record("LayerT", **{_spelled(name): value for name, value in vars(layer).items()})
+    fields = vars(layer) | {"results": _numbers(layer.results)}
+    return _record("LayerT", **{_spelled(name): value for name, value in fields.items()})
 
 
 def _spelled(name: str) -> str:

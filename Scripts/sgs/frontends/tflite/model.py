@@ -39,10 +39,7 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
 
     Raises UserError for a file that is no network of another toolchain.
     """
-    file = read_container(path, stage="convert", kind=".tflite")
-    _check_kind(file)
-    fold_dilations(file)
-    _name_tensors(file, named)
+    file = _opened(path, named)
     values = _constants(file)
     for line in describe_inputs(file) if dequantize else ():
         _log.info("%s", line)
@@ -51,6 +48,19 @@ def load_tflite(path: Path, *, dequantize: bool = False, named: Sequence[str] = 
     external = {file.tensors[index].name: value for index, value in values.items()}
     model = normalised(proto, path, digest_of(path), external)
     return replace(model, format="tflite", layouts=layouts_of(file, values))
+
+
+def _opened(path: Path, named: Sequence[str]) -> Container:
+    file = read_container(path, stage="convert", kind=".tflite")
+    _check_kind(file)
+    fold_dilations(file)
+    _name_tensors(file, named)
+    return file
+
+
+def tensor_numbers(path: Path, named: Sequence[str]) -> dict[str, int]:
+    """Name → number in the file of every tensor, for who runs the file itself; names are those of `load_tflite`."""
+    return {tensor.name: index for index, tensor in enumerate(_opened(path, named).tensors)}
 
 
 def _check_kind(file: Container) -> None:

@@ -1,0 +1,1 @@
+"""Two models of a network held against each other, tensor by tensor."""

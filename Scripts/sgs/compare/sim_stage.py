@@ -1,0 +1,36 @@
+"""Debug, float and fixed .sim files as stages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from sgs.compare.graph_values import GraphValues
+from sgs.compare.stage import Stage, StageTensor
+from sgs.data.images import Sample
+from sgs.data.preprocess import Preprocessor
+from sgs.ir import Graph
+from sgs.numeric.quantise import Array
+from sgs.simulation import Simulator
+
+
+class SimStage(Stage):
+    """The stage of an opened .sim."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        assert simulator.graph is not None
+        self.path = simulator.path
+        self.kind = simulator.stage.capitalize()
+        self.graph: Graph = simulator.graph
+        self.inputs = self.graph.inputs
+        self._simulator = simulator
+        self._values = GraphValues(self.graph, real=simulator.kind == "Float", threads=simulator.threads)
+
+    def _described(self) -> Iterator[StageTensor]:
+        return self._values.described()
+
+    def feeds(self, preprocessors: Sequence[Preprocessor], sample: Sample) -> dict[str, Array]:
+        return self._simulator.feeds(preprocessors, sample)
+
+    def _tensors(self, feeds: Mapping[str, Array], wanted: Collection[str]) -> Iterator[tuple[str, Array]]:
+        checked = {port.name: self._simulator.checked(port, feeds[port.name]) for port in self._simulator.inputs}
+        return self._values.tensors(checked, wanted)
