@@ -69,7 +69,7 @@ from sgs.quant.traps import NORMALISATION, NOT_FINITE, Evidence, Finding, find_t
 from sgs.quant.unrounded import rounding_parameters, unrounded
 from sgs.registry import OPERATOR
 from sgs.report.calibration import record as calibration_record
-from sgs.report.compile import csv_text, describe_image, json_text
+from sgs.report.compile import CompileReport, csv_text, describe_image, json_text
 from sgs.report.compile_page import page_text
 from sgs.report.compile_trace import trace_text
 
@@ -706,10 +706,13 @@ def compile_fixed(
     )
 
 
-def compile_report(image: Image, chip: Chip, image_bytes: int) -> tuple[str, str, str, str]:
-    """What an image with a file of `image_bytes` will cost on its chip: (JSON, CSV, HTML page, trace) as text."""
+def compile_report(
+    image: Image, chip: Chip, image_bytes: int, page: Callable[[Image, CompileReport], str] = page_text
+) -> tuple[str, str, str, str]:
+    """What an image with a file of `image_bytes` will cost on its chip: (JSON, CSV, HTML page, trace) as text; `page`
+    makes the page, which may tell more."""
     report = describe_image(image, chip, image_bytes)
-    return json_text(report), csv_text(report), page_text(image, report), trace_text(image, chip)
+    return json_text(report), csv_text(report), page(image, report), trace_text(image, chip)
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------

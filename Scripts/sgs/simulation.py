@@ -26,7 +26,7 @@ from sgs.ir import Graph
 from sgs.numeric.quantise import Array, QuantParams, dequantise, quantise
 from sgs.numeric.types import DType
 from sgs.ops.gather import indexed_entries
-from sgs.sim import expect_stage, read_sim
+from sgs.sim import SimFile, expect_stage, read_sim
 
 STAGE = "simulate"
 Kind = Literal["Float", "Fixed", "Offline"]
@@ -84,18 +84,19 @@ class Batches:
 
 
 class Simulator:
-    """A model file ready to run. Pickles as its path, and is opened again where it is unpickled.
+    """A model ready to run. One of a file pickles as its path, and is opened again where it is unpickled.
 
     Args:
-        path: of a .sim (debug, float or fixed) or an .img.
+        model: path of a .sim (debug, float or fixed) or an .img, or what a .sim would hold.
         threads: of one run, 0 for one per core; may be changed until the first run.
 
     Raises:
         UserError: the file is missing, damaged, or not a model of this toolchain.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, threads: int = 0) -> None:
-        self.path = Path(path)
+    def __init__(self, model: str | os.PathLike[str] | SimFile, *, threads: int = 0) -> None:
+        self._held = model if isinstance(model, SimFile) else None
+        self.path = Path(model.path if isinstance(model, SimFile) else model)
         self.threads = threads
         self.graph: Graph | None = None  # of a .sim
         self.stage = ""  # that a .sim says
@@ -103,13 +104,13 @@ class Simulator:
         self.batches = Batches()
         self._building = Lock()
         self._built: Engine | None = None
-        if is_image(self.path):
+        if self._held is None and is_image(self.path):
             self._open_image(read_image(self.path))
         else:
-            self._open_sim()
+            self._open_sim(self._held or read_sim(self.path))
 
-    def __reduce__(self) -> tuple[type[Simulator], tuple[Path]]:
-        return Simulator, (self.path.absolute(),)
+    def __reduce__(self) -> tuple[type[Simulator], tuple[Path | SimFile]]:
+        return Simulator, (self._held or self.path.absolute(),)
 
     def _open_image(self, image: Image) -> None:
         self.kind: Kind = "Offline"
@@ -123,8 +124,7 @@ class Simulator:
         )
         self.config = InputConfig(specs, outputs, ConvSpec(), self.path, "")
 
-    def _open_sim(self) -> None:
-        sim = read_sim(self.path)
+    def _open_sim(self, sim: SimFile) -> None:
         graph = expect_stage(sim, tuple(_KIND_OF_STAGE), "the simulator")
         self.stage, self.kind = sim.stage, _KIND_OF_STAGE[sim.stage]
         self.graph = graph

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from sgs.cli.calibrator_tool import calibrate_files, level_options, mode_options, told_of
 from sgs.cli.convert_tool import convert_as_asked, inputs
@@ -25,17 +26,25 @@ from sgs.cli.options import (
 )
 from sgs.cli.program import Parser, run
 from sgs.cli.statistics_files import StatisticsFiles
+from sgs.compare.overview import conversion_report
 from sgs.compile import summarise
 from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
+from sgs.config.input_config import InputConfig
 from sgs.data.files import atomic_outputs
+from sgs.data.images import resolve_samples
+from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.evaluate.categories import check_category
 from sgs.frontends.platforms import platform_named
-from sgs.img import BatchMode
+from sgs.img import BatchMode, Image
 from sgs.ir import Graph
-from sgs.pipelines import compile_fixed
+from sgs.pipelines import Calibrated, compile_fixed
 from sgs.products import check_outputs, compile_report_paths, exported_paths, single_image_path
+from sgs.report.compile import CompileReport
+from sgs.report.compile_page import page_text
+from sgs.report.progress import progress
+from sgs.report.report_page import report_text
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
 
@@ -90,12 +99,13 @@ def _body(argv: list[str]) -> int:
         category=options.category,
         inplace_inputs=options.inplace_input_buf,
     )
+    page = conversion_page(options, config, graph, calibrated) if reports else page_text
     stages: tuple[tuple[Graph, Stage], ...] = ((imported, "debug"), (graph, "float"), (calibrated.graph, "fixed"))
     with atomic_outputs(*exported, *reports, target) as (*files, image_file):
         sims, report_files = files[: len(exported)], files[len(exported) :]
         for (step, stage), file in zip(stages, sims, strict=False):  # no files without --export_models
             write_sim(step, file, stage=stage)
-        write_image_files(image, chip, image_file, report_files)
+        write_image_files(image, chip, image_file, report_files, page)
     statistics.finish()
     if chosen.mode is not None:
         chosen.mode.finish()
@@ -106,6 +116,30 @@ def _body(argv: list[str]) -> int:
     print(told_of_report(reports), end="")
     print(f"Offline model at: {target}")
     return 0
+
+
+def conversion_page(
+    options: argparse.Namespace, config: InputConfig, graph: Graph, calibrated: Calibrated
+) -> Callable[[Image, CompileReport], str]:
+    """What makes the page on the whole conversion, once its cost is known."""
+    samples = resolve_samples(options.image, len(config.inputs))
+    preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
+    model = inputs(options)[0]
+    report = conversion_report(
+        model,
+        graph,
+        calibrated,
+        preprocessors,
+        samples,
+        category=options.category,
+        facts={
+            "model": model.name,
+            "platform": options.platform,
+            "chip": options.soc_version,
+        },
+        wrap=progress,
+    )
+    return lambda image, cost: report_text(replace(report, cost=(image, cost)))
 
 
 def check_mode_options(options: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from sgs.evaluate.accuracy import Judge, MeanPrecision, TopFive, told
 from sgs.evaluate.categories import check_category
 from sgs.evaluate.coco import GroundTruth
 from sgs.evaluate.detections import Decoder, image_id
-from sgs.evaluate.labels import NAMES_FILE, check_names, class_names, right_classes
+from sgs.evaluate.labels import NAMES_FILE, check_names, class_names, names_beside, right_classes
 from sgs.evaluate.results import picture_names
 from sgs.evaluate.sample_job import Drawing, Found, SampleJob, Task
 from sgs.report.progress import counting
@@ -207,11 +207,9 @@ def _names(options: argparse.Namespace, classes: int, labelled: Sequence[str]) -
         if classes or labelled:
             check_names(names, classes or len(labelled), file=path)
         return tuple(names)
-    beside = Path(options.model).parent / NAMES_FILE
-    if labelled or options.category == "Unknown" or not beside.is_file():
+    if labelled or options.category == "Unknown":
         return tuple(labelled)
-    names = class_names(beside)
-    return tuple(names) if classes in (0, len(names)) else ()  # it may be of something else
+    return names_beside(Path(options.model), classes)
 
 
 def _drawing(options: argparse.Namespace, names: tuple[str, ...]) -> Drawing:

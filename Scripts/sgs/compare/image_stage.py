@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sgs.compare.match import scales_of
 from sgs.compare.pieces import Made, Piece, made_tensors
 from sgs.compare.stage import STAGE, Stage, StageTensor
 from sgs.data.images import Sample
@@ -27,11 +28,16 @@ class ImageStage(Stage):
         self.path = simulator.path
         self.image = simulator.image
         self.inputs = [port.name for port in simulator.inputs]
+        self.outputs = [port.name for port in simulator.outputs]
         self._simulator = simulator
         self._engine = OfflineEngine(self.image, threads=simulator.threads)
         if not any(layer.results for layer in self.image.layers):
             reason = "does not say what its layers make: it is of an older version"
             raise UserError(reason, stage=STAGE, file=self.path, remedy="compile the fixed .sim again")
+
+    @cached_property
+    def scales(self) -> Mapping[str, Array]:
+        return scales_of(self.image.config, self.names())
 
     @cached_property
     def _made(self) -> Sequence[Made]:

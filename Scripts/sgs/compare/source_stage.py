@@ -73,7 +73,7 @@ class SourceStage(Stage):
         sides = [[port.name for port in side] for side in (model.inputs, model.outputs)]
         raise_all(name_problems(config, *sides, inner=inner, all_outputs=False), stage=INI, file=config.path)
         self.path, self.kind = read.path, row.kind.split()[0]
-        self.inputs, outputs = [spec.name for spec in config.inputs], [spec.name for spec in config.outputs]
+        self.inputs, self.outputs = ([spec.name for spec in side] for side in (config.inputs, config.outputs))
         shapes = None if row.takes_shapes else source.input_shapes
         self._config = config
         self._ports = input_ports(model, shapes, self.inputs, surgery.input_shapes)
@@ -82,9 +82,9 @@ class SourceStage(Stage):
         if model.format == "onnx":
             self._values: Values = OnnxValues(model, self._ports)
         elif litert_there() and not values["dequantize"] and surgery == NO_SURGERY:
-            self._values = LiteRtValues(model, self._ports, [*self.inputs, *outputs])
+            self._values = LiteRtValues(model, self._ports, [*self.inputs, *self.outputs])
         else:
-            self._values = _Imported(model, self._ports, outputs, layouts)
+            self._values = _Imported(model, self._ports, self.outputs, layouts)
         self.runner = self._values.runner
 
     def _described(self) -> Iterator[StageTensor]:

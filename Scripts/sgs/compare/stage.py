@@ -41,11 +41,18 @@ class Stage(ABC):
     graph: Graph | None = None
     runner = "this toolchain"
     inputs: Sequence[str]
+    outputs: Sequence[str]
 
     @cached_property
     def described(self) -> Mapping[str, StageTensor]:
         """Every tensor that it can give, by name, in execution order: inputs first, outputs included."""
         return {tensor.name: tensor for tensor in self._described()}
+
+    @property
+    def scales(self) -> Mapping[str, Array]:
+        """Tensor → what its channels, the last axis, are multiplied by beside those of the network as it came: those
+        of equalised fixed networks (quant.equalise)."""
+        return {}
 
     @property
     def missing(self) -> Mapping[str, str]:

@@ -32,6 +32,7 @@ from sgs.img.image import (
 )
 from sgs.ir.graph import Graph, Node, Tensor
 from sgs.ops.gather import indexed_entries
+from sgs.quant.export import SCALES_KEY
 from sgs.registry import COST
 
 RAW_FORMATS = {dtype: name for name, dtype in RAW_TYPES.items()}  # where the graph's metadata says nothing
@@ -259,5 +260,6 @@ def _io(tensor: Tensor, number: int, name: str, said: Mapping[str, Any], entries
 
 
 def _config(graph: Graph) -> dict[str, Any]:
-    """What the file keeps of how the graph came about: the configuration, and how it was calibrated."""
-    return {key: graph.metadata[key] for key in ("config", "calibration") if key in graph.metadata}
+    """What the file keeps of how the graph came about: the configuration, how it was calibrated, and what that
+    did to channels."""
+    return {key: graph.metadata[key] for key in ("config", "calibration", SCALES_KEY) if key in graph.metadata}

@@ -32,7 +32,7 @@ def check_category(category: str, outputs: Sequence[Shaped], *, file: object) ->
         "Classification": "one output with a score for each class",
         "Detection": f"the outputs {_CONTRACT}, perhaps detectionIndex [1,N]",
     }
-    fits = {"Classification": _are_scores, "Detection": _are_boxes}.get(category)
+    fits = {"Classification": are_scores, "Detection": _are_boxes}.get(category)
     if fits is not None and not fits(outputs):
         got = ", ".join(f"{output.name} {str(list(output.shape)).replace(' ', '')}" for output in outputs)
         remedy = NO_OPERATOR if category == "Detection" else "use -c Unknown"
@@ -41,7 +41,7 @@ def check_category(category: str, outputs: Sequence[Shaped], *, file: object) ->
     return category
 
 
-def _are_scores(outputs: Sequence[Shaped]) -> bool:
+def are_scores(outputs: Sequence[Shaped]) -> bool:
     """One output, with at most one axis behind that of the frames that is longer than 1."""
     return len(outputs) == 1 and sum(extent > 1 for extent in outputs[0].shape[1:]) <= 1
 

@@ -34,6 +34,14 @@ def class_names(path: Path) -> list[str]:
     return names
 
 
+def names_beside(model: Path, classes: int) -> tuple[str, ...]:
+    """Those of NAMES_FILE beside a model, none where there is none, or where it is of something else: of another number
+    of classes than the model has, unless that is 0, not known. Raises UserError."""
+    beside = model.parent / NAMES_FILE
+    names = class_names(beside) if beside.is_file() else []
+    return tuple(names) if classes in (0, len(names)) else ()
+
+
 def check_names(names: Sequence[str], classes: int, *, file: Path) -> None:
     """Raise UserError where there are not as many names as classes."""
     if len(names) != classes:

@@ -17,8 +17,9 @@ from sgs.data.shards import processors
 from sgs.engine.lowering import SessionBuilder, session_options
 from sgs.engine.single import NodeKernel
 from sgs.ir import Graph, Node, Tensor
-from sgs.numeric.quantise import Array, dequantise, quantise
+from sgs.numeric.quantise import Array, dequantise
 from sgs.numeric.types import DType
+from sgs.quant.blocks import blocks, held_in
 from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.masks import fading_tensors
 from sgs.quant.observe import Streams
@@ -28,7 +29,6 @@ from sgs.registry import COST, FLOAT, QUANTISE
 
 SAMPLES = 2  # looked at: errors are of many thousand values each
 SEGMENT_BYTES = 1 << 24  # of float results that are computed at a time
-BLOCK = 1 << 18  # elements that are converted at a time
 _CASTS = ("QUANTIZE", "DEQUANTIZE")
 _MOST = 120.0  # dB; a layer without any error has so much
 Feeds = Mapping[str, Array]
@@ -255,23 +255,14 @@ class _Comparison:
 
     def _fed(self, name: str, real: Feeds, inner: Feeds) -> Array:
         """What an operand would be if nothing had gone wrong before it."""
-        tensor = self._core[name]
         if name not in self._real:
             return inner[name]
-        value = real[self._real[name]]
-        if tensor.quant is None:
-            return value
-        codes = np.empty(value.shape, tensor.dtype.numpy)
-        for source, target in zip(_blocks(value), _blocks(codes), strict=True):
-            target[:] = quantise(source, tensor.quant, tensor.dtype)
-        return codes
+        return held_in(self._core[name], real[self._real[name]])
 
     def _energies(self, name: str, truth: Array, lone: Array | None, codes: Array) -> Array:
         quant, scale = self._core[name].quant, self._scales.get(name, np.ones(1)).astype(np.float32)
         total = np.zeros(3)
-        for real, *held in zip(
-            _blocks(truth), *(_blocks(codes if a is None else a) for a in (lone, codes)), strict=True
-        ):
+        for real, *held in zip(blocks(truth), *(blocks(codes if a is None else a) for a in (lone, codes)), strict=True):
             values = [part if quant is None else dequantise(part, quant) for part in held]
             parts = [part / scale for part in (real, *(value - real for value in values))]
             total += [float(np.vdot(part, part)) for part in parts]
@@ -281,13 +272,6 @@ class _Comparison:
 def _kind(node: Node) -> str | None:
     """The quantisation kind of a fixed node, where it is one of float networks, too."""
     return QUANTISE[node.op].kind if node.op in QUANTISE else None
-
-
-def _blocks(array: Array) -> list[Array]:
-    """The array as rows of channels, in parts of about BLOCK elements."""
-    rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
-    step = max(1, BLOCK // max(1, rows.shape[1]))
-    return [rows[start : start + step] for start in range(0, len(rows), step)]
 
 
 def _counterparts(graph: Graph, core: Graph) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -13,6 +13,7 @@ from sgs.config.nearest import listing
 from sgs.img.image import Image, Space
 from sgs.report.compile import CompileReport, LayerCost, busy_cycles, engine_of
 from sgs.report.memory import Stay
+from sgs.report.svg import box, line, number, quantity, rounded, svg, text, ticks
 
 WIDTH = 1200  # of a chart over time, in units of its view box
 LEFT, RIGHT = 96, 14
@@ -22,7 +23,6 @@ MAP_HEIGHT = 320
 LARGEST_MAP = 2000  # rectangles
 COLOURS = 6  # classes c0, c1 … of the style sheet
 ROOF_WIDTH, ROOF_HEIGHT = 760, 420
-_PREFIXES = ("", "k", "M", "G", "T", "P")
 _NARROW = 4  # bits of the weights that the MAC array is faster with
 # (whether activations are wider than 8 bits, whether weights are narrow) → class of the style sheet and words.
 _PRECISIONS = {
@@ -31,64 +31,6 @@ _PRECISIONS = {
     (True, False): ("d16", "16 bit"),
     (True, True): ("d16w4", "16 bit, 4-bit weights"),
 }
-
-
-# -- words -------------------------------------------------------------------------------------------------------------
-def quantity(value: float, unit: str = "") -> str:
-    """A number with three digits and a decimal prefix: 12748896 → 12.7 M."""
-    power = 0
-    while abs(value) >= 999.5 and power < len(_PREFIXES) - 1:
-        value, power = value / 1000, power + 1
-    digits = 0 if value == int(value) and power == 0 else max(0, 2 - int(math.log10(max(abs(value), 1))))
-    return f"{value:.{digits}f} {_PREFIXES[power]}{unit}".rstrip()
-
-
-def _round(value: float, unit: str = "") -> str:
-    """A tick's number: as `quantity`, without digits that say nothing."""
-    digits, _, rest = quantity(value, unit).partition(" ")
-    return f"{_trimmed(digits)} {rest}".rstrip()
-
-
-def _trimmed(digits: str) -> str:
-    return digits.rstrip("0").rstrip(".") if "." in digits else digits
-
-
-def _number(value: float) -> str:
-    """A coordinate, to a hundredth."""
-    return _trimmed(f"{value:.2f}")
-
-
-def _text(x: float, y: float, words: str, *, anchor: str = "middle", kind: str = "") -> str:
-    shown = f' class="{kind}"' if kind else ""
-    return f'<text x="{_number(x)}" y="{_number(y)}" text-anchor="{anchor}"{shown}>{escape(words)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
-    places = " ".join(f'{n}="{_number(v)}"' for n, v in (("x1", x1), ("y1", y1), ("x2", x2), ("y2", y2)))
-    return f'<line {places} class="{kind}"/>'
-
-
-def _box(x: float, y: float, width: float, height: float, kind: str, title: str) -> str:
-    places = f'x="{_number(x)}" y="{_number(y)}" width="{_number(width)}" height="{_number(height)}"'
-    return f'<rect {places} class="{kind}"><title>{escape(title)}</title></rect>'
-
-
-def _svg(width: int, height: int, name: str, parts: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(name)}" class="w{width}">'
-        + "\n".join(parts)
-        + "</svg>"
-    )
-
-
-def ticks(most: float, count: int = 8) -> list[float]:
-    """At most about `count` round numbers from 0 to `most`."""
-    if most <= 0:
-        return [0.0]
-    rough = most / count
-    base = 10 ** math.floor(math.log10(rough))
-    step = next(factor * base for factor in (1, 2, 5, 10) if factor * base >= rough * 0.999)
-    return [step * n for n in range(int(most / step + 1e-9) + 1)]
 
 
 @dataclass(frozen=True)
@@ -104,9 +46,9 @@ class _Time:
         """Grid, tick labels and what they mean."""
         parts = []
         for tick in ticks(self.cycles):
-            parts.append(_line(self.x(tick), top, self.x(tick), bottom, "grid"))
-            parts.append(_text(self.x(tick), bottom + 17, _round(tick)))
-        return [*parts, _text((LEFT + WIDTH) / 2, bottom + 35, "cycles")]
+            parts.append(line(self.x(tick), top, self.x(tick), bottom, "grid"))
+            parts.append(text(self.x(tick), bottom + 17, rounded(tick)))
+        return [*parts, text((LEFT + WIDTH) / 2, bottom + 35, "cycles")]
 
 
 # -- engines over time -------------------------------------------------------------------------------------------------
@@ -147,15 +89,15 @@ def timeline(image: Image, report: CompileReport) -> str:
     for row, (engine, label) in enumerate(zip(ENGINES, ("MAC array", "vector unit", "DMA"), strict=True)):
         base = LANE * (row + 1)
         share = sum(sum(bar.busy.values()) for bar in bars[engine]) / max(time.cycles, 1)
-        parts.append(_text(LEFT - 8, base - 22, label, anchor="end"))
-        parts.append(_text(LEFT - 8, base - 5, f"busy {share:.0%}", anchor="end", kind="soft"))
-        parts.append(_line(LEFT, base, WIDTH - RIGHT, base, "rule"))
+        parts.append(text(LEFT - 8, base - 22, label, anchor="end"))
+        parts.append(text(LEFT - 8, base - 5, f"busy {share:.0%}", anchor="end", kind="soft"))
+        parts.append(line(LEFT, base, WIDTH - RIGHT, base, "rule"))
         for bar in bars[engine]:
             main = max(bar.busy, key=lambda layer: bar.busy[layer])
             height = max(4.0, BAR * bar.share)
             width = max(0.6, time.x(bar.end) - time.x(bar.start))
-            parts.append(_box(time.x(bar.start), base - height, width, height, f"c{main % COLOURS}", _told(bar, image)))
-    return _svg(WIDTH, bottom + 42, "What the three engines do over time", parts)
+            parts.append(box(time.x(bar.start), base - height, width, height, f"c{main % COLOURS}", _told(bar, image)))
+    return svg(WIDTH, bottom + 42, "What the three engines do over time", parts)
 
 
 def _told(bar: Bar, image: Image) -> str:
@@ -176,19 +118,17 @@ def memory_map(found: Sequence[Stay], report: CompileReport) -> tuple[str, int]:
     shown = sorted(found, key=lambda stay: stay.size * (stay.end - stay.start), reverse=True)[:LARGEST_MAP]
     parts = time.axis(10, 10 + MAP_HEIGHT)
     for tick in ticks(capacity, 6):
-        parts.append(_line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid"))
-        parts.append(_text(LEFT - 8, y(tick) + 4, _round(tick, "B"), anchor="end"))
+        parts.append(line(LEFT, y(tick), WIDTH - RIGHT, y(tick), "grid"))
+        parts.append(text(LEFT - 8, y(tick) + 4, rounded(tick, "B"), anchor="end"))
     for stay in sorted(shown, key=lambda stay: (stay.start, stay.low)):
         kind = "weights" if stay.source is Space.WEIGHTS else "activations"
         left, right = time.x(stay.start), time.x(stay.end)
         size = f"{stay.size:,} bytes at {stay.low:,}, cycles {stay.start:,} to {stay.end:,}"
         height = max(0.4, y(stay.low) - y(stay.high))
-        parts.append(
-            _box(left, y(stay.high), max(0.4, right - left), height, kind, f"{stay.name or 'unnamed'}\n{size}")
-        )
-    parts.append(_line(LEFT, y(capacity), WIDTH - RIGHT, y(capacity), "limit"))
+        parts.append(box(left, y(stay.high), max(0.4, right - left), height, kind, f"{stay.name or 'unnamed'}\n{size}"))
+    parts.append(line(LEFT, y(capacity), WIDTH - RIGHT, y(capacity), "limit"))
     name = "What lies where in SRAM over time"
-    return _svg(WIDTH, MAP_HEIGHT + 10 + 42, name, parts), len(found) - len(shown)
+    return svg(WIDTH, MAP_HEIGHT + 10 + 42, name, parts), len(found) - len(shown)
 
 
 # -- roofline ----------------------------------------------------------------------------------------------------------
@@ -209,18 +149,18 @@ def roofline(report: CompileReport) -> str:
         foot = 10.0 ** chart.up[0] / bandwidth
         left = max(10.0 ** chart.across[0], foot)
         corner = chart.x(rate / bandwidth), chart.y(rate)
-        slope = _line(chart.x(left), chart.y(left * bandwidth), *corner, kind)
-        parts += [slope, _line(*corner, chart.x(right), chart.y(rate), kind)]
+        slope = line(chart.x(left), chart.y(left * bandwidth), *corner, kind)
+        parts += [slope, line(*corner, chart.x(right), chart.y(rate), kind)]
         words = f"{' and '.join(labels)}: {quantity(rate, 'MAC/s')}"
-        parts.append(_text(chart.x(right) - 6, chart.y(rate) - 6, words, anchor="end", kind="soft"))
+        parts.append(text(chart.x(right) - 6, chart.y(rate) - 6, words, anchor="end", kind="soft"))
     for layer, intensity, rate in dots:
         x = chart.x(right) - 12 if intensity is None else chart.x(intensity)
         told = "no DRAM traffic" if intensity is None else f"{intensity:.3g} MAC/byte"
         kind, words = _PRECISIONS[_precision(layer)]
         title = f"{layer.name} ({layer.opcode})\n{told}, {quantity(rate, 'MAC/s')}, {words}, bound by {layer.bound_by}"
-        place = f'cx="{_number(x)}" cy="{_number(chart.y(rate))}" r="4.5"'
+        place = f'cx="{number(x)}" cy="{number(chart.y(rate))}" r="4.5"'
         parts.append(f'<circle {place} class="{kind}"><title>{escape(title)}</title></circle>')
-    return _svg(ROOF_WIDTH, ROOF_HEIGHT, "Roofline", parts)
+    return svg(ROOF_WIDTH, ROOF_HEIGHT, "Roofline", parts)
 
 
 def roofline_keys(report: CompileReport) -> list[tuple[str, str]]:
@@ -281,14 +221,14 @@ class _Logarithmic:
         parts = []
         for decade in range(self.across[0], self.across[1] + 1):
             x = self.x(10.0**decade)
-            parts += [_line(x, self.y(low), x, self.y(high), "grid"), _text(x, self.y(low) + 17, _power(decade))]
+            parts += [line(x, self.y(low), x, self.y(high), "grid"), text(x, self.y(low) + 17, _power(decade))]
         for decade in range(self.up[0], self.up[1] + 1):
             y = self.y(10.0**decade)
-            parts.append(_line(self.x(left), y, self.x(right), y, "grid"))
-            parts.append(_text(self.x(left) - 8, y + 4, _power(decade), anchor="end"))
-        parts.append(_text((self.x(left) + self.x(right)) / 2, self.y(low) + 36, across))
-        return [*parts, _text(self.x(left) - 8, 13, up, anchor="end")]
+            parts.append(line(self.x(left), y, self.x(right), y, "grid"))
+            parts.append(text(self.x(left) - 8, y + 4, _power(decade), anchor="end"))
+        parts.append(text((self.x(left) + self.x(right)) / 2, self.y(low) + 36, across))
+        return [*parts, text(self.x(left) - 8, 13, up, anchor="end")]
 
 
 def _power(decade: int) -> str:
-    return _round(10.0**decade) if decade >= 0 else f"{10.0**decade:g}"
+    return rounded(10.0**decade) if decade >= 0 else f"{10.0**decade:g}"

@@ -1,0 +1,359 @@
+"""The first bad layer of a comparison, why it is bad and what helps: rules with numbers, each with its evidence.
+
+Between real networks a layer is bad that differs by more than DIFFERENCE alone, or by more than DRIFT where it was not
+measured alone. Of a fixed network it is bad below BAD decibels alone; an .img is judged by what comes out of a layer,
+and beside its fixed .sim by the first bit that differs. Where no layer is bad, but an output is, errors add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgs.compare.inputs import explain, other_normalisation
+from sgs.compare.measure import Measured, Measurement, code_span
+from sgs.compare.stage import StageTensor
+from sgs.config.formats import F32
+from sgs.ir import Graph, Node
+from sgs.ops._move import moved_by
+from sgs.registry import QUANTISE
+from sgs.report.compared import Cause, ComparedLayer, Errors
+
+BAD = 20.0  # dB
+DIFFERENCE, DRIFT = 1e-4, 1e-3  # relative L1
+EXPLAINED = 0.5  # share of an error's energy that its cause makes
+APART = 16.0  # times that a range is wider than the values
+WIDE = 4.0  # the same, where nothing else asks for the range
+ROUNDING = 4.0  # times the energy of rounding that an error of rounding is at most
+TOLD = 5  # layers
+
+_INTEGER = ("Fixed", "Offline")
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A bad layer, and what is known of it."""
+
+    measurement: Measurement
+    layer: ComparedLayer
+    measured: Measured
+
+    @property
+    def tensor(self) -> StageTensor:
+        return self.measurement.b.described[self.layer.name]
+
+    @property
+    def graph(self) -> Graph | None:
+        return self.measurement.b.graph
+
+    @property
+    def node(self) -> Node | None:
+        """What makes it, of a .sim."""
+        return None if self.graph is None else self.graph.producers().get(self.layer.name)
+
+    @property
+    def step(self) -> float:
+        """Real difference of two codes; 0 without codes."""
+        return 0.0 if self.tensor.quant is None else float(self.tensor.quant.scale[0])
+
+    @property
+    def told(self) -> str:
+        """How bad it is."""
+        return f"alone it has {self.error.sqnr:.1f} dB" if self.layer.isolated else f"it has {self.error.sqnr:.1f} dB"
+
+    @property
+    def error(self) -> Errors:
+        return self.layer.isolated or self.layer.accumulated
+
+
+Rule = Callable[[Case], Cause | None]
+
+
+def diagnose(
+    measurement: Measurement, layers: Sequence[ComparedLayer], outputs: Sequence[str]
+) -> tuple[str | None, tuple[Cause, ...]]:
+    """(the first bad layer, causes of it and of the next ones); (None, ()) where nothing is wrong."""
+    a, b = measurement.a.kind, measurement.b.kind
+    judge, rules = _judgement(a, b)
+    bad = [layer for layer in layers if judge(measurement, layer)]
+    if bad:
+        told = _first_of(measurement, bad)[:TOLD]
+        cases = [Case(measurement, layer, measurement.found[layer.name]) for layer in told]
+        return bad[0].name, tuple(next(filter(None, (rule(case) for rule in rules))) for case in cases)
+    weak = [layer for layer in layers if layer.name in outputs and b in _INTEGER and layer.accumulated.sqnr < BAD]
+    return (weak[0].name, (_added_up(weak[0], layers),)) if weak else (None, ())
+
+
+def _first_of(measurement: Measurement, bad: Sequence[ComparedLayer]) -> list[ComparedLayer]:
+    """The bad layers that are not bad because of another one. Where layers were not measured alone that is the first;
+    of a fixed network those that read no bad one, whose range and bits an operand has even alone."""
+    graph = measurement.b.graph
+    if graph is None or bad[0].isolated is None:
+        return list(bad[:1])
+    if measurement.b.kind != "Fixed":
+        return list(bad)
+    names, makers = {layer.name for layer in bad}, graph.producers()
+    return [layer for layer in bad if layer.name not in makers or names.isdisjoint(makers[layer.name].inputs)]
+
+
+def _judgement(a: str, b: str) -> tuple[Callable[[Measurement, ComparedLayer], bool], Sequence[Rule]]:
+    if a == "Fixed" and b == "Offline":
+        return _differs, (_other_image,)
+    if b in _INTEGER:
+        return _noisy, (_input, _clash, _stuck, _clipped, _wide, _result_bits, _operand_bits, _unexplained)
+    return _deviates, (_input, _stuck, _conversion)
+
+
+def _differs(measurement: Measurement, layer: ComparedLayer) -> bool:
+    return layer.accumulated.max_abs > 0
+
+
+def _noisy(measurement: Measurement, layer: ComparedLayer) -> bool:
+    if layer.isolated is not None:
+        return layer.isolated.sqnr < BAD
+    return layer.accumulated.sqnr < BAD and (measurement.b.graph is None or not layer.operator)
+
+
+def _deviates(measurement: Measurement, layer: ComparedLayer) -> bool:
+    if layer.isolated is not None:
+        return layer.isolated.relative_l1 > DIFFERENCE
+    return layer.accumulated.relative_l1 > (DRIFT if layer.operator else DIFFERENCE)
+
+
+# -- what the network is fed -------------------------------------------------------------------------------------------
+def _input(case: Case) -> Cause | None:
+    """The preprocessing that A and B have differs."""
+    if case.measured.first is None:
+        return None
+    name = case.layer.reference
+    error = case.layer.accumulated
+    found = explain(*case.measured.first)
+    said = f"input '{name}' of the two differs (relative L1 {error.relative_l1:.2g}, {error.sqnr:.1f} dB)"
+    if found is None:
+        reason = f"{said}, and neither another order of channels nor another mean and std explains it"
+        remedy = "check that the preprocess script returns the same picture with norm=True and norm=False"
+    elif found.order:
+        text = "reversed (RGB and BGR)" if found.order == (2, 1, 0) else f"in the order {list(found.order)}"
+        reason = f"{said}: with the channels of B {text} it is {found.after:.1f} dB"
+        remedy = (
+            "make the preprocess script return the same order with norm=True and norm=False, and "
+            "[INPUT_CONFIG] training_input_formats name it"
+        )
+    else:
+        assert found.factor is not None and found.offset is not None
+        by, to = (", ".join(f"{number:.4g}" for number in values) for values in (found.factor, found.offset))
+        reason = f"{said}: by channel it is that of B times {by} plus {to}, then {found.after:.1f} dB"
+        lines = other_normalisation(found, _described(case, name))
+        remedy = "make [INPUT_CONFIG] mean and std_value say what the script does with norm=True"
+        remedy += f", about {lines} check_input_config.py -n -i measures it" if lines else ""
+    return Cause(case.layer.name, f"{reason}.", f"{remedy[:1].upper()}{remedy[1:]}.")
+
+
+def _described(case: Case, name: str) -> dict[str, object] | None:
+    entries = [] if case.graph is None else case.graph.metadata.get("inputs", [])
+    return next((entry for entry in entries if entry["name"] == name), None)
+
+
+# -- ranges ------------------------------------------------------------------------------------------------------------
+def _stuck(case: Case) -> Cause | None:
+    """One number where the reference has many, or the other way round."""
+    spread = case.measured.spread
+    if spread.constant == spread.held_constant:
+        return None
+    if spread.constant:
+        reason = f"it is {spread.low:.3g} everywhere in A, and {spread.held_low:.3g} to {spread.held_high:.3g} in B"
+        remedy = "The network computes nothing there on these samples: look at others"
+    else:
+        reason = f"B holds {spread.held_low:.3g} everywhere, A has {spread.low:.3g} to {spread.high:.3g}"
+        remedy = f"Give it the range of its values: {_entry(case)}" if case.tensor.quant else _REPORT
+    return Cause(case.layer.name, f"Dead: {reason}.", f"{remedy}.")
+
+
+def _clipped(case: Case) -> Cause | None:
+    spread, span = case.measured.spread, code_span(case.tensor)
+    error = case.error
+    if span is None or spread.lost < EXPLAINED * error.mse * error.elements:
+        return None
+    share = spread.lost / max(error.mse * error.elements, 1e-300)
+    reason = (
+        f"The range is too narrow: codes hold {_range(*span)}, the values are {_range(spread.low, spread.high)}; "
+        f"{spread.outside:.2%} of them saturate, which makes {min(share, 1):.0%} of the error ({case.told})."
+    )
+    return Cause(case.layer.name, reason, f"Calibrate on pictures like these, or give it their range: {_entry(case)}.")
+
+
+def _clash(case: Case) -> Cause | None:
+    """A range that a wider tensor asks for, which is joined with this one."""
+    if case.graph is None or case.tensor.quant is None or _times_wider(case) < APART:
+        return None
+    found = _joined_with(case)
+    if found is None:
+        return None
+    join, wide = found
+    spread, reach = case.measured.spread, case.measurement.found[wide].spread
+    values = _range(spread.low, spread.high)
+    reason = (
+        f"Ranges clash in {join.label}: '{wide}' has {_range(reach.low, reach.high)}, this one {values}, and with the "
+        f"codes that they share {_codes(case):.0f} of {_all_codes(case)} are left to it ({case.told})."
+    )
+    remedy = f"Return outputs that hold it as {F32}, or make it an output of its own"
+    if case.layer.bits == 8:
+        remedy = f"{_tensor_arrays(_named(case, join.outputs[0]))} to hold them in 16 bits; or r{remedy[1:]}"
+    return Cause(case.layer.name, reason, f"{remedy}.")
+
+
+def _joined_with(case: Case) -> tuple[Node, str] | None:
+    """The moving operator that joins it, perhaps behind others, with tensors of a far wider range, and the widest."""
+    assert case.graph is not None
+    found, names = case.measurement.found, {case.layer.name}
+    for node in case.graph.nodes:
+        rule = QUANTISE.get(node.op)
+        if rule is None or rule.kind != "move" or not names.intersection(node.inputs):
+            continue
+        names.update(node.outputs)
+        others = [node.inputs[index] for index in moved_by(node)]
+        measured = [name for name in others if name in found and name not in names]
+        if measured:
+            widest = max(measured, key=lambda name: _reach(found[name]))
+            if _reach(found[widest]) > APART * _reach(case.measured):
+                return node, widest
+    return None
+
+
+def _wide(case: Case) -> Cause | None:
+    span = code_span(case.tensor)
+    if span is None or _times_wider(case) < WIDE:
+        return None
+    spread = case.measured.spread
+    reason = (
+        f"The range is too wide: codes hold {_range(*span)}, the values are {_range(spread.low, spread.high)}, so "
+        f"{_codes(case):.0f} of {_all_codes(case)} codes are used ({case.told})."
+    )
+    return Cause(case.layer.name, reason, f"Give it the range of its values: {_entry(case)}.")
+
+
+def _reach(measured: Measured) -> float:
+    return max(abs(measured.spread.low), abs(measured.spread.high))
+
+
+def _times_wider(case: Case) -> float:
+    span = code_span(case.tensor)
+    assert span is not None
+    spread = case.measured.spread
+    return (
+        (span[1] - span[0]) / max(max(spread.high, 0) - min(spread.low, 0), 1e-30) / (2 if span[0] == -span[1] else 1)
+    )
+
+
+def _codes(case: Case) -> float:
+    return (case.measured.spread.high - case.measured.spread.low) / case.step
+
+
+def _all_codes(case: Case) -> int:
+    return 255 if case.layer.bits == 8 else 65534
+
+
+# -- bits --------------------------------------------------------------------------------------------------------------
+def _result_bits(case: Case) -> Cause | None:
+    """8 bits for a result whose error is that of rounding to its codes."""
+    rounding = case.step**2 / 12
+    if case.layer.bits != 8 or case.error.mse > ROUNDING * rounding:
+        return None
+    reason = (
+        f"8 bits are too few for its values: {case.told}, and rounding to steps of {case.step:.3g} makes "
+        f"{min(rounding / case.error.mse, 1):.0%} of that error."
+    )
+    remedy = _tensor_arrays(case.layer.reference)
+    return Cause(case.layer.name, reason, f"{remedy}, so that what reads it takes 16 bits.")
+
+
+def _operand_bits(case: Case) -> Cause | None:
+    """8-bit operands of a sum of products."""
+    node, graph = case.node, case.graph
+    rule = None if node is None else QUANTISE.get(node.op)
+    if node is None or graph is None or rule is None or rule.kind != "mac":
+        return None
+    x, weight = graph[node.inputs[0] or ""], graph[node.inputs[rule.weight] or ""]
+    if x.dtype.bits == 16:
+        return None
+    name = _named(case, x.name)
+    reason = (
+        f"8 bits are too few for what it reads: {case.told}, with '{name}' in {x.dtype.bits} and weights in "
+        f"{weight.dtype.bits} bits; rounding its result makes {case.step**2 / 12 / case.error.mse:.1%} of that error."
+    )
+    remedy = _tensor_arrays(name)
+    if name in case.measurement.a.inputs:  # which tensor_arrays leaves in 8 bits (quant.forced)
+        remedy = "Put [CONV_CONFIG] input_format=ALL_INT16; into the ini (the first convolution has no other way)"
+    return Cause(case.layer.name, reason, f"{remedy} and calibrate again.")
+
+
+def _unexplained(case: Case) -> Cause | None:
+    reason = (
+        f"{case.told[:1].upper()}{case.told[1:]} in {case.layer.bits} bits, and neither range nor bits explain it: "
+        f"the values are {_range(case.measured.spread.low, case.measured.spread.high)}."
+    )
+    if case.graph is None:
+        remedy = "Compare the fixed .sim that the .img was compiled from: that tells the error of each layer alone."
+        return Cause(case.layer.name, reason, remedy)
+    level = "Calibrate with a higher --quant_level, on more pictures"
+    return Cause(case.layer.name, reason, f"{level}, or give it another range: {_entry(case)}.")
+
+
+def _added_up(output: ComparedLayer, layers: Sequence[ComparedLayer]) -> Cause:
+    """No layer is bad, but all together are."""
+    measured = [layer for layer in layers if layer.isolated is not None and layer.bits == 8]
+    worst = sorted(measured, key=lambda layer: layer.isolated.sqnr if layer.isolated else 0)[:3]
+    names = ", ".join(f"'{layer.name}' {layer.isolated.sqnr:.1f} dB" for layer in worst if layer.isolated)
+    lost = f"; those that lose most alone are {names}" if names else ""
+    reason = (
+        f"No single layer is bad, but the errors of {len(layers)} add up to {output.accumulated.sqnr:.1f} dB in output "
+        f"'{output.name}'{lost}."
+    )
+    line = "[CONV_CONFIG] input_format=ALL_INT16;"
+    return Cause(output.name, reason, f"Calibrate with --quant_level L5; if that is not enough, with {line}.")
+
+
+# -- conversion and compilation ----------------------------------------------------------------------------------------
+_REPORT = "This is a defect of the toolchain: please report it with the model"
+
+
+def _conversion(case: Case) -> Cause | None:
+    error, what = case.error, "alone, fed with what A has," if case.layer.isolated else ""
+    reason = (
+        f"{case.layer.operator or 'It'} {what} differs from A by {error.relative_l1:.2g} of its values, at most by "
+        f"{error.max_abs:.3g}, where {DIFFERENCE:g} is rounding."
+    )
+    return Cause(case.layer.name, " ".join(reason.split()), f"{_REPORT} and the name of this layer.")
+
+
+def _other_image(case: Case) -> Cause | None:
+    error = case.layer.accumulated
+    reason = f"The integers differ, by at most {error.max_abs:.3g}: an .img computes exactly what its fixed .sim does."
+    remedy = (
+        "The .img is of another fixed .sim: compile this one again. If it is of this one, that is a defect: report it."
+    )
+    return Cause(case.layer.name, reason, remedy)
+
+
+# -- words -------------------------------------------------------------------------------------------------------------
+def _range(low: float, high: float) -> str:
+    return f"{low:.3g} to {high:.3g}"
+
+
+def _named(case: Case, name: str) -> str:
+    """The network's name for a tensor of B."""
+    return case.measurement.pairs.get(name, name)
+
+
+def _tensor_arrays(name: str) -> str:
+    return f"Put [CONV_CONFIG] tensor_arrays={name}; into the ini"
+
+
+def _entry(case: Case) -> str:
+    """The entry of a quantisation parameter file that gives a tensor the range of its values."""
+    spread = case.measured.spread
+    low, high = (float(np.format_float_positional(end, 4, fractional=False)) for end in (spread.low, spread.high))
+    bits = 16 if case.layer.bits == 16 else 8
+    return f'{{"name": "{case.layer.reference}", "min": [{low}], "max": [{high}], "bit": {bits}}} in a --quant_file'
