@@ -25,7 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"ops"}),
     frozenset({"config", "frontends", "sim", "img", "passes", "engine", "data"}),
     frozenset({"quant", "retrain", "compile", "report"}),
-    frozenset({"modes", "pipelines", "simulation", "evaluate", "compare"}),
+    frozenset({"modes", "pipelines", "postprocess", "simulation", "evaluate", "compare"}),
     frozenset({"products"}),
     frozenset({"python_api"}),
     frozenset({"cli"}),

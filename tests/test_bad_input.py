@@ -10,6 +10,7 @@ import fractions
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,20 @@ def ini(old: str, new: str) -> str:
     content = INI.read_text(encoding="utf-8")
     assert old in content
     return text("changed.ini", content.replace(old, new))
+
+
+RETURNED = "def postprocess(network):\n    y = network.sigmoid(network.output())\n    return [y]\n"
+
+
+def behind(content: str = "", *, script: str = "", ini: str = "", outputs: str = "boxes", std: str = "") -> Arguments:
+    """A conversion with a post-processing script, and an ini that has other outputs, perhaps another std."""
+    whole = re.sub("(?m)^outputs=.*", f"outputs={outputs};", INI.read_text("utf-8"))
+    if std:
+        whole = re.sub("(?m)^std_value=.*", f"std_value={std};", whole)
+    return convert(
+        postprocess=script or text("post.py", content),
+        postprocess_input_config=ini or text("whole.ini", whole),
+    )
 
 
 def network(nodes: list[onnx.NodeProto], shape: Sequence[int | str] = (1, 3, 64, 64)) -> str:
@@ -446,7 +461,56 @@ CASES = [
     # options
     case("missing option", C, lambda: convert(input_config=None), "--input_config"),
     case("mistyped option", C, lambda: {**convert(), "input_conifg": "x"}, "--input_conifg", "--input_config?"),
-    case("option of later", C, lambda: convert(postprocess="p.py"), "--postprocess", "not available in this version"),
+    # post-processing
+    case("postprocess without ini", C, lambda: convert(postprocess="yolox"), "--postprocess_input_config", "needs"),
+    case("postprocess ini alone", R, lambda: one_shot(postprocess_input_config=INI), "needs --postprocess ("),
+    case("missing postprocess script", C, lambda: behind(script="no.py"), "no.py", "no such post-processing script"),
+    case("mistyped builder", C, lambda: behind(script="yolov4"), "yolov4", "did you mean yolo"),
+    case("missing postprocess ini", C, lambda: behind(RETURNED, ini="no.ini"), "no.ini", "No such file"),
+    case(
+        "postprocess script with a fault", C, lambda: behind("def postprocess(x):\n    1 +\n"), "line 2", "SyntaxError"
+    ),
+    case(
+        "postprocess without function",
+        C,
+        lambda: behind("def post(network): pass\n"),
+        "define def postprocess(network)",
+    ),
+    case(
+        "postprocess that raises",
+        C,
+        lambda: behind("def postprocess(network):\n    return network.output('nothing')\n"),
+        "post.py: line 2",
+        "an output 'nothing'; the network has logits",
+    ),
+    case("postprocess of other heads", C, lambda: behind(script="yolov3"), "yolov3.py", "needed are heads", "logits"),
+    case("postprocess into nothing", C, lambda: behind("def postprocess(network): pass\n"), "returned None", "tensors"),
+    case(
+        "postprocess into arrays",
+        C,
+        lambda: behind("def postprocess(network):\n    return [1.0, *network.outputs.values()]\n"),
+        "returned list of float, Tensor",
+    ),
+    case(
+        "postprocess that does not fit its ini",
+        C,
+        lambda: behind(RETURNED.replace("[y]", "[y, y]")),
+        "names 1 output, post.py returns 2",
+        "is returned twice",
+    ),
+    case(
+        "postprocess name that is taken",
+        C,
+        lambda: behind(RETURNED, outputs="logits"),
+        "other tensors of the network: logits",
+    ),
+    case(
+        "inis that disagree",
+        R,
+        lambda: one_shot(**{k: v for k, v in behind(RETURNED, std="1").items() if k.startswith("post")}),
+        "std_value",
+        "what that of the backbone says",
+    ),
     case("mode without settings", R, lambda: one_shot(q_mode="Q2"), "-q needs --quant_config"),
     case("unknown level", K, lambda: calibrate(quant_level="L6"), "L6", "L5"),
     case("no processes", K, lambda: calibrate(num_process="0"), "--num_process", "'0'"),

@@ -36,6 +36,7 @@ from sgs.modes import Decided, History, Mixed, ModeOptions, Recipe, by_mode, che
 from sgs.ops.gather import indexed_entries
 from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
+from sgs.postprocess.join import Postprocess, join
 from sgs.quant.boundary import attach
 from sgs.quant.edit import build_fixed, byte_params
 from sgs.quant.equalise import channel_scales
@@ -88,10 +89,11 @@ def convert(
     skip_simplify: bool = False,
     force_simplify: bool = False,
     surgery: Surgery = NO_SURGERY,
+    postprocess: Postprocess | None = None,
     on_agreement: Callable[[Agreement], None] = lambda found: None,
 ) -> tuple[Graph, Graph]:
     """(untouched import, optimised float graph) of a model, or of the part of it that `surgery` means, inputs and
-    outputs in the order of the ini. The log says why Transposes are left.
+    outputs in the order of the ini, `postprocess` behind it. The log says why Transposes are left.
 
     `values`: what the options of the platform say (see `frontends.platforms`), {"model_file": Path} for most;
     `skip_simplify` and `force_simplify` as in `import_model`, for what becomes ONNX on the way. Raises UserError for a
@@ -118,20 +120,29 @@ def convert(
         surgery=surgery,
     )
     check_source_layouts(layouts, imported, read.path)
-    imported.metadata["config"] = config.text
-    graph = imported.copy()
-    optimise(graph)
-    raise_all(config_problems(graph, config), stage=INI, file=config.path)
+    graph = _optimised(imported, config)
+    if read.judge is not None:
+        for found in compare(graph, read, _layouts([*config.inputs, *config.outputs]), layouts):
+            on_agreement(found)
+    if postprocess is not None:
+        join(imported, config, postprocess)
+        graph = _optimised(imported, postprocess.config)
     own = rounding_parameters(graph)
     if own:
         _log.info("the network is quantised already: its ranges of %d tensors are kept", len(own))
         graph.metadata[METADATA_KEY] = recorded(own)
     for line in explain_layout(imported, graph, written) if _log.isEnabledFor(logging.INFO) else ():
         _log.info("%s", line)
-    if read.judge is not None:
-        for found in compare(graph, read, _layouts([*config.inputs, *config.outputs]), layouts):
-            on_agreement(found)
     return imported, graph
+
+
+def _optimised(imported: Graph, config: InputConfig) -> Graph:
+    """The float graph of an import, both with their ini. Raises UserError for everything in which that does not fit."""
+    imported.metadata["config"] = config.text
+    graph = imported.copy()
+    optimise(graph)
+    raise_all(config_problems(graph, config), stage=INI, file=config.path)
+    return graph
 
 
 def asked(config: InputConfig | None, shapes: Sequence[Sequence[int]] | None, surgery: Surgery) -> Asked:

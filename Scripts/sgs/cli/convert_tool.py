@@ -24,6 +24,7 @@ from sgs.frontends.platforms import platform_named
 from sgs.ir import Graph
 from sgs.ir.text import dump
 from sgs.pipelines import convert, import_parameters, load_config
+from sgs.postprocess.join import postprocess_of
 from sgs.products import check_outputs, debug_path, float_path, write_float_files
 
 _log = logging.getLogger(__name__)
@@ -55,12 +56,13 @@ def _body(argv: list[str]) -> int:
 def inputs(options: argparse.Namespace) -> list[Path]:
     """The files that converting reads."""
     platform = platform_named(options.platform, stage="arguments")
-    others = [Path(file) for file in (options.input_config, options.quant_file) if file is not None]
-    return [*platform.files(source_values(options, platform)), *others]
+    given = (options.input_config, options.quant_file, options.postprocess, options.postprocess_input_config)
+    return [*platform.files(source_values(options, platform)), *(Path(file) for file in given if file is not None)]
 
 
 def convert_as_asked(options: argparse.Namespace) -> tuple[InputConfig, Graph, Graph]:
-    """(configuration, untouched import, float graph) that the source options ask for."""
+    """(configuration, untouched import, float graph) that the source options ask for; the configuration is that of the
+    whole network where --postprocess puts something behind the model."""
     config = load_config(Path(options.input_config))
     surgery = surgery_of(options)
     for side, ends in (("input", surgery.inputs), ("output", surgery.outputs)):
@@ -68,6 +70,7 @@ def convert_as_asked(options: argparse.Namespace) -> tuple[InputConfig, Graph, G
         named = [] if arrays is None else [name.strip() for name in arrays.split(",")]
         check_arrays(config, named, side, f"--{side}_arrays")
         check_arrays(config, [end.name for end in ends], side, f"--{side}s")
+    postprocess = postprocess_of(options.postprocess, options.postprocess_input_config, config)
     imported, graph = convert(
         options.platform,
         source_values(options, platform_named(options.platform, stage="arguments")),
@@ -77,10 +80,11 @@ def convert_as_asked(options: argparse.Namespace) -> tuple[InputConfig, Graph, G
         skip_simplify=getattr(options, "skip_simplify", False),
         force_simplify=getattr(options, "onnxsim", False),
         surgery=surgery,
+        postprocess=postprocess,
         on_agreement=lambda found: print(found.text),
     )
     if options.quant_file is not None:
         import_parameters(graph, Path(options.quant_file))
     _log.debug("imported\n%s", dump(imported))
     _log.debug("optimised\n%s", dump(graph))
-    return config, imported, graph
+    return config if postprocess is None else postprocess.config, imported, graph

@@ -127,20 +127,6 @@ def one_of(known: Sequence[str]) -> Callable[[str], str]:
 
 
 # -- groups of options -------------------------------------------------------------------------------------------------
-class _Later(argparse.Action):
-    """An option of the interface whose feature this version lacks: refused, never ignored."""
-
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        reason = f"{option} is not available in this version"
-        raise UserError(reason, stage=parser.prog, remedy="run without it")
-
-
-def add_later(parser: Parser, *names: str) -> None:
-    """Options to refuse by name."""
-    for name in names:
-        parser.add_argument(name, action=_Later, nargs="*", help=argparse.SUPPRESS)
-
-
 def add_common(parser: Parser, *, chip_required: bool = True) -> None:
     """--soc_version, --show_log and -v."""
     text = "chip to work for; DumpDebug/show_sdk_info.py lists them"
@@ -163,7 +149,10 @@ def add_source(parser: Parser, platform: Platform) -> None:
         text = f"names of the {side}s, which must be those of the ini; may be left out"
         parser.add_argument(f"--{side}_arrays", metavar="NAMES", help=text)
     add_quant_file(parser)
-    add_later(parser, "--postprocess", "--postprocess_input_config")
+    text = "script that puts a post-processing network behind the model, or the name of one in Scripts/postprocess"
+    parser.add_argument("--postprocess", metavar="PY", help=text)
+    text = "the ini of the model with its post-processing: that of --input_config with the outputs of the script"
+    parser.add_argument("--postprocess_input_config", metavar="INI", help=text)
 
 
 def add_model(parser: Parser, platform: Platform) -> None:

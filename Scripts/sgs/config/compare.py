@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sgs.config.fit import mismatch
 from sgs.config.formats import F32, InputSpec, OutputSpec, colons
 from sgs.config.input_config import CONV, INPUT, OUTPUT, InputConfig
+from sgs.config.nearest import listing
 from sgs.errors import UserError
 
 # Attribute of an InputSpec or OutputSpec → the key that says it.
@@ -28,7 +29,7 @@ _OUTPUT_KEYS = {"dequantize": "dequantizations", "format": "output_formats", "la
 
 def layout_differences(config: InputConfig, record: InputConfig) -> list[UserError]:
     """What an ini says otherwise than the one that a float .sim was converted with: layouts are in the file."""
-    return _differences(config, record, ["layout"], ["layout"], "convert it again with this one")
+    return _differences(config, record, ["layout"], ["layout"], _made_with("convert it again with this one"))
 
 
 def in_layouts_of(record: InputConfig, config: InputConfig) -> InputConfig:
@@ -42,20 +43,49 @@ def in_layouts_of(record: InputConfig, config: InputConfig) -> InputConfig:
 def differences(config: InputConfig, record: InputConfig) -> list[UserError]:
     """What an ini says otherwise than the one that a fixed .sim or an .img was made with: all of it is in the file. Of
     convolutions an .img tells nothing."""
-    again = "calibrate and compile it again with this one"
-    problems = _differences(config, record, list(_INPUT_KEYS), list(_OUTPUT_KEYS), again)
-    if record.text:
-        for key, mine, its in (
-            ("input_format", config.conv.input_format, record.conv.input_format),
-            ("tensor_arrays", ",".join(config.conv.tensor_arrays), ",".join(record.conv.tensor_arrays)),
-        ):
-            if mine != its:
-                problems.append(_difference(config, CONV, key, mine or "nothing", its or "nothing", again))
-    return problems
+    other = _made_with("calibrate and compile it again with this one")
+    problems = _differences(config, record, list(_INPUT_KEYS), list(_OUTPUT_KEYS), other)
+    return problems + (_conv_differences(config, record, other) if record.text else [])
+
+
+def backbone_differences(config: InputConfig, backbone: InputConfig) -> list[UserError]:
+    """What the ini of a network with post-processing says otherwise than that of its backbone, but for outputs, which
+    are its own."""
+    other = _Other("what that of the backbone says", f"correct {backbone.path}")
+    names, theirs = ([spec.name for spec in one.inputs] for one in (config, backbone))
+    problems = []
+    if names != theirs:
+        problems.append(_difference(config, INPUT, "inputs", listing(names), listing(theirs), other))
+    problems += _differences(config, backbone, list(_INPUT_KEYS), [], other)
+    return problems + _conv_differences(config, backbone, other)
+
+
+@dataclass(frozen=True)
+class _Other:
+    """What an ini is compared with, and what can be done in place of correcting it, in words."""
+
+    name: str
+    remedy: str
+
+
+def _made_with(remedy: str) -> _Other:
+    return _Other("what the model was made with", remedy)
+
+
+def _conv_differences(config: InputConfig, record: InputConfig, other: _Other) -> list[UserError]:
+    pairs = (
+        ("input_format", config.conv.input_format, record.conv.input_format),
+        ("tensor_arrays", ",".join(config.conv.tensor_arrays), ",".join(record.conv.tensor_arrays)),
+    )
+    return [
+        _difference(config, CONV, key, mine or "nothing", its or "nothing", other)
+        for key, mine, its in pairs
+        if mine != its
+    ]
 
 
 def _differences(
-    config: InputConfig, record: InputConfig, of_inputs: Sequence[str], of_outputs: Sequence[str], again: str
+    config: InputConfig, record: InputConfig, of_inputs: Sequence[str], of_outputs: Sequence[str], other: _Other
 ) -> list[UserError]:
     problems = []
     sides: tuple[tuple[str, Sequence[Any], Sequence[Any], Sequence[str], dict[str, str]], ...] = (
@@ -69,7 +99,7 @@ def _differences(
                 mine, its = getattr(spec, attribute), getattr(known[spec.name], attribute)
                 if _has_a_say(spec, attribute, its) and not _same(mine, its):
                     told = f"'{spec.name}': {_shown(mine)}"
-                    problems.append(_difference(config, section, keys[attribute], told, _shown(its), again))
+                    problems.append(_difference(config, section, keys[attribute], told, _shown(its), other))
     return problems
 
 
@@ -87,9 +117,9 @@ def _same(mine: Any, its: Any) -> bool:
     return bool(mine == its)
 
 
-def _difference(config: InputConfig, section: str, key: str, mine: str, its: str, again: str) -> UserError:
-    reason = f"{mine} is not what the model was made with, {its}"
-    return mismatch(config, section, [key], reason, f"write that, or {again}")
+def _difference(config: InputConfig, section: str, key: str, mine: str, its: str, other: _Other) -> UserError:
+    reason = f"{mine} is not {other.name}, {its}"
+    return mismatch(config, section, [key], reason, f"write that, or {other.remedy}")
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sgs.frontends.platforms import PLATFORMS, OptionKind, Platform, platform_na
 from sgs.img import write_image
 from sgs.img.image import CATEGORIES
 from sgs.pipelines import convert, import_parameters, load_config
+from sgs.postprocess.join import postprocess_of
 from sgs.products import check_outputs, compile_file, debug_path, float_path, image_path, write_float_files
 from sgs.python_api.checks import (
     AnyPath,
@@ -38,6 +40,8 @@ class Converter:
         input_shapes: of all inputs, in the order of the ini and the model's layout; for dynamic ones.
         skip_simplify: never try onnxsim.
         quant_file: quantisation parameters for calibration to find in the float .sim.
+        postprocess: a script that puts a post-processing network behind the model, or the name of a shipped one.
+        postprocess_input_config: the ini of the whole, with it.
         options: the model and what else ConvertTool's options of the platform say, by their names; for most platforms
             model_file. Lists where ConvertTool takes names separated by commas.
 
@@ -53,6 +57,8 @@ class Converter:
         input_shapes: Sequence[Sequence[int]] | None = None,
         skip_simplify: bool = False,
         quant_file: AnyPath | None = None,
+        postprocess: AnyPath | None = None,
+        postprocess_input_config: AnyPath | None = None,
         **options: object,
     ) -> None:
         if not isinstance(platform, str):
@@ -61,7 +67,9 @@ class Converter:
             self._platform = platform_named(platform, stage="converter")
         self._values = _values_of(self._platform, options)
         self._config = path_of(input_config, "input_config")
-        self._quant_file = None if quant_file is None else path_of(quant_file, "quant_file")
+        self._quant_file = _optional(quant_file, "quant_file")
+        self._postprocess = _optional(postprocess, "postprocess")
+        self._whole = _optional(postprocess_input_config, "postprocess_input_config")
         self._shapes = None if input_shapes is None else shapes_of(input_shapes, "input_shapes")
         if self._shapes is None and self._platform.shapes_required:
             raise expected("input_shapes", f"the shapes of all inputs, which {platform} needs", None)
@@ -77,19 +85,27 @@ class Converter:
         """
         with value_errors():
             target = float_path(str(path_of(output_file, "output_file")))
-            others = [self._config, *([] if self._quant_file is None else [self._quant_file])]
+            given = (self._config, self._quant_file, self._postprocess, self._whole)
+            others = [file for file in given if file is not None]
             check_outputs([target, debug_path(target)], [*self._platform.files(self._values), *others])
+            config = load_config(self._config)
+            script, whole = (None if path is None else str(path) for path in (self._postprocess, self._whole))
             imported, graph = convert(
                 self._platform.name,
                 self._values,
-                load_config(self._config),
+                config,
                 input_shapes=self._shapes,
                 skip_simplify=self._skip,
+                postprocess=postprocess_of(script, whole, config),
             )
             if self._quant_file is not None:
                 import_parameters(graph, self._quant_file)
             write_float_files(imported, graph, target)
         return str(target)
+
+
+def _optional(value: AnyPath | None, name: str) -> Path | None:
+    return None if value is None else path_of(value, name)
 
 
 _READERS: Mapping[OptionKind, Callable[[object, str], Any]] = {

@@ -1,0 +1,1 @@
+"""Post-processing networks: what scripts of the user add behind a backbone."""
