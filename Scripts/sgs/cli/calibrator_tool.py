@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from sgs.cli.options import (
 from sgs.cli.program import Parser, run
 from sgs.cli.scheduler import cluster_at
 from sgs.cli.statistics_files import StatisticsFiles
+from sgs.compare.overview import conversion_report
 from sgs.config.chips import all_chips, load_chip
 from sgs.config.input_config import InputConfig
 from sgs.config.nearest import counted
@@ -50,6 +51,7 @@ from sgs.quant.levels import Step
 from sgs.quant.plan import QuantPlan
 from sgs.report.calibration import table
 from sgs.report.progress import progress
+from sgs.report.report_page import Report, report_text
 from sgs.sim import expect_stage, read_sim, write_sim
 
 _log = logging.getLogger(__name__)
@@ -87,12 +89,14 @@ def add_float_model(parser: Parser) -> None:
 
 
 def add_quant_info(parser: Parser) -> None:
-    """--save_quant_info."""
+    """--save_quant_info and --html."""
     text = (
         "write what was decided for every tensor to <output without .sim>_quant_info.json, what it did to every layer "
         "to <output without .sim>_report.json, and what was measured to <output without .sim>_statistics.npz"
     )
     parser.add_argument("--save_quant_info", action="store_true", help=text)
+    text = "also write a page for the browser: how accurate the fixed network is, layer by layer, and why"
+    parser.add_argument("--html", metavar="FILE", help=text)
 
 
 def _body(argv: list[str]) -> int:
@@ -116,7 +120,7 @@ def _body(argv: list[str]) -> int:
             graph, config, options, statistics, level_options(options), all_errors=options.save_quant_info
         )
         fixed, told = calibrated.graph, told_of(calibrated)
-        records = quant_info(calibrated, options)
+        records = fixed_records(calibrated, options, config, graph)
     write_fixed_files(fixed, options, outputs, records)
     statistics.finish()
     print(told)
@@ -133,6 +137,7 @@ def fixed_files(
     if options.save_quant_info:
         outputs += [quant_info_path(target), report_path(target)]
         statistics.written.append(statistics_path(target))
+    outputs += [] if options.html is None else [Path(options.html)]
     inputs = (options.model, options.input_config, *read, statistics.read)
     check_outputs([*outputs, *statistics.written], [file for file in inputs if file is not None])
     return outputs, statistics
@@ -146,9 +151,33 @@ def float_graph(options: argparse.Namespace, program: str) -> Graph:
     return graph
 
 
-def quant_info(calibrated: Calibrated, options: argparse.Namespace) -> list[str]:
-    """What the files of --save_quant_info say, none without it."""
-    return [plan_record(calibrated), layer_record(calibrated)] if options.save_quant_info else []
+def fixed_records(calibrated: Calibrated, options: argparse.Namespace, config: InputConfig, graph: Graph) -> list[str]:
+    """What the files of --save_quant_info and --html say, none without them."""
+    records = [plan_record(calibrated), layer_record(calibrated)] if options.save_quant_info else []
+    if options.html is not None:
+        model, category = Path(options.model), options.category or "Unknown"
+        facts = {"model": model.name}
+        report = report_of(calibrated, options, config, graph, model=model, category=category, facts=facts)
+        records.append(report_text(report))
+    return records
+
+
+def report_of(
+    calibrated: Calibrated,
+    options: argparse.Namespace,
+    config: InputConfig,
+    graph: Graph,
+    *,
+    model: Path,
+    category: str,
+    facts: Mapping[str, str],
+) -> Report:
+    """The report on the accuracy of what was calibrated from `model`, on some of the files that -i and -n name."""
+    samples = resolve_samples(options.image, len(config.inputs))
+    preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
+    return conversion_report(
+        model, graph, calibrated, preprocessors, samples, category=category, facts=facts, wrap=progress
+    )
 
 
 def write_fixed_files(

@@ -321,10 +321,10 @@ def add_batches(parser: Parser) -> None:
     parser.add_argument("--inplace_input_buf", metavar="BOOL", type=boolean, default=False, help=text)
 
 
-def add_report(parser: Parser) -> None:
-    """--report."""
+def add_report(parser: Parser, *, page: str = "a page for the browser") -> None:
+    """--report. `page` says what the page is about, where it tells more."""
     text = (
-        "also write what the image will cost per layer, as JSON, CSV, a page for the browser and a trace for Perfetto: "
+        f"also write what the image will cost per layer, as JSON, CSV, {page} and a trace for Perfetto: "
         "in a folder, or under a name (default: <image>_report.* beside the .img)"
     )
     parser.add_argument("--report", metavar="PATH", nargs="?", const="", help=text)

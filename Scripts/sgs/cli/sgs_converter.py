@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from sgs.cli.calibrator_tool import calibrate_files, level_options, mode_options, told_of
+from sgs.cli.calibrator_tool import calibrate_files, level_options, mode_options, report_of, told_of
 from sgs.cli.convert_tool import convert_as_asked, inputs
 from sgs.cli.image_files import told_of_report, write_image_files
 from sgs.cli.options import (
@@ -26,14 +26,11 @@ from sgs.cli.options import (
 )
 from sgs.cli.program import Parser, run
 from sgs.cli.statistics_files import StatisticsFiles
-from sgs.compare.overview import conversion_report
 from sgs.compile import summarise
 from sgs.compile.batches import checked_batches, not_in_place
 from sgs.config.chips import load_chip
 from sgs.config.input_config import InputConfig
 from sgs.data.files import atomic_outputs
-from sgs.data.images import resolve_samples
-from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.evaluate.categories import check_category
 from sgs.frontends.platforms import platform_named
@@ -43,7 +40,6 @@ from sgs.pipelines import Calibrated, compile_fixed
 from sgs.products import check_outputs, compile_report_paths, exported_paths, single_image_path
 from sgs.report.compile import CompileReport
 from sgs.report.compile_page import page_text
-from sgs.report.progress import progress
 from sgs.report.report_page import report_text
 from sgs.sim import write_sim
 from sgs.sim.write import Stage
@@ -68,7 +64,7 @@ def _parser() -> Parser:
         add_gathering(sub)
         add_batches(sub)
         add_category(sub, default="Unknown", purpose="kept in the file (default: Unknown)")
-        add_report(sub)
+        add_report(sub, page="a page for the browser, which also tells how accurate it is and why,")
         add_common(sub)
     return parser
 
@@ -122,23 +118,9 @@ def conversion_page(
     options: argparse.Namespace, config: InputConfig, graph: Graph, calibrated: Calibrated
 ) -> Callable[[Image, CompileReport], str]:
     """What makes the page on the whole conversion, once its cost is known."""
-    samples = resolve_samples(options.image, len(config.inputs))
-    preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
     model = inputs(options)[0]
-    report = conversion_report(
-        model,
-        graph,
-        calibrated,
-        preprocessors,
-        samples,
-        category=options.category,
-        facts={
-            "model": model.name,
-            "platform": options.platform,
-            "chip": options.soc_version,
-        },
-        wrap=progress,
-    )
+    facts = {"model": model.name, "platform": options.platform, "chip": options.soc_version}
+    report = report_of(calibrated, options, config, graph, model=model, category=options.category, facts=facts)
     return lambda image, cost: report_text(replace(report, cost=(image, cost)))
 
 

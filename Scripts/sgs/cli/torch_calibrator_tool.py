@@ -10,9 +10,9 @@ from sgs.cli.calibrator_tool import (
     add_quant_info,
     calibrate_files,
     fixed_files,
+    fixed_records,
     float_graph,
     mode_options,
-    quant_info,
     told_of,
     write_fixed_files,
 )
@@ -49,7 +49,7 @@ def _body(argv: list[str]) -> int:
     config = load_config(Path(options.input_config))
     graph = float_graph(options, "torch_calibrator.py")
     calibrated = calibrate_files(graph, config, options, statistics, chosen, all_errors=options.save_quant_info)
-    write_fixed_files(calibrated.graph, options, outputs, quant_info(calibrated, options))
+    write_fixed_files(calibrated.graph, options, outputs, fixed_records(calibrated, options, config, graph))
     statistics.finish()
     if chosen.mode is not None:
         chosen.mode.finish()

@@ -119,8 +119,9 @@ def category_of(model: Simulator) -> str:
 def looked_at(comparison: Comparison) -> dict[str, str | None]:
     """Tensors whose distributions are looked at → their counterparts, in order: the outputs, the worst layers, and
     others evenly spread over the network."""
-    judged = sorted(comparison.layers, key=lambda layer: (layer.isolated or layer.accumulated).sqnr)
-    wanted = {*comparison.outputs, *(layer.name for layer in judged[:WORST])}
+    alone = [(layer.isolated.sqnr, layer.name) for layer in comparison.layers if layer.isolated is not None]
+    judged = sorted(alone or ((layer.accumulated.sqnr, layer.name) for layer in comparison.layers))
+    wanted = {*comparison.outputs, *(name for _, name in judged[:WORST])}
     others = [layer.name for layer in comparison.layers if layer.name not in wanted]
     wanted.update(spread(others, max(0, EVERY - len(wanted))))
     return {layer.name: layer.reference for layer in comparison.layers if layer.name in wanted}

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sgs.compare.metrics import Sums
 from sgs.data.images import Sample
 from sgs.data.pictures import read_picture
 from sgs.data.preprocess import Preprocessor
@@ -36,7 +37,7 @@ def picture_pairs(
     category: str,
     names: Sequence[str],
 ) -> Iterator[PicturePair]:
-    """A pair for each sample, the float model's first; none where neither the sample nor an output is a picture."""
+    """A pair for each sample, the reference's first; none where neither the sample nor an output is a picture."""
     for sample in samples:
         found = [_real_outputs(model, preprocessors, sample) for model in (real, held)]
         picture = _picture(sample[0])
@@ -68,7 +69,7 @@ def _picture(path: Path) -> Array | None:
 def _classes(picture: Array, found: Sequence[Arrays], names: Sequence[str]) -> tuple[list[Array], str]:
     best = [ranked(next(iter(outputs.values()))) for outputs in found]
     same = "the same class" if best[0][0][0] == best[1][0][0] else "another class"
-    told = " and ".join(f"{kind} {_first(one, names)}" for kind, one in zip(("float", "fixed"), best, strict=True))
+    told = " beside ".join(_first(one, names) for one in best)
     return [draw_classes(picture, one, names) for one in best], f"{told}: {same}"
 
 
@@ -81,7 +82,7 @@ def _boxes(picture: Array, found: Sequence[Arrays], names: Sequence[str], name: 
     size = (picture.shape[0], picture.shape[1])
     boxes: list[Detections] = [operator_detections(outputs.values(), size, picture=name) for outputs in found]
     counts = [int((one.scores >= THRESHOLD).sum()) for one in boxes]
-    words = f"boxes of score {THRESHOLD} or more: float {counts[0]}, fixed {counts[1]}"
+    words = f"boxes of score {THRESHOLD} or more: {counts[0]} beside {counts[1]}"
     return [draw_boxes(picture, one, names, THRESHOLD) for one in boxes], words
 
 
@@ -117,9 +118,9 @@ def _enlarged(frame: Array) -> Array:
 
 
 def _decibels(real: Array, held: Array) -> str:
-    signal = float(np.square(real, dtype=np.float64).sum())
-    noise = float(np.square(held.astype(np.float64) - real).sum())
-    return "the same" if not noise else f"{10 * np.log10(max(signal, 1e-300) / noise):.1f} dB"
+    sums = Sums()
+    sums.add(real, held)
+    return f"{sums.errors().sqnr:.1f} dB"
 
 
 def _jpeg(picture: Array) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from itertools import groupby
 
 from sgs.report.histogram import Histogram
 from sgs.report.layer_rows import LayerRow
@@ -36,19 +37,24 @@ def error_chart(rows: Sequence[LayerRow], rows_at: str) -> str:
         return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (min(decibels, high) - low) / (high - low))
 
     parts = _decibel_axis(low, high, y)
-    places = [f"{number(x(n))} {number(y(row.so_far or 0))}" for n, row in known]
+    places = [f"{_tenth(x(n))} {_tenth(y(row.so_far or 0))}" for n, row in known]
     parts.append(f'<path class="path" d="M{"L".join(places)}"/>')
     radius = number(min(4.5, max(2.2, 0.35 * (WIDTH - _LEFT - _RIGHT) / len(rows))))
     for n, row in known:
         dots = ((row.so_far, "so-far"), (row.alone, "alone"))
         marks = "".join(
-            f'<circle cx="{number(x(n))}" cy="{number(y(value))}" r="{radius}" class="dot {kind}"/>'
+            f'<circle cx="{_tenth(x(n))}" cy="{_tenth(y(value))}" r="{radius}" class="dot {kind}"/>'
             for value, kind in dots
             if value is not None
         )
         parts.append(f'<a href="#{rows_at}-{n}"><title>{escape(_told(row))}</title>{marks}</a>')
     parts.append(text((_LEFT + WIDTH) / 2, HEIGHT - 10, "layers, in the order in which they run"))
     return svg(WIDTH, HEIGHT, "Signal to noise of every layer", parts, role="group", kind="marks")
+
+
+def _tenth(value: float) -> str:
+    """A coordinate, to a tenth: there may be thousands."""
+    return number(round(value, 1))
 
 
 def _decibel_axis(low: float, high: float, y: Callable[[float], float]) -> list[str]:
@@ -105,8 +111,9 @@ def _end(x: Callable[[float], float], end: float | None, side: int) -> list[str]
 def _steps(counts: Sequence[int], most: int, left: float, right: float) -> str:
     """The outline of bars, closed at the bottom. Heights are logarithms of the counts."""
     width = (right - left) / len(counts)
-    heights = (PLOT * (1 - 0.96 * math.log1p(count) / math.log1p(most)) for count in counts)
-    steps = (f"V{height:.1f}h{number(width)}" for height in heights)
+    heights = (number(round(PLOT * (1 - 0.96 * math.log1p(count) / math.log1p(most)), 1)) for count in counts)
+    runs = ((height, len(list(equal))) for height, equal in groupby(heights))
+    steps = (f"V{height}h{number(width * length)}" for height, length in runs)
     return f"M{number(left)} {PLOT}{''.join(steps)}V{PLOT}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -88,12 +89,17 @@ def _compared(layer: ComparedLayer, form: Form | None) -> LayerRow:
         None if form is None else form.weight_bytes or None,
         layer.low,
         layer.high,
-        alone=None if layer.isolated is None else layer.isolated.sqnr,
-        so_far=errors.sqnr,
-        cosine=errors.cosine,
-        relative_l1=errors.relative_l1,
-        max_abs=errors.max_abs,
+        alone=None if layer.isolated is None else _known(layer.isolated.sqnr),
+        so_far=_known(errors.sqnr),
+        cosine=_known(errors.cosine),
+        relative_l1=_known(errors.relative_l1),
+        max_abs=_known(errors.max_abs),
     )
+
+
+def _known(measure: float) -> float | None:
+    """None for what values that are not finite, or all zero, leave undefined."""
+    return measure if math.isfinite(measure) else None
 
 
 def calibrated_rows(layers: Iterable[Layer], forms: Mapping[str, Form]) -> list[LayerRow]:

@@ -71,7 +71,8 @@ def folded(label: str, content: str) -> str:
 
 def key(kind: str, words: str) -> str:
     """An entry of a chart's legend; `kind` is a class of the style sheet."""
-    return f'<span class="line"><span class="key {kind}"></span>{escape(words)}</span>'
+    first, space, rest = escape(words).partition(" ")
+    return f'<span class="line"><span class="key {kind}"></span>{first}</span>{space}{rest}'
 
 
 def tiles(figures: Iterable[tuple[str, str, str]]) -> str:

@@ -22,7 +22,7 @@ p{margin:4px 0 10px;max-width:75ch;overflow-wrap:anywhere}
 .soft{color:var(--soft)}
 .tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(158px,1fr));gap:10px;margin:18px 0;padding:0}
 .tiles div{background:var(--panel);border:1px solid var(--line);border-radius:8px;padding:10px 12px;min-width:0}
-.tiles dt{color:var(--soft);font-size:.85rem}
+.tiles dt{color:var(--soft);font-size:.85rem;overflow-wrap:anywhere}
 .tiles dd{margin:0;font-size:1.3rem;font-weight:600;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .tiles dd small{display:block;font-size:.8rem;font-weight:400;color:var(--soft)}
 .wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px;background:var(--panel);padding:10px}
@@ -51,6 +51,7 @@ a:focus-visible>.dot,a:hover>.dot{stroke:var(--text);stroke-width:2.5}
 .d32{fill:var(--soft)}.d4{fill:var(--c2)}
 rect:hover,circle:hover{stroke:var(--text);stroke-width:1.5}
 
+.line{white-space:nowrap}
 .key{display:inline-block;width:12px;height:12px;border-radius:3px;margin:0 4px 0 2px;vertical-align:-1px}
 .key.weights{background:var(--weights)}.key.activations{background:var(--activations)}
 .key.d8{background:var(--c0)}.key.d8w4{background:var(--c2)}

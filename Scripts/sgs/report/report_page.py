@@ -14,19 +14,20 @@ from sgs.config.nearest import counted, listing
 from sgs.img.image import Image
 from sgs.quant.layers import SAMPLES, Layer
 from sgs.quant.traps import Finding
-from sgs.report.accuracy_charts import BITS, error_chart, histogram_chart, left_out, length_bar, share_bar
+from sgs.report.accuracy_charts import BITS, error_chart, length_bar, share_bar
 from sgs.report.compared import Comparison
 from sgs.report.compile import CompileReport
 from sgs.report.compile_page import cost_sections, cost_tiles, introduction
 from sgs.report.histogram import Histogram
+from sgs.report.histogram_page import about_histograms, histogram_figures
 from sgs.report.layer_rows import Form, LayerRow, calibrated_rows, compared_rows, joined, with_cycles
 from sgs.report.page import DASH, Column, Section, document, facts_table, folded, framed, key, percent, table, tiles
 from sgs.report.svg import quantity
 
 WORST = 8  # layers whose distributions are in view
-MOST_HISTOGRAMS = 96  # in a page
+MOST_HISTOGRAMS = 64  # in a page
 GOOD, FAIR = 30.0, 20.0  # dB at the outputs
-_TABLE = "network"
+_TABLE = "tensors"  # id of the table; "network" is that of its heading
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def _summary(report: Report, rows: Sequence[LayerRow]) -> list[Section]:
     """In plain words: is it as accurate as float, what is in 16 bit, how large and how fast it is."""
     judged = [(row.so_far, row) for row in rows if row.name in report.outputs and row.so_far is not None]
     worst = min(judged, key=lambda found: found[0], default=None)
-    kind, words = ("", "") if worst is None else _verdict(*worst, *report.models)
+    kind, words = ("", "") if worst is None else _verdict(*worst, *report.models, single=len(judged) == 1)
     lines = [f'<p><b class="{kind}">{escape(words)}</b></p>'] if worst is not None else []
     more = (_precision_words(rows), _first_bad(report), _cost_words(report))
     lines += [f"<p>{escape(line)}</p>" for line in more if line]
@@ -124,11 +125,12 @@ def _summary(report: Report, rows: Sequence[LayerRow]) -> list[Section]:
     return [Section("Summary", "\n".join(body))] if body else []
 
 
-def _verdict(decibels: float, row: LayerRow, a: str, b: str) -> tuple[str, str]:
+def _verdict(decibels: float, row: LayerRow, a: str, b: str, *, single: bool) -> tuple[str, str]:
     """(class of the style sheet, words) for the output of B that is furthest from A's."""
     b = b[:1].upper() + b[1:]
     error = 10 ** (-decibels / 20)
-    told = f"of its outputs {row.name} differs most, by {_share(error)} of its size ({decibels:.1f} dB)"
+    subject = f"its output {row.name} differs" if single else f"of its outputs {row.name} differs most,"
+    told = f"{subject} by {_share(error)} of its size ({decibels:.1f} dB)"
     if decibels >= GOOD:
         return "good", f"{b} is as accurate as {a} for most purposes: {told}."
     if decibels >= FAIR:
@@ -287,46 +289,20 @@ def _distributions(report: Report, rows: Sequence[LayerRow]) -> list[Section]:
     """Those of the outputs and of the worst layers in view, the others behind a line that opens them."""
     if not report.histograms:
         return []
-    error = {row.name: row.alone if row.alone is not None else row.so_far for row in rows}
+    alone = any(row.alone is not None for row in rows)  # operators that only move values have no such error
+    error = {row.name: row.alone if alone else row.so_far for row in rows}
     known = [(value, name) for name, value in error.items() if value is not None]
     there = {histogram.name for histogram in report.histograms}
     worst = [name for _, name in sorted(known) if name in there][:WORST]
     first = {*report.outputs, *worst} if known else there
     shown = sorted(report.histograms, key=lambda one: one.name not in first)[:MOST_HISTOGRAMS]
     front, behind = ([one for one in shown if (one.name in first) is wanted] for wanted in (True, False))
-    body = [_about_histograms(report), _many(front, error)]
-    body += [folded(f"{len(behind)} more tensors", _many(behind, error))] if behind else []
+    cut = len(report.histograms) - len(shown)
+    about = about_histograms(shown, *report.models) + (f" {cut} more are not shown." if cut else "")
+    told = {name: f"{_decibels(value)}{' alone' * alone}" for value, name in known}
+    body = [f"<p>{about}</p>", histogram_figures(front, told)]
+    body += [folded(f"{len(behind)} more tensors", histogram_figures(behind, told))] if behind else []
     return [Section("Distributions", "\n".join(body))]
-
-
-def _about_histograms(report: Report) -> str:
-    a, b = report.models
-    cut = len(report.histograms) - MOST_HISTOGRAMS
-    more = f" {cut} more are not shown." if cut > 0 else ""
-    return (
-        f"<p>Values of {key('real', a)} and {key('held', b)}, on a logarithmic "
-        "scale of counts; dashed lines are the ends of the range that was chosen, beyond which values saturate "
-        f"({key('outside', 'shaded')}).{more}</p>"
-    )
-
-
-def _many(histograms: Iterable[Histogram], error: Mapping[str, float | None]) -> str:
-    figures = (
-        f"<figure><figcaption>{escape(one.name)}</figcaption>{histogram_chart(one)}"
-        f'<figcaption class="soft">{escape(_told(one, error.get(one.name)))}</figcaption></figure>'
-        for one in histograms
-    )
-    return f'<div class="many">{"".join(figures)}</div>'
-
-
-def _told(histogram: Histogram, decibels: float | None) -> str:
-    parts = [] if decibels is None else [_decibels(decibels)]
-    if histogram.range_low is not None and histogram.range_high is not None:
-        parts.append(f"range {histogram.range_low:.3g} to {histogram.range_high:.3g}")
-    outside = left_out(histogram)
-    if outside:
-        parts.append(f"about {outside:.2%} beyond it")
-    return "; ".join(parts)
 
 
 # -- sizes, cost, settings ---------------------------------------------------------------------------------------------
