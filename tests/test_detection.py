@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from sgs.ops._expansion import expanded
 from sgs.ops._window import window_node
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed
-from sgs.quant.fidelity import judged
+from sgs.quant.fidelity import energies, judged, measures
 from sgs.quant.layers import describe_layers, measured
 from sgs.quant.levels import Calibration
 from sgs.quant.plan import QuantPlan
@@ -371,7 +372,7 @@ def detector(*, ends: bool) -> Graph:
     constants = [np.concatenate(grids).astype(np.float32), units.astype(np.float32)]
     (corners,) = build.node("BOX_DECODER", [boxes, *constants], outputs=["corners"], **how)
     if not ends:
-        return build.output(corners, scores, classes)
+        return build.output(corners, scores)
     return build.output(*build.node("DETECTION_NMS", [corners, scores, classes], outputs=RESULTS, **NMS))
 
 
@@ -395,24 +396,36 @@ def fixed_detector() -> tuple[Graph, Calibration, QuantPlan]:
 
 
 def test_what_is_judged_lies_before_the_choice() -> None:
-    whole, cut = calibration(True), calibration(False)
-    graphs = [judged(work.float_graph, work.prepared) for work in (whole, cut)]
-    assert graphs[0].outputs == graphs[1].outputs
-    assert graphs[0].outputs[:2] == ["corners", "scores"] and RESULTS[0] not in graphs[0].outputs
+    """And has no class scores, which the best one stands for."""
+    work = calibration(True)
+    assert judged(work.float_graph, work.prepared).outputs == ["corners", "scores"]
 
 
-@pytest.mark.parametrize("level", ["L1", "L5"])
-def test_plans_do_not_depend_on_the_choice(level: str) -> None:
-    """The same decisions and scores with NMS behind as without, and ranges of results beside."""
-    whole, cut = calibration(True), calibration(False)
-    plan, other = whole.run(level), cut.run(level)
-    assert [(s.name, s.sqnr, s.kept) for s in whole.steps] == [(s.name, s.sqnr, s.kept) for s in cut.steps]
+def test_ranges_do_not_depend_on_the_choice() -> None:
+    """Those that were measured are the same with NMS behind as without, and there are those of results beside."""
+    plan, other = calibration(True).run("L1"), calibration(False).run("L1")
     assert plan.ranges.keys() - other.ranges.keys() == {RESULTS[0], RESULTS[2]}
     assert {name: plan.ranges[name] for name in other.ranges} == other.ranges
     assert {name: plan.narrow[name] for name in other.narrow} == other.narrow
     assert plan.macs.keys() == other.macs.keys()
     for name, mac in other.macs.items():
         assert plan.macs[name].bits == mac.bits and np.array_equal(plan.macs[name].weight_bound, mac.weight_bound)
+
+
+def test_errors_of_boxes_count_by_their_sides_and_scores() -> None:
+    """Of [ymin, xmin, ymax, xmax] by height and width, and as much as the scores do, which count as they stand."""
+    joined = measures(calibration(True).network(QuantPlan()).graph)
+    assert list(joined) == ["corners", "scores"]
+    found = {name: replace(measure, parts=None) for name, measure in joined.items()}
+    truths = {
+        "corners": np.array([[[0.25, 0.5, 0.75, 0.6], [0.0, 0.0, 0.5, 1.0]]], np.float32),
+        "scores": np.array([[0.8, 0.1]], np.float32),
+    }
+    moved = truths["corners"] + np.array([[[0.05, 0.02, 0, 0], [0, 0, 0.1, 0]]], np.float32)
+    table = energies(found["corners"], truths, moved)
+    assert table.sum(0) == pytest.approx([4 * 0.8**2 + 4 * 0.1**2, 0.8**2 * (0.1**2 + 0.2**2) + (0.1 * 0.2) ** 2], 1e-5)
+    scores = energies(found["scores"], truths, truths["scores"] + np.float32(0.1))
+    assert scores.sum(0) == pytest.approx([0.65, 0.02], 1e-5)
 
 
 def test_heads_are_held_in_16_bits() -> None:

@@ -7,14 +7,18 @@ import pytest
 
 from sgs.builder import GraphBuilder
 from sgs.ir import Graph
+from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.ops._window import window_node
-from sgs.quant.fidelity import Parts, decibels, energies, is_silent, output_parts, relative_error
+from sgs.quant.fidelity import Measure, Parts, decibels, energies, is_silent, output_parts, relative_error
 
 
 def measured(truth: list[float], value: list[float], parts: Parts | None = None) -> float:
-    table = energies(np.array(truth, np.float32), np.array(value, np.float32), parts)
-    return relative_error(table[None])
+    return relative_error(table_of(truth, value, parts)[None])
+
+
+def table_of(truth: list[float], value: list[float], parts: Parts | None = None) -> Array:
+    return energies(Measure("y", parts), {"y": np.array(truth, np.float32)}, np.array(value, np.float32))
 
 
 def test_the_relative_error() -> None:
@@ -36,13 +40,12 @@ def test_parts_count_as_much_as_the_whole() -> None:
     lost = measured(truth, [300.0, 0.0, 0.0], parts)  # the quiet part altogether; the silent one has no say
     assert lost == pytest.approx((0.25 / 90000.25 + (0 + 1) / 2) / 2)
     assert measured(truth, [300.0, 9.5, 0.0], parts) == pytest.approx((81 / 90000.25 + 1 / 2) / 2)  # no more than lost
-    table = energies(np.array(truth), np.array([300.0, 9.5, 0.0]), parts)[None]
+    table = table_of(truth, [300.0, 9.5, 0.0], parts)[None]
     assert decibels(table) == pytest.approx((10 * np.log10(90000.25 / 81) + (120 + 0) / 2) / 2)
 
 
 def test_constants_are_no_parts() -> None:
-    truth, value = np.array([3.0, 4.0, 9.0]), np.array([3.0, 3.0, 9.0])
-    assert energies(truth, value, Parts(np.array([0, 1, 2]), 2)).tolist() == [[9, 0], [16, 1]]
+    assert table_of([3, 4, 9], [3, 3, 9], Parts(np.array([0, 1, 2]), 2)).tolist() == [[9, 0], [16, 1]]
 
 
 def test_decibels_are_of_all_samples_and_of_each() -> None:

@@ -23,7 +23,7 @@ from sgs.numeric.types import DType
 from sgs.ops._window import window_node
 from sgs.quant import mixed, sensitivity
 from sgs.quant.boundary import codes_of_inputs, real_outputs
-from sgs.quant.fidelity import energies, relative_error
+from sgs.quant.fidelity import Measure, energies, relative_error
 from sgs.quant.front import TOLERANCE, Front, Size, sizes_of
 from sgs.quant.levels import Calibration
 from sgs.quant.mixed import Sensitivities, front, measure, pinned_bits, with_bits
@@ -90,7 +90,7 @@ def joint_error(work: Calibration, plan: QuantPlan, feeds: list[dict[str, Array]
     tables = []
     for feed in feeds:
         found = real_outputs(core, fixed.run(codes_of_inputs(core, feed)), ["y"])["y"]
-        tables.append(energies(real.run(feed)["y"], found, None))
+        tables.append(energies(Measure("y", None), real.run(feed), found))
     return relative_error(np.stack(tables))
 
 

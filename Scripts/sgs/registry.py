@@ -287,6 +287,10 @@ class QuantRule:
 
 QUANTISE: RuleTable[QuantRule] = RuleTable("quantisation rule")
 
+# (real operands of a "select" operator, None where not at hand) → for each operand (unit, signal), arrays like it: what
+# an error in an element is measured in, and what counts as the element's own size in that unit; None: as it stands
+YARDSTICK: RuleTable[Callable[[Sequence[Array | None]], list[tuple[Array, Array] | None]]] = RuleTable("yardstick")
+
 
 @dataclass(frozen=True)
 class MatrixForm:

@@ -39,6 +39,7 @@ from sgs.registry import (
     SIM,
     SPAN,
     TILE,
+    YARDSTICK,
     Box,
     Cost,
     HostRow,
@@ -54,11 +55,26 @@ from sgs.registry import (
 )
 
 OP = "DETECTION_NMS"
+_LEAST_SIDE = 1e-3  # of the largest coordinate
+_LEAST_SCORE = 1e-6
 PARTS = 1 << 24  # of an overlap, in the threshold of a fixed graph
 OPERATOR.add(OP, OperatorInfo("both", "the best boxes, none of which overlaps a better one too far"))
 LAYOUT.add(OP, fixed)
 SIM.add(OP, SimRow(custom=True, code="TFLite_Detection_NMS"))
 QUANTISE.add(OP, QuantRule("select", pairs=((0, 0), (1, 2))))
+
+
+@YARDSTICK.row(OP)
+def yardstick(operands: Sequence[Array | None]) -> list[tuple[Array, Array] | None]:
+    """An error of a corner counts by the box's height or width, as in IoU, and as much as the box's score does among
+    the scores."""
+    corners, scores, *_ = operands
+    if corners is None or scores is None:
+        return [None] * len(operands)
+    sides = np.abs(corners[..., 2:] - corners[..., :2]).astype(np.float64)
+    sides = np.maximum(sides, _LEAST_SIDE * max(float(np.abs(corners).max()), 1e-30))
+    weights = np.broadcast_to(np.maximum(scores, _LEAST_SCORE)[..., None], corners.shape).astype(np.float64)
+    return [(np.concatenate([sides, sides], axis=-1) / weights, weights), None, None]
 
 
 @INFER.row(OP)

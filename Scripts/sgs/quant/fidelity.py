@@ -2,7 +2,8 @@
 
 An output may join results that have little to do with each other: boxes, which are large, and scores, most of which
 are next to nothing. Taken together the boxes are all that counts. So an output counts half as a whole, and half by its
-parts, each over its own energy. Samples are floored alike: one counts as at least a tenth as loud as the samples are
+parts, each over its own energy. What an operator selects from counts by that operator's yardstick: most boxes of a
+detector are never looked at. Samples are floored alike: one counts as at least a tenth as loud as the samples are
 on average, so that silence disturbed is not an infinite error.
 """
 
@@ -18,7 +19,7 @@ from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.quant.edit import moved_operands
 from sgs.quant.prepare import kind_of
-from sgs.registry import FLOAT, QUANTISE
+from sgs.registry import FLOAT, QUANTISE, YARDSTICK
 
 _QUIETEST = 0.1  # of the mean energy of the samples
 _NOTHING = 1e-12  # noise over signal: 120 dB
@@ -54,12 +55,57 @@ def judged(graph: Graph, prepared: Graph) -> Graph:
         if tells(name):
             found[name] = None
             continue
-        operands = [operand for operand in produced[name].inputs if operand is not None and operand not in seen]
+        operands = [operand for operand in _told_by(prepared, produced[name]) if operand not in seen]
         waiting += reversed(operands)
         seen.update(operands)
     result = graph.copy()
     result.outputs = list(found) or graph.outputs
     return result
+
+
+def _told_by(prepared: Graph, node: Node) -> list[str]:
+    """The operands that tell how near the results of a node are. Classes that go with what is selected do not: those of
+    the many that are not selected would have as much of a say, and scores stand for them."""
+    operands = [name for name in node.inputs if name is not None]
+    if kind_of(node) == "select":
+        return [name for name in operands if prepared[name].dtype.is_float]
+    return operands
+
+
+@dataclass(frozen=True, eq=False)
+class Measure:
+    """How an output is judged: by `parts`, None where it is one, and, where it is what an operator selects from, by the
+    `YARDSTICK` of that `selector`, as its operand `place`."""
+
+    name: str
+    parts: Parts | None
+    selector: Node | None = None
+    place: int = 0
+
+    def sizes(self, truths: Mapping[str, Array], value: Array) -> tuple[Array, Array]:
+        """What counts as the signal and as the noise in every element, float64, flat, of one sample; `truths` has all
+        outputs."""
+        signal = truths[self.name].reshape(-1).astype(np.float64)
+        noise = value.reshape(-1) - signal
+        if self.selector is not None:
+            operands = [truths.get(name or "") for name in self.selector.inputs]
+            yardstick = YARDSTICK[self.selector.op](operands)[self.place]
+            if yardstick is not None:
+                unit, signal = (array.reshape(-1) for array in yardstick)
+                noise = noise / unit
+        return signal, noise
+
+
+def measures(graph: Graph) -> dict[str, Measure]:
+    """Output → how it is judged. `graph` is a float or a prepared one, its outputs those of `judged`."""
+    readers = {
+        name: (node, place)
+        for node in graph.nodes
+        if node.op in YARDSTICK
+        for place, name in enumerate(node.inputs)
+        if name is not None
+    }
+    return {name: Measure(name, parts, *readers.get(name, ())) for name, parts in output_parts(graph).items()}
 
 
 def output_parts(graph: Graph) -> dict[str, Parts | None]:
@@ -117,10 +163,11 @@ def _parts(graph: Graph, name: str, chain: set[int], parts: list[str], sources: 
     return Parts(labels, len(parts))
 
 
-def energies(truth: Array, value: Array, parts: Parts | None) -> Array:
-    """Σ truth² and Σ (value - truth)² of every part of an output, float64 [parts, 2]."""
-    exact = truth.reshape(-1).astype(np.float64)
-    squares = exact**2, (value.reshape(-1) - exact) ** 2
+def energies(measure: Measure, truths: Mapping[str, Array], value: Array) -> Array:
+    """Σ signal² and Σ noise² of every part of an output, float64 [parts, 2], of one sample; `truths` are all of its
+    outputs as the float network gives them."""
+    squares = [size**2 for size in measure.sizes(truths, value)]
+    parts = measure.parts
     if parts is None:
         return np.array([[square.sum() for square in squares]])
     sums = [np.bincount(parts.labels, square, parts.count + 1)[: parts.count] for square in squares]

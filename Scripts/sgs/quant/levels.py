@@ -31,7 +31,7 @@ from sgs.quant import ranges
 from sgs.quant.boundary import codes_of_inputs, real_outputs
 from sgs.quant.edit import build_fixed, mac_nodes, moved_operands
 from sgs.quant.equalise import HEADROOM, Scales, channel_scales, equalised, scaled
-from sgs.quant.fidelity import decibels, energies, is_silent, judged, output_parts
+from sgs.quant.fidelity import decibels, energies, is_silent, judged, measures
 from sgs.quant.forced import forced_bits
 from sgs.quant.gather import Wrap, plain
 from sgs.quant.plan import MacChoice, QuantPlan, TensorRange
@@ -125,7 +125,7 @@ class Calibration:
         self._judges = apart if self._own_judges else list(self.samples[:: -(-len(self.samples) // most)])
         engine = FloatEngine(plain.graph, threads=self.threads)
         self._truth = stored(engine.run(sample) for sample in self._judges)
-        self._parts = output_parts(plain.graph)
+        self._measures = measures(plain.graph)
         self._corrects = self._unseen = False
         self._strictness = 1.0
         self._scores: dict[int, tuple[QuantPlan, float]] = {}
@@ -182,12 +182,12 @@ class Calibration:
         """The outputs' signal to quantisation noise on the judging samples, dB (`fidelity.decibels`), mean over
         outputs; those that are all zero are left out. With `unseen` as if the ranges did not know these samples."""
         core = self.fixed(self.without_judges(plan) if unseen else plan)
-        engine = FixedEngine(core, threads=self.threads, extra=self._parts)
-        tables: dict[str, list[Array]] = {name: [] for name in self._parts}
+        engine = FixedEngine(core, threads=self.threads, extra=self._measures)
+        tables: dict[str, list[Array]] = {name: [] for name in self._measures}
         results = engine.map(codes_of_inputs(core, sample) for sample in self._judges)
         for codes, truth in zip(results, self._truth, strict=True):
-            for name, value in real_outputs(core, codes, list(self._parts)).items():
-                tables[name].append(energies(truth[name], value, self._parts[name]))
+            for name, value in real_outputs(core, codes, list(self._measures)).items():
+                tables[name].append(energies(self._measures[name], truth, value))
         scores = [decibels(table) for table in map(np.stack, tables.values()) if not is_silent(table)]
         return float(np.mean(scores)) if scores else 0.0
 

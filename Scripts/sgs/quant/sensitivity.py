@@ -22,7 +22,7 @@ from sgs.numeric.quantise import Array, QuantParams, activation_params, dequanti
 from sgs.numeric.types import DType
 from sgs.ops._mac import activation_float
 from sgs.quant.edit import mac_nodes
-from sgs.quant.fidelity import energies, is_silent, output_parts, relative_error
+from sgs.quant.fidelity import energies, is_silent, measures, relative_error
 from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.quant.walk import Walk
@@ -128,7 +128,7 @@ class OutputErrors:
         self._lanes = streams.lanes
         self._session = builder.finish(dict.fromkeys(self._graph.outputs, "native"), streams.options())
         self._outputs = [f"out:{name}" for name in self._graph.outputs]
-        self._parts = list(output_parts(float_graph).values())
+        self._measures = measures(float_graph)
         self._truths = [self._run(sample, -1, TensorRange(0, 1), np.zeros(1)) for sample in samples]
 
     def _add_switch(self, builder: SessionBuilder, node: Node, plan: QuantPlan) -> None:
@@ -175,7 +175,8 @@ class OutputErrors:
         tables = []
         for sample, truths in zip(self._samples, self._truths, strict=True):
             values = self._run(sample, self._index[name], trial.range, trial.shift)
-            tables.append([energies(*output) for output in zip(truths, values, self._parts, strict=True)])
+            exact = dict(zip(self._measures, truths, strict=True))
+            tables.append([energies(m, exact, value) for m, value in zip(self._measures.values(), values, strict=True)])
         outputs = [np.stack(table) for table in zip(*tables, strict=True)]
         errors = [relative_error(table) for table in outputs if not is_silent(table)]
         return float(np.mean(errors)) if errors else 0.0
