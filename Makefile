@@ -2,7 +2,8 @@
 # make test    set up .venv, check style and types, run the tests
 # make test-long   the networks that make test leaves out, as their tests take minutes (SGS_TEST_DATA names their folder)
 # make lint    style and types only
-# make docs    write what is generated in docs/: after changing operators, limits or chips
+# make docs    write what is generated in docs/: after changing operators, limits, chips or options
+# make docs-pictures   make the pictures of docs/TOUR.md of what its commands have left in build/shapes
 # make fuzz    5,000 damaged .img files against reader and offline simulator (FUZZ_ARGS="--files 20000 --seed 7"), 2,000
 #              damaged ONNX files (FUZZ_ONNX_ARGS), 1,000 Caffe networks (FUZZ_CAFFE_ARGS) and 1,000 TFLite files
 #              (FUZZ_TFLITE_ARGS) against ConvertTool, 1,000 random graphs through the compiler (SEEDS="5000 9000"), then
@@ -52,7 +53,7 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test test-long lint docs fuzz bench bench-calibration bench-torch bench-compiler bench-evaluation \
+.PHONY: demo test test-long lint docs docs-pictures fuzz bench bench-calibration bench-torch bench-compiler bench-evaluation \
     bench-import bench-frontends judge-caffe judge-paddle clean
 .DELETE_ON_ERROR:
 
@@ -91,6 +92,9 @@ lint: $(VENV)/.test
 
 docs: $(VENV)/.core
 	$(PY) docs/generate.py
+
+docs-pictures: $(VENV)/.core
+	$(PY) docs/pictures/make.py
 
 fuzz: $(VENV)/.test
 	$(PY) tests/fuzz_img.py --jobs $(JOBS) $(FUZZ_ARGS)

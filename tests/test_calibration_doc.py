@@ -10,7 +10,6 @@ from dataclasses import fields
 import pytest
 
 from conventions import ROOT
-from sgs.cli import calibrator_tool
 from sgs.quant import traps
 from sgs.quant.layers import Layer
 from sgs.quant.levels import LEVELS
@@ -48,27 +47,6 @@ def test_numbers_are_those_of_the_code() -> None:
         assert str(getattr(importlib.import_module(f"sgs.quant.{module}"), name)) == value, where
 
 
-def test_options_are_those_of_the_program() -> None:
-    told = {option.split()[0] for row in rows("option", "meaning") for option in coded(row[0]) if option[0] == "-"}
-    known = {option for action in calibrator_tool._parser()._actions for option in action.option_strings}
-    assert told <= known
-    elsewhere = {
-        "-m",
-        "--model",
-        "--model_file",
-        "-i",
-        "--image",
-        "-n",
-        "--preprocess",
-        "-o",
-        "--output",
-        "-h",
-        "--help",
-    }
-    elsewhere |= {"-c", "--category", "--input_config", "--soc_version"}
-    assert known - told == elsewhere
-
-
 def test_traps_are_those_that_are_looked_for() -> None:
     told = [row[0] for row in rows("trap", "what is met", "what is done")]
     names = {value for name, value in vars(traps).items() if name.isupper() and isinstance(value, str)}
@@ -84,9 +62,3 @@ def test_the_report_holds_what_is_told() -> None:
     assert set(coded(told["`findings`"])) == {field.name for field in fields(Finding)}
     header = "worst 10 of 24 layers by what 16 bit would gain the outputs"
     assert header in TEXT
-
-
-@pytest.mark.parametrize("path", ["README.md", *sorted(str(p.relative_to(ROOT)) for p in (ROOT / "docs").glob("*.md"))])
-def test_links_lead_somewhere(path: str) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / path).read_text("utf-8"))
-    assert [link for link in links if not (ROOT / path).parent.joinpath(link).exists()] == []

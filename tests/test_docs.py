@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import importlib
 import re
-import shlex
-from collections.abc import Iterator
+import runpy
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
-from string import Template
 
 import pytest
 
-from conventions import ROOT
+from conventions import RANK, ROOT, project_files
+from doc_commands import PAGES, Block, Reader, blocks
 
-PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "schema/README.md", ROOT / "SGS_Models/README.md"]
-PAGES += (ROOT / "Scripts").rglob("*.md")
 NUMERICS = (ROOT / "docs/NUMERICS.md").read_text("utf-8")
 
 
@@ -61,18 +58,9 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
 
 
 # -- commands ----------------------------------------------------------------------------------------------------------
-def commands() -> Iterator[tuple[str, list[str]]]:
-    """(page, words) of every line of the pages' shell blocks, variables put in; all are for the top of the tree."""
-    for page in PAGES:
-        for block in re.findall(r"^```sh\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL):
-            variables: dict[str, str] = {}
-            for line in block.replace("\\\n", " ").splitlines():
-                words = [Template(word).substitute(variables) for word in shlex.split(line, comments=True)]
-                while words and (match := re.fullmatch(r"([A-Z]+)=(.*);?", words[0])):
-                    variables[match[1]] = match[2].rstrip(";")
-                    words = words[1:]
-                if words:
-                    yield str(page.relative_to(ROOT)), words
+def unsure_blocks() -> list[Block]:
+    """Shell blocks that are not run everywhere."""
+    return [block for page in PAGES for block in blocks(page) if block.language == "sh" and block.mark]
 
 
 def takes(words: list[str], options: set[str]) -> set[str]:
@@ -91,19 +79,79 @@ def takes(words: list[str], options: set[str]) -> set[str]:
     return {option for option in options if f'"{option}"' in text}
 
 
-def test_commands_of_the_pages_name_what_there_is() -> None:
+def test_commands_that_are_not_run_name_what_there_is() -> None:
     """Programs, options, and what they read of the tree."""
     wrong, programs = [], set()
-    for page, words in commands():
+    for page, words in ((block.page, words) for block in unsure_blocks() for _, words in block.commands()):
         wrong += [f"{page}: {word}" for word in words if word.startswith("SGS_Models/") and not (ROOT / word).exists()]
-        wrong += [f"{page}: {' '.join(words)}: leaves the top of the tree" for word in words[:1] if word == "cd"]
         if words[0] != "python":
             continue
         programs.add(words[1])
         given = {word for word in words[2:] if re.match(r"--?[a-zA-Z]", word)}
         wrong += [f"{page}: {words[1]} {option}" for option in sorted(given - takes(words, given))]
     assert wrong == []
-    assert len(programs) >= 9
+    assert len(programs) >= 4
+
+
+def test_every_command_of_the_pages_runs(tmp_path: Path) -> None:
+    """In the order of the pages, in one tree, so that what one page makes is there for the next."""
+    before = project_files()
+    reader = Reader(tmp_path / "tree")
+    wrong = []
+    for page in PAGES:
+        if not changes_the_tree(page):
+            wrong += [fault for block in blocks(page) for fault in reader.does(block)][:1]
+    assert wrong == [], "\n\n".join(wrong)
+    made = tmp_path / "pictures"
+    made.mkdir()
+    runpy.run_path(str(ROOT / "docs/pictures/make.py"))["main"](reader.folder / "build/shapes", made)
+    there = {picture.name for picture in (ROOT / "docs/pictures").glob("*.*") if picture.suffix != ".py"}
+    assert {"detections.jpg", "histogram.svg"} <= {one.name for one in made.iterdir()} <= there - {"pipeline.svg"}
+    assert project_files() == before
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pages = "".join(page.read_text("utf-8") for page in PAGES)
+    for picture in (ROOT / "docs/pictures").glob("*.*"):
+        assert picture.stat().st_size <= 150_000 and (picture.suffix == ".py" or f"pictures/{picture.name}" in pages)
+
+
+@pytest.mark.parametrize("page", ["docs/ADD_AN_OPERATOR.md", "docs/ADD_A_CHIP.md"])
+def test_commands_of_pages_that_change_the_tree_run(page: str, tmp_path: Path) -> None:
+    assert changes_the_tree(ROOT / page)
+    reader = Reader(tmp_path / "tree", copied=("Scripts", "DumpDebug"))
+    assert [fault for block in blocks(ROOT / page) for fault in reader.does(block)] == []
+
+
+def changes_the_tree(page: Path) -> bool:
+    return any((block.file or "").startswith("Scripts/") for block in blocks(page))
+
+
+def test_commands_stand_in_shell_blocks() -> None:
+    """Else nobody runs them."""
+    wrong = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for block in blocks(page):
+            if block.language != "sh" and re.search(r"^(python|make|pip) ", block.text, re.MULTILINE):
+                wrong.append(f"{block.page}: a block of '{block.language}': {block.text}")
+        wrong += [f"{page.name}: {line}" for line in re.findall(r"^ {4}(?:python|make|pip) .*", text, re.MULTILINE)]
+    assert wrong == []
+
+
+def test_what_a_page_says_wrong_is_noticed(tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "tree")
+    show = "python DumpDebug/show_sdk_info.py"
+    assert reader.does(Block("a.md", "sh", f"{show} --soc_version pcupid\n{show} --json > sdk.json\n")) == []
+    assert (tmp_path / "tree/sdk.json").stat().st_size > 1000
+    (fault,) = reader.does(Block("a.md", "sh", f"{show} --soc_version pudding1\ntouch never\n"))
+    assert "exit code 2" in fault and "pudding1" in fault and not (tmp_path / "tree/never").exists()
+    (fault,) = reader.does(Block("a.md", "sh", "cat nothing | wc\n"))
+    assert "exit code 1" in fault
+    assert reader.does(Block("a.md", "sh", "false\n", ("needs", "no_such_package"))) == []
+    assert reader.does(Block("a.md", "sh", "false\n", ("not run",))) == []
+    assert reader.does(Block("a.md", "json", "[1]\n", ("file", "x/y.json"))) == []
+    assert (tmp_path / "tree/x/y.json").read_text("utf-8") == "[1]\n"
 
 
 # -- what is cited -----------------------------------------------------------------------------------------------------
@@ -154,3 +202,20 @@ def test_the_code_cites_the_equation_that_it_computes() -> None:
     for name, words in told.items():
         (number,) = re.findall(rf"^\*\*\((\d+)\)\*\*[^\n]*{re.escape(words)}", NUMERICS, re.MULTILINE)
         assert int(number) in cited((ROOT / f"Scripts/sgs/ops/{name}.py").read_text("utf-8")), name
+
+
+# -- the architecture --------------------------------------------------------------------------------------------------
+def test_the_layers_are_told_as_they_are() -> None:
+    """Every layer once, in the order in which they may import each other."""
+    page = (ROOT / "docs/ARCHITECTURE.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("<!-- layers -->")[2].partition("\n## ")[0], re.MULTILINE)
+    told = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(told) == sorted(RANK)
+    assert [RANK[name] for name in told] == sorted(RANK[name] for name in told)
+
+
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    page = (ROOT / "docs/ARCHITECTURE.md").read_text("utf-8").partition("## Where to look")[2]
+    named = re.findall(r"`([\w/]+\.py)`", page)
+    assert len(named) >= 5
+    assert [file for file in named if not any((ROOT / top / file).is_file() for top in ("Scripts/sgs", "."))] == []

@@ -1,21 +1,27 @@
-"""docs/OPERATORS.md and docs/MACHINE.md say what the tables, the chip files and the code do."""
+"""docs/OPERATORS.md, docs/MACHINE.md and docs/tools/ say what the tables, chip files, parsers and the code do."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
+import runpy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 import sgs.ops  # noqa: F401  fills the tables
 from conventions import ROOT
+from sgs.cli import convert_tool
+from sgs.cli.manual import options_text, parsers_of
+from sgs.cli.program import Parser
 from sgs.compile.cost import array_cycles
 from sgs.compile.legalise import CHIP_LIMITS, LIMITS, told_by
 from sgs.config.chips import KEYS, all_chips, load_chip
 from sgs.img import Space
 from sgs.registry import CONSTRAINTS, COST, IMPORT_ONNX, OPERATOR, TILE, MacShape
-from sgs.report.documents import MARKERS, generated, with_chips
+from sgs.report.documents import MARKERS, between_markers, generated
 from sgs.report.markdown import table
 from test_calibration_doc import coded
 
@@ -36,13 +42,51 @@ def test_generated_documents_are_fresh(name: str) -> None:
     assert generated(DOCS)[name] == text, f"docs/{name} is stale: run `make docs` (python docs/generate.py)"
 
 
-def test_the_table_of_chips_stands_between_its_markers() -> None:
-    page = f"before\n{MARKERS[0]}old\n{MARKERS[1]}after\n"
-    made = with_chips(page)
-    assert made.startswith(f"before\n{MARKERS[0]}\n| chip |") and made.endswith(f"|\n\n{MARKERS[1]}after\n")
-    assert "old" not in made and with_chips(made) == made
+def test_pages_of_the_programs_are_fresh() -> None:
+    """All options of each, and in front of them what is written by hand: what it does, and an example that runs it."""
+    generate = runpy.run_path(str(DOCS / "generate.py"))
+    pages = generate["tool_pages"]()
+    assert sorted(pages) == sorted(f"tools/{page.name}" for page in (DOCS / "tools").iterdir())
+    stale = [page for page, text in pages.items() if (DOCS / page).read_text("utf-8") != text]
+    assert stale == [], "run `make docs` (python docs/generate.py)"
+    for page, program in zip(pages, generate["programs"](), strict=True):
+        introduction = pages[page].partition("## Options")[0]
+        assert len(introduction.split()) > 40 and f"python {program} " in introduction, page
+
+
+def test_options_are_told_with_what_goes_with_them() -> None:
+    parser = Parser(prog="x.py")
+    parser.add_argument("-m", "--model", metavar="SIM", required=True, help="the <file>, 100 %% or *all* of `<it>`")
+    parser.add_argument("--hidden", help=argparse.SUPPRESS)
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--few", action="store_true", help="few")
+    either.add_argument("--names", metavar="A", nargs="+", default=["q"], help="these (default: %(default)s)")
+    made = options_text(SimpleNamespace(parser=lambda: parser))
+    assert made.splitlines()[2:] == [
+        "| `-m`, `--model` `SIM` | **required:** the \\<file>, 100 % or \\*all\\* of `<it>` |",
+        "| `--few` | few; not beside `--names` |",
+        "| `--names` `A [A ...]` | these (default: ['q']); not beside `--few` |",
+    ]
+
+
+def test_options_of_platforms_are_told_in_groups() -> None:
+    """Each option once under the platforms that have it as it is."""
+    text = options_text(convert_tool)
+    groups = dict(re.findall(r"^### (.*)\n\n((?:\|.*\n)+)", text, re.MULTILINE))
+    assert list(groups)[0] == "In any case" and "`--output_file`" in groups["In any case"]
+    assert "`--weight_file`" in groups["`caffe`"] and "`--checker`" in groups["`onnx`"]
+    for name, parser in parsers_of(convert_tool).items():
+        told = "".join(rows for heading, rows in groups.items() if heading == "In any case" or f"`{name}`" in heading)
+        flags = [flag for a in parser._actions if a.help != argparse.SUPPRESS for flag in a.option_strings]
+        assert [flag for flag in flags if f"`{flag}`" not in told] == ["-h", "--help"]
+
+
+def test_what_is_made_stands_between_its_markers() -> None:
+    made = between_markers(f"before\n{MARKERS[0]}old\n{MARKERS[1]}after\n", "| chip |\n")
+    assert made == f"before\n{MARKERS[0]}\n| chip |\n\n{MARKERS[1]}after\n"
+    assert between_markers(made, "| chip |\n") == made
     with pytest.raises(ValueError, match="lacks the lines"):
-        with_chips("no markers")
+        between_markers("no markers", "")
 
 
 def test_tables_in_markdown() -> None:

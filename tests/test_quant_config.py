@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from conventions import ROOT
-from sgs.cli import torch_calibrator_tool
 from sgs.config.quant_config import (
     ALIASES,
     KEYS,
@@ -201,9 +200,3 @@ def test_keys_are_told_as_they_are() -> None:
     assert example is not None
     config = read(example[1])
     assert (config.device, config.mixed_precisions, config.mp_rate, len(config.presets)) == ("cuda:0", (4, 8), 0.35, 2)
-
-
-def test_options_are_told() -> None:
-    known = {option for action in torch_calibrator_tool._parser()._actions for option in action.option_strings}
-    told = {word for row in rows("option") for word in re.findall(r"(?<![\w-])--?\w+", row[0])}
-    assert told <= known and known - told == {"-h", "--help", "--model_file", "--category", "--verbose"}

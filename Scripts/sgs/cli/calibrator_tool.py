@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="calibrator.py", description="Quantise a float .sim to a fixed .sim.")
     add_float_model(parser)
     add_samples(parser, purpose="calibration samples", required=False)
@@ -100,9 +101,9 @@ def add_quant_info(parser: Parser) -> None:
 
 
 def _body(argv: list[str]) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
-    check_plan_options(options, parser.given(argv))
+    program = parser()
+    options = program.parse_args(argv)
+    check_plan_options(options, program.given(argv))
     start_log(options)
     load_chip(options.soc_version)
     target = fixed_path(Path(options.model), options.output)

@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser(platform: Platform | None) -> Parser:
+def parser(platform: Platform | None = None) -> Parser:
+    """The options of the program, for a model of a platform that is named first or for one that is not."""
     description = (
         "Check an input_config.ini: alone, against a network, and against preprocess scripts, all problems in one go. "
         "Or write a first one for a network that has none (--init). "
@@ -66,9 +67,9 @@ def _body(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         platform_named(argv[0], stage=_PROGRAM)
     platform, rest = platform_first(argv, stage=_PROGRAM)
-    parser = _parser(platform)
-    options = parser.parse_args(rest)
-    _check_options(parser, options, parser.given(rest), platform)
+    program = parser(platform)
+    options = program.parse_args(rest)
+    _check_options(program, options, program.given(rest), platform)
     start_log(argparse.Namespace(show_log=False, verbose=0))
     chosen = None
     if platform is not None:

@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser(platform: Platform | None) -> Parser:
+def parser(platform: Platform | None = None) -> Parser:
+    """The options of the program, for a model of a platform that is named first or for one that is not."""
     description = (
         "Compare two models of one network layer by layer: a source model, a debug, float or fixed .sim, an .img. The "
         "one nearer to the source is the reference, whichever is named first. Source models that are more than a file "
@@ -67,7 +68,7 @@ def _parser(platform: Platform | None) -> Parser:
 
 def _body(argv: list[str]) -> int:
     platform, rest = platform_first(argv, stage=_PROGRAM)
-    options = _parser(platform).parse_args(rest)
+    options = parser(platform).parse_args(rest)
     start_log(options)
     written = {kind: path for kind in _FILES if (path := getattr(options, kind)) is not None}
     a, b = _opened(platform, options)

@@ -19,7 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="compiler.py", description="Compile a fixed .sim to an offline .img.")
     parser.add_argument(
         "-m", "--model", "--model_file", dest="model", metavar="SIM", required=True, help="the fixed .sim"
@@ -34,7 +35,7 @@ def _parser() -> Parser:
 
 
 def _body(argv: list[str]) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     start_log(options)
     chip = load_chip(options.soc_version)
     target = image_path(Path(options.model), options.output)

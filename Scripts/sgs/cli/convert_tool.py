@@ -35,14 +35,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _body(argv: list[str]) -> int:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="ConvertTool.py", description="Convert a source model to a float .sim.")
     for name, sub in platforms_of(parser).items():
         add_source(sub, platform_named(name, stage=parser.prog))
         text = "the .sim to write, or a folder; Debug_<name> is written beside it"
         sub.add_argument("--output_file", metavar="PATH", required=True, help=text)
         add_common(sub)
-    options = parsed(parser, argv)
+    return parser
+
+
+def _body(argv: list[str]) -> int:
+    options = parsed(parser(), argv)
     start_log(options)
     load_chip(options.soc_version)
     target = float_path(options.output_file)

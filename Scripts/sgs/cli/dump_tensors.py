@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser(platform: Platform | None) -> Parser:
+def parser(platform: Platform | None = None) -> Parser:
+    """The options of the program, for a model of a platform that is named first or for one that is not."""
     description = (
         "Write every tensor of a model for some samples: of a source model, a Debug, float or fixed .sim, or an .img. "
         f"Source models that are more than a file: {_PROGRAM} PLATFORM ..., of {', '.join(PLATFORMS)}."
@@ -54,10 +55,10 @@ def _parser(platform: Platform | None) -> Parser:
 
 def _body(argv: list[str]) -> int:
     platform, rest = platform_first(argv, stage=_PROGRAM)
-    parser = _parser(platform)
-    options = parser.parse_args(rest)
+    program = parser(platform)
+    options = program.parse_args(rest)
     start_log(argparse.Namespace(show_log=options.show_log, verbose=0))
-    _check(parser, options)
+    _check(program, options)
     stage = opened_stage(platform, options, program=_PROGRAM)
     names = stage.names() if options.tensors is None else stage.chosen(_patterns(stage, options.tensors))
     facts = stage_facts(stage, names)

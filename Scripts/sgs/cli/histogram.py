@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     description = (
         "Draw how the values of a model's tensors are distributed, with the range of their codes where it has any, and "
         "those of a reference beside them."
@@ -62,7 +63,7 @@ def _parser() -> Parser:
 
 
 def _body(argv: list[str]) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     start_log(options)
     target = Path(options.output)
     single = target.suffix in (".html", ".svg") and not target.is_dir()

@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     description = (
         "Write what the machine does when, as predicted for one frame of an .img: a trace that chrome://tracing and "
         "ui.perfetto.dev open. Tells the slowest commands, too; with -i and -n what takes the simulator longest."
@@ -52,10 +53,10 @@ def _parser() -> Parser:
 
 
 def _body(argv: list[str]) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
+    program = parser()
+    options = program.parse_args(argv)
     if (options.image is None) != (options.preprocess is None):
-        parser.error("-i and -n go together")
+        program.error("-i and -n go together")
     simulator = Simulator(options.model)
     image = simulator.image
     if image is None:

@@ -20,7 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _body(argv: list[str]) -> int:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="save_quant_param.py", description="Write down the quantisation parameters of a fixed .sim.")
     parser.add_argument(
         "-m", "--model", "--model_file", dest="model", metavar="SIM", required=True, help="the fixed .sim"
@@ -29,12 +30,16 @@ def _body(argv: list[str]) -> int:
     parser.add_argument("--output_mode", metavar="MODE", type=one_of(tuple(SUFFIX)), default="JSON", help=text)
     text = "the file to write (default: <model without .sim>_quant_param.json or .pkl)"
     parser.add_argument("-o", "--output", metavar="PATH", help=text)
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _body(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
     model = Path(options.model)
     default = model.with_name(f"{model.name.removesuffix('.sim')}_quant_param{SUFFIX[options.output_mode]}")
     target = default if options.output is None else Path(options.output)
     check_outputs([target], [model])
-    entries = exported(expect_stage(read_sim(model), "fixed", parser.prog))
+    entries = exported(expect_stage(read_sim(model), "fixed", "save_quant_param.py"))
     data = pickle_bytes(entries) if options.output_mode == "Pickle" else json_text(entries).encode("utf-8")
     with atomic_output(target) as file:
         file.write_bytes(data)

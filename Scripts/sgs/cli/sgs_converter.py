@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     description = "Convert, calibrate and compile a source model to an offline .img."
     parser = Parser(prog="SGS_converter.py", description=description)
     for name, sub in platforms_of(parser).items():
@@ -70,7 +71,7 @@ def _parser() -> Parser:
 
 
 def _body(argv: list[str]) -> int:
-    options = parsed(_parser(), argv)
+    options = parsed(parser(), argv)
     check_mode_options(options)
     start_log(options)
     chip = load_chip(options.soc_version)

@@ -23,7 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="show_img_info.py", description="Show what is in an offline .img.")
     parser.add_argument(
         "-m", "--model", "--model_file", dest="model", metavar="IMG", required=True, help="the offline .img"
@@ -36,10 +37,10 @@ def _parser() -> Parser:
 
 
 def _body(argv: list[str]) -> int:
-    parser = _parser()
-    options = parser.parse_args(argv)
+    program = parser()
+    options = program.parse_args(argv)
     if not options.commands and (options.layer is not None or options.limit is not None):
-        parser.error("--layer and --limit go with --commands")
+        program.error("--layer and --limit go with --commands")
     image = read_image(options.model)
     if not options.commands:
         facts = image_facts(image, _chip(image), Path(options.model).stat().st_size)

@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser(platform: Platform | None) -> Parser:
+def parser(platform: Platform | None = None) -> Parser:
+    """The options of the program, for a model of a platform that is named first or for one that is not."""
     description = "Show what a model is and holds, and everything that ConvertTool would refuse of it. "
     if platform is not None:
         parser = Parser(prog=f"{_PROGRAM} {platform.name}", description=description)
@@ -48,7 +49,7 @@ def _parser(platform: Platform | None) -> Parser:
 
 def _body(argv: list[str]) -> int:
     platform, rest = platform_first(argv, stage=_PROGRAM)
-    options = _parser(platform).parse_args(rest)
+    options = parser(platform).parse_args(rest)
     start_log(argparse.Namespace(show_log=False, verbose=0))
     if platform is None:
         chosen = chosen_file(Path(options.model), options, stage=_PROGRAM)

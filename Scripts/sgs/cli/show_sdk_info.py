@@ -41,11 +41,16 @@ def main(argv: list[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _body(argv: list[str]) -> int:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="show_sdk_info.py", description="Show versions of the toolchain and the chips it knows.")
     parser.add_argument("--soc_version", metavar="NAME", help="show one chip in full (name or family, any case)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _body(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
     chips = all_chips() if options.soc_version is None else (load_chip(options.soc_version),)
     if options.json:
         facts = {**versions(), "chips": [chip_facts(chip) for chip in chips]}

@@ -22,18 +22,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _body(argv: list[str]) -> int:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="show_tensor_info.py", description="Show the tensors of a float or fixed .sim, or of an .img.")
     text = "the .sim or .img"
     parser.add_argument("-m", "--model", "--model_file", dest="model", metavar="FILE", required=True, help=text)
     text = "show these in full (default: all, a line each)"
     parser.add_argument("--tensor", metavar="NAME", nargs="+", help=text)
     parser.add_argument("--json", action="store_true", help="machine-readable output")
-    options = parser.parse_args(argv)
+    return parser
+
+
+def _body(argv: list[str]) -> int:
+    options = parser().parse_args(argv)
     file = Path(options.model)
-    facts = (
-        image_tensors(read_image(file)) if is_image(file, stage=parser.prog) else graph_tensors(read_sim(file).graph)
-    )
+    image = is_image(file, stage="show_tensor_info.py")
+    facts = image_tensors(read_image(file)) if image else graph_tensors(read_sim(file).graph)
     if options.tensor is not None:
         facts = _chosen(facts, options.tensor, options.model)
     if options.json:

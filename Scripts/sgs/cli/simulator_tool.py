@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     parser = Parser(prog="simulator.py", description="Run a float .sim, a fixed .sim or an offline .img on samples.")
     parser.add_argument("-m", "--model", "--model_file", dest="model", metavar="FILE", required=True, help="the model")
     add_samples(parser, purpose="samples to run")
@@ -89,7 +90,7 @@ def _folder_and_threshold(text: str) -> tuple[Path, float | None]:
 
 
 def _body(argv: list[str]) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     start_log(options)
     simulator = Simulator(options.model)
     _check(simulator, options)

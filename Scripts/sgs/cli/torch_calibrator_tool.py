@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run(_body, argv)
 
 
-def _parser() -> Parser:
+def parser() -> Parser:
+    """The options of the program."""
     description = "Quantise a float .sim to a fixed .sim, with mixed precision, or by retraining with PyTorch."
     parser = Parser(prog="torch_calibrator.py", description=description)
     add_float_model(parser)
@@ -41,7 +42,7 @@ def _parser() -> Parser:
 
 
 def _body(argv: list[str]) -> int:
-    options = _parser().parse_args(argv)
+    options = parser().parse_args(argv)
     start_log(options)
     target = fixed_path(Path(options.model), options.output)
     outputs, statistics = fixed_files(options, target, [options.quant_config])

@@ -30,18 +30,18 @@ def generated(folder: Path) -> dict[str, str]:
     """File name → text, of every generated document of the folder, which is read for the parts written by hand."""
     return {
         "OPERATORS.md": operators_page(),
-        "MACHINE.md": with_chips((folder / "MACHINE.md").read_text("utf-8")),
+        "MACHINE.md": between_markers((folder / "MACHINE.md").read_text("utf-8"), chips_table()),
     }
 
 
-def with_chips(text: str) -> str:
-    """A page with the table of the chips between its markers. Raises ValueError for a page without them."""
+def between_markers(text: str, made: str) -> str:
+    """A page with what is made between its markers. Raises ValueError for a page without them."""
     begin, end = MARKERS
     before, _, rest = text.partition(begin)
     _, found, after = rest.partition(end)
     if not found:
         raise ValueError(f"lacks the lines {begin.strip()} and {end.strip()}")
-    return f"{before}{begin}\n{chips_table()}\n{end}{after}"
+    return f"{before}{begin}\n{made}\n{end}{after}"
 
 
 def chips_table() -> str:
