@@ -24,6 +24,7 @@ from sgs.numeric.types import DType
 from sgs.ops._expansion import expanded
 from sgs.ops._window import window_node
 from sgs.quant.boundary import codes_of_inputs, real_outputs
+from sgs.quant.boxes import Boxes, overlaps, run_for_boxes, same_boxes
 from sgs.quant.edit import build_fixed
 from sgs.quant.fidelity import energies, judged, measures
 from sgs.quant.layers import describe_layers, measured
@@ -481,3 +482,63 @@ def test_retraining_ends_before_the_choice() -> None:
     assert any(mac.weight is not None for mac in plans[1].macs.values())
     for name, mac in plans[1].macs.items():
         assert np.array_equal(plans[0].macs[name].weight, mac.weight), name  # type: ignore[arg-type]
+
+
+# -- boxes decide how much goes to 16 bits -----------------------------------------------------------------------------
+def test_overlaps() -> None:
+    a = np.array([[0.0, 0.0, 2.0, 4.0], [1.0, 1.0, 1.0, 3.0]])
+    b = np.array([[0.0, 0.0, 2.0, 4.0], [1.0, 2.0, 3.0, 6.0], [5.0, 5.0, 6.0, 6.0]])
+    assert overlaps(a, b) == pytest.approx(np.array([[1, 2 / 14, 0], [0, 0, 0]]))
+    assert all(overlap(a[0], other) == pytest.approx(float(overlaps(a[:1], other[None])[0, 0])) for other in b)
+
+
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [({}, 2), ({"score": -0.09}, 2), ({"score": -0.11}, 1), ({"class": 1}, 1), ({"move": 0.05}, 2), ({"move": 0.2}, 1)],
+)
+def test_which_boxes_are_the_same(change: dict[str, float], kept: int) -> None:
+    """By class, place and score, of float's with 0.3 or more, among all that the fixed network counts."""
+    names = RESULTS[:4]
+    corners = np.array([[[0.1, 0.1, 1.1, 1.1], [0.2, 0.1, 0.6, 0.9], [0, 0, 1, 1], [0, 0, 1, 1]]], np.float32)
+    scores = np.array([[0.9, 0.31, 0.29, 0.8]], np.float32)
+    truth = dict(zip(names, (corners, np.zeros((1, 4), np.int32), scores, np.array([3], np.int32)), strict=True))
+    found = {name: value.copy() for name, value in truth.items()}
+    found[names[0]][0, 1, 3] += change.get("move", 0) * 0.8
+    found[names[1]][0, 1] += int(change.get("class", 0))
+    found[names[2]][0, 1] += change.get("score", 0)
+    boxes = same_boxes(truth, found, names)
+    assert (boxes.kept, boxes.boxes) == (kept, 2)
+    assert boxes.share == kept / 2 and str(boxes) == f"{kept} of float's 2 boxes kept"
+
+
+def test_boxes_decide_how_much_goes_to_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Round after round until enough are kept; the best round counts, and the steps are those of all."""
+    told = iter([Boxes(90, 100), Boxes(97, 100), Boxes(95, 100)])
+    monkeypatch.setattr("sgs.quant.boxes.boxes_kept", lambda calibration, plan: next(told))
+    work = calibration(True)
+    plan, found = run_for_boxes(work, "L4")
+    assert found == Boxes(97, 100) and next(told, None) is None
+    assert (work.max_int16_macs, work.threshold) == (0.5, pytest.approx(0.0002))
+    names = [step.name for step in work.steps]
+    assert [name for name in names if "boxes" in name] == [
+        "90 of float's 100 boxes kept, at most 25% in 16 bit",
+        "97 of float's 100 boxes kept, at most 50% in 16 bit",
+        "95 of float's 100 boxes kept, at most 100% in 16 bit",
+    ]
+    assert names.count("16 bit") == 3
+    again = calibration(True)
+    again.max_int16_macs, again.threshold = 0.5, 0.0002
+    same = again.run("L4")
+    assert {name: mac.bits for name, mac in same.macs.items()} == {name: mac.bits for name, mac in plan.macs.items()}
+
+
+def test_enough_boxes_end_the_rounds() -> None:
+    work = calibration(True)
+    _, found = run_for_boxes(work, "L4")
+    assert found is not None and found.boxes > 20 and found.share >= 0.99
+    cut = calibration(False)
+    plan, none = run_for_boxes(cut, "L4")
+    assert none is None and cut.max_int16_macs == 0.25
+    assert {n: m.bits for n, m in plan.macs.items()} == {
+        n: m.bits for n, m in calibration(False).run("L4").macs.items()
+    }

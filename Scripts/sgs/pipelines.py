@@ -38,6 +38,7 @@ from sgs.passes.explain_layout import explain_layout
 from sgs.passes.pipeline import optimise
 from sgs.postprocess.join import Postprocess, join
 from sgs.quant.boundary import attach
+from sgs.quant.boxes import run_for_boxes
 from sgs.quant.edit import build_fixed, byte_params
 from sgs.quant.equalise import channel_scales
 from sgs.quant.export import SCALES_KEY
@@ -45,7 +46,16 @@ from sgs.quant.finite import first_not_finite
 from sgs.quant.forced import forced_problems
 from sgs.quant.gather import Feeds, FloatFeeds, Wrap, gather, loading_processes, plain
 from sgs.quant.layers import SAMPLES, Layer, describe_layers, gains_of, measured
-from sgs.quant.levels import KEPT_SAMPLES, L1_SAMPLES, LEVELS, Calibration, Step, searched_tensors
+from sgs.quant.levels import (
+    KEPT_SAMPLES,
+    L1_SAMPLES,
+    LEVELS,
+    MAX_INT16_MACS,
+    THRESHOLD,
+    Calibration,
+    Step,
+    searched_tensors,
+)
 from sgs.quant.observe import NotFinite
 from sgs.quant.parameters import (
     METADATA_KEY,
@@ -339,17 +349,17 @@ def check_operators(graph: Graph) -> None:
 # -- calibrate ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """`level` of LEVELS; `threshold` and `max_int16_macs` for promotion to 16 bit (see `quant.levels.Calibration`);
-    `processes` at most; with `memory_saving` one sample is looked at at a time, and half as many are kept for judging;
-    `all_statistics` takes histograms even where the level has no use for them; `all_errors` measures those of the
-    layers even where the level has no use for such work. `quant_parameters` go before those in
-    the float graph's metadata; where there are any, the rest is decided as at L1. A `mode` decides in place of all that
-    is said for levels, and of quantisation parameters.
+    """`level` of LEVELS; `threshold` and `max_int16_macs` for promotion to 16 bit (see `quant.levels.Calibration`),
+    None: as usual, and at L5 as much more as a detector's boxes need (see `quant.boxes`); `processes` at most; with
+    `memory_saving` one sample is looked at at a time, and half as many are kept for judging; `all_statistics` takes
+    histograms even where the level has no use for them; `all_errors` measures those of the layers even where the level
+    has no use for such work. `quant_parameters` go before those in the float graph's metadata; where there are any, the
+    rest is decided as at L1. A `mode` decides in place of all that is said for levels, and of quantisation parameters.
     """
 
     level: str = "L5"
-    threshold: float = 0.002
-    max_int16_macs: float = 0.25
+    threshold: float | None = None
+    max_int16_macs: float | None = None
     processes: int = 10
     memory_saving: bool = False
     all_statistics: bool = False
@@ -461,8 +471,8 @@ def calibrate_on(
         statistics,
         spread(kept, L1_SAMPLES) if level == "L1" else kept,
         recipe.conv,
-        threshold=options.threshold,
-        max_int16_macs=options.max_int16_macs,
+        threshold=THRESHOLD if options.threshold is None else options.threshold,
+        max_int16_macs=MAX_INT16_MACS if options.max_int16_macs is None else options.max_int16_macs,
         ports=ports_of(config, float_graph),
         pixels=ranges_of_pixels(config),
         presets=recipe.presets,
@@ -473,8 +483,8 @@ def calibrate_on(
         return {
             "level": level,
             "samples": len(samples),
-            "sensitivity_threshold": options.threshold,
-            "max_int16_macs": options.max_int16_macs,
+            "sensitivity_threshold": calibration.threshold,
+            "max_int16_macs": calibration.max_int16_macs,
             "memory_saving": options.memory_saving,
             "steps": [{**asdict(step), "sqnr": round(step.sqnr, 6)} for step in calibration.steps],
             "bits16": bits16(plan),
@@ -515,11 +525,17 @@ def recipe_for(
     warn_of_pointless_level(level, config)
     warn_of_promotion(level, options)
 
+    record: dict[str, Any] = {"imported": len(parameters)} if parameters else {}
+
     def decide(calibration: Calibration, history: History) -> Decided:
-        plan = calibration.run(level)
+        if level == "L5" and options.threshold is None and options.max_int16_macs is None:
+            plan, boxes = run_for_boxes(calibration, level)
+            record.update({} if boxes is None else {"boxes": str(boxes)})
+        else:
+            plan = calibration.run(level)
         return Decided(follow_parameters(calibration, plan, parameters) if parameters else plan)
 
-    return Recipe(level, config.conv, decide, {"imported": len(parameters)} if parameters else {})
+    return Recipe(level, config.conv, decide, record)
 
 
 def statistics_of(
@@ -647,9 +663,8 @@ def finished(core: Graph, prepared: Graph, config: InputConfig, plan: QuantPlan,
 
 def warn_of_promotion(level: str, options: CalibrationOptions) -> None:
     """Say that what is set for promotion to 16 bit has no say below the levels that promote."""
-    plain = CalibrationOptions()
-    given = ["--sensitivity_threshold"] if options.threshold != plain.threshold else []
-    given += ["--max_int16_macs"] if options.max_int16_macs != plain.max_int16_macs else []
+    given = ["--sensitivity_threshold"] if options.threshold is not None else []
+    given += ["--max_int16_macs"] if options.max_int16_macs is not None else []
     if LEVELS.index(level) < 3 and given:
         _log.warning("%s: no say at %s, only from L4 on", " and ".join(given), level)
 

@@ -283,9 +283,14 @@ def add_level(parser: Parser) -> None:
     """--quant_level, -sth and --max_int16_macs: how ranges and precisions are chosen. None where they are not given."""
     text = f"{LEVELS[0]} (quick) to {LEVELS[-1]} (accurate, the default)"
     parser.add_argument("--quant_level", metavar="LEVEL", type=one_of(LEVELS), help=text)
-    text = "from L4 on: loss of cosine similarity tolerated before convolutions go to 16 bit (default: 0.002)"
+    text = (
+        "from L4 on: loss of cosine similarity tolerated before convolutions go to 16 bit (default: 0.002; less at L5)"
+    )
     parser.add_argument("-sth", "--sensitivity_threshold", metavar="X", type=threshold, help=text)
-    text = "from L4 on: largest share of multiply-accumulates that may go to 16 bit (default: 0.25)"
+    text = (
+        "from L4 on: largest share of multiply-accumulates that may go to 16 bit (default: 0.25; at L5, without -sth, "
+        "as much more as a detector's boxes need)"
+    )
     parser.add_argument("--max_int16_macs", metavar="SHARE", type=share, help=text)
 
 

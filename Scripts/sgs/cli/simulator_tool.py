@@ -29,11 +29,11 @@ from sgs.evaluate.detections import Decoder, image_id
 from sgs.evaluate.labels import NAMES_FILE, check_names, class_names, names_beside, right_classes
 from sgs.evaluate.results import picture_names
 from sgs.evaluate.sample_job import Drawing, Found, SampleJob, Task
+from sgs.quant.boxes import SCORE
 from sgs.report.progress import counting
 from sgs.simulation import KINDS, Simulator
 
 TOLD = 20  # samples at most that get a line each
-BOX_SCORE = 0.3  # from which boxes are drawn, unless a threshold is given
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +59,7 @@ def parser() -> Parser:
     )
     text = (
         "also draw the boxes, or the best classes, on the pictures, into this folder; those with a score of THRESHOLD "
-        f"or more (default: boxes from {BOX_SCORE}, every class)"
+        f"or more (default: boxes from {SCORE}, every class)"
     )
     parser.add_argument("--draw_result", metavar="DIR[,THRESHOLD]", type=_folder_and_threshold, help=text)
     text = (
@@ -218,7 +218,7 @@ def _drawing(options: argparse.Namespace, names: tuple[str, ...]) -> Drawing:
     folder, threshold = options.draw_result
     folder = make_folder(folder).absolute()
     check_output(folder / "result.jpg")
-    lowest = BOX_SCORE if options.category == "Detection" else -math.inf
+    lowest = SCORE if options.category == "Detection" else -math.inf
     return Drawing(folder, names, lowest if threshold is None else threshold)
 
 

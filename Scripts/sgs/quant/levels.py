@@ -57,6 +57,7 @@ SENSITIVITY_SAMPLES = 4
 WIDE_HEADROOM = 1.5  # of INT16 ranges over what was seen: other pictures have larger values, and half a bit is no loss
 _ACTIVATIONS = 40_000_000  # per sample; of networks with more, fewer samples are looked at
 RESULT_COST = 16  # what a 16-bit result costs beside its multiply-accumulates, in such
+THRESHOLD, MAX_INT16_MACS = 0.002, 0.25  # unless something else is asked for, see `Calibration`
 _BEST = 0.1  # of the threshold: where the best is wanted, the budget is what ends promotion
 _ENOUGH = 8  # judging samples below which all samples judge: what few happen to say is worse than what was fitted to
 _WORTH_TABLES = 1.0  # dB that tables per channel must gain: they take memory and time
@@ -100,8 +101,8 @@ class Calibration:
     statistics: Statistics
     samples: Sequence[Feeds]
     conv: ConvSpec
-    threshold: float = 0.002
-    max_int16_macs: float = 0.25
+    threshold: float = THRESHOLD
+    max_int16_macs: float = MAX_INT16_MACS
     ports: Ports = NO_PORTS
     pixels: Mapping[str, TensorRange] = field(default_factory=dict)
     presets: Presets = NO_PRESETS
