@@ -8,7 +8,7 @@ from itertools import permutations
 
 import numpy as np
 
-from sgs.compare.metrics import Sums
+from sgs.compare.metrics import signal_to_noise
 from sgs.numeric.quantise import Array
 
 GAIN = 10.0  # dB that an explanation must be better than the inputs as they are
@@ -36,7 +36,7 @@ def explain(reference: Array, value: Array) -> Explanation | None:
     if axis is None:
         return None
     a, b = (np.moveaxis(part, axis, -1).reshape(-1, part.shape[axis]).astype(np.float64) for part in (reference, value))
-    before = _decibels(a, b)
+    before = signal_to_noise(a, b)
     for found in _explanations(a, b, before):
         if found.after >= max(before + GAIN, LEAST):
             return found
@@ -46,10 +46,10 @@ def explain(reference: Array, value: Array) -> Explanation | None:
 def _explanations(a: Array, b: Array, before: float) -> Iterator[Explanation]:
     orders = [order for order in permutations(range(a.shape[1])) if list(order) != sorted(order)]
     if orders:
-        after, order = max((_decibels(a, b[:, order]), order) for order in orders)
+        after, order = max((signal_to_noise(a, b[:, order]), order) for order in orders)
         yield Explanation(before, after, order)
     factor, offset = _affine(a, b)
-    yield Explanation(before, _decibels(a, b * factor + offset), (), factor, offset)
+    yield Explanation(before, signal_to_noise(a, b * factor + offset), (), factor, offset)
 
 
 def _affine(a: Array, b: Array) -> tuple[Array, Array]:
@@ -57,12 +57,6 @@ def _affine(a: Array, b: Array) -> tuple[Array, Array]:
     centred = b - b.mean(0)
     factor = (centred * (a - a.mean(0))).sum(0) / np.maximum((centred**2).sum(0), 1e-30)
     return factor, a.mean(0) - factor * b.mean(0)
-
-
-def _decibels(a: Array, b: Array) -> float:
-    sums = Sums()
-    sums.add(a, b)
-    return sums.errors().sqnr
 
 
 def other_normalisation(found: Explanation, described: Mapping[str, object] | None) -> str | None:

@@ -13,7 +13,7 @@ MOST_DECIBELS = 120.0  # of a tensor without any error, or without a signal in w
 
 class Sums:
     """Running sums in binary64, of blocks, from which `errors` follow. Places where the reference is not finite tell
-    nothing and are left out."""
+    nothing and are left out; a value that is no number beside one that is, is infinitely far off."""
 
     def __init__(self) -> None:
         self.elements = 0
@@ -30,8 +30,9 @@ class Sums:
                 a, b = a[finite], b[finite]
             with np.errstate(invalid="ignore", over="ignore"):  # what B makes of it may be infinite, or no number
                 off = np.abs(a - b)
+                off[np.isnan(off)] = np.inf
                 self._sums += [off @ off, off.sum(), np.abs(a).sum(), a @ a, b @ b, a @ b]
-                self.largest = float(np.fmax(self.largest, off.max(initial=0.0)))
+                self.largest = max(self.largest, float(off.max(initial=0.0)))
             self.elements += a.size
 
     def errors(self) -> Errors:
@@ -48,6 +49,13 @@ class Sums:
             sqnr=_decibels(signal, squares),
             max_abs=self.largest,
         )
+
+
+def signal_to_noise(reference: Array, value: Array) -> float:
+    """`Errors.sqnr` of two arrays of one shape."""
+    sums = Sums()
+    sums.add(reference, value)
+    return sums.errors().sqnr
 
 
 def _ratio(off: float, magnitude: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from sgs.compare.metrics import Sums
+from sgs.compare.metrics import signal_to_noise
 from sgs.data.images import Sample
 from sgs.data.pictures import read_picture
 from sgs.data.preprocess import Preprocessor
@@ -106,7 +106,7 @@ def _maps(port: Port, real: Arrays, held: Arrays) -> tuple[list[Array], str]:
     low, high = float(shown[0].min()), float(shown[0].max())
     grey = [np.clip((frame - low) / max(high - low, 1e-30), 0, 1) * 255 for frame in shown]
     what = "output" if coloured else "mean over the channels of output"
-    told = ", ".join(f"{name} {_decibels(real[name], held[name])}" for name in list(real)[:4])
+    told = ", ".join(f"{name} {signal_to_noise(real[name], held[name]):.1f} dB" for name in list(real)[:4])
     return [_enlarged(np.rint(frame).astype(np.uint8)) for frame in grey], f"{what} {port.name}; {told}"
 
 
@@ -115,12 +115,6 @@ def _enlarged(frame: Array) -> Array:
     factor = max(1, -(-_ENLARGED // max(frame.shape[:2])))
     pixels = np.broadcast_to(frame, (*frame.shape[:2], 3))[..., ::-1]
     return np.ascontiguousarray(pixels.repeat(factor, axis=0).repeat(factor, axis=1))
-
-
-def _decibels(real: Array, held: Array) -> str:
-    sums = Sums()
-    sums.add(real, held)
-    return f"{sums.errors().sqnr:.1f} dB"
 
 
 def _jpeg(picture: Array) -> bytes:
