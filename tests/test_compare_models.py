@@ -37,6 +37,7 @@ from sgs.quant.parameters import QuantParameter, parse_parameters
 from sgs.quant.plan import QuantPlan, TensorRange
 from sgs.report.compared import ComparedLayer, Comparison
 from sgs.report.comparison import comparison_text
+from sgs.report.report_page import Report, report_text
 from sgs.sim import read_sim, write_sim
 from shipped import CHIP, INI, MODEL
 from test_traps import conv, head, noise, work_on
@@ -69,6 +70,7 @@ def test_sums_over_samples_are_those_of_all_values_together() -> None:
         ([3, 4], [3, 4], 120, 1, 0),
         ([1, -np.inf, np.nan, 2], [1, -9, 7, 2], 120, 1, 0),  # where A is not finite, nothing is told
         ([1, 2], [1, np.inf], -120, np.nan, np.inf),
+        ([1, 2], [1, np.nan], -120, np.nan, np.inf),  # what is no number is no less wrong
     ],
 )
 def test_measures_of_special_values(
@@ -78,6 +80,7 @@ def test_measures_of_special_values(
     sums.add(np.array(a, np.float32), np.array(b, np.float32))
     errors = sums.errors()
     assert (errors.sqnr, errors.relative_l1) == (sqnr, relative)
+    assert (errors.max_abs == np.inf) == any(not np.isfinite(value) for value in b)
     assert errors.cosine == pytest.approx(cosine, nan_ok=True)
 
 
@@ -300,6 +303,40 @@ def test_a_clash_in_a_concat_is_named(tmp_path: Path) -> None:
     built = Built(tmp_path, graph, noise(graph))  # as real numbers, which is the remedy
     built.calibrated()
     assert built.compared().first_bad is None
+
+
+def selection() -> Graph:
+    """Places of 200 boxes, whose scores have the coarse codes of the corners that they come with → the best five."""
+    build = GraphBuilder()
+    x = build.input("x", (1, 200, 7))
+    rows = build("MUL", x, np.array([500.0] * 4 + [1.0] * 3, np.float32), output="rows", activation="NONE")
+    corners, each = (
+        build("SLICE", rows, begin=(0, 0, first), size=(1, 200, count)) for first, count in ((0, 4), (4, 3))
+    )
+    best = build("REDUCE_MAX", each, axes=(2,), keep_dims=False, output="best")
+    attrs = {"score_threshold": 0.0, "iou_threshold": 0.5, "class_agnostic": False, "clip": False, "index": True}
+    names = ["boxes", "classes", "scores", "number", "places"]
+    kinds = build("ARG_MAX", each, axis=2)
+    return build.output(*build.node("DETECTION_NMS", [corners, best, kinds], outputs=names, max_detections=5, **attrs))
+
+
+def test_what_is_selected_is_shown_and_not_judged(tmp_path: Path) -> None:
+    graph = selection()
+    built = Built(tmp_path, graph, noise(graph))
+    built.calibrated()
+    write_image(compile_fixed(read_sim(tmp_path / "fixed.sim").graph, load_chip(CHIP)), tmp_path / "x.img")
+    for b in ("fixed.sim", "x.img"):
+        found = built.compared(b=b)
+        boxes = layer(found, "boxes")
+        assert boxes.accumulated.sqnr < 10 and boxes.jumps and not layer(found, "best").jumps
+        assert (found.first_bad, found.causes) == (None, ())
+        assert {one.name for one in found.layers if one.jumps} >= set(graph.outputs)
+        text = " ".join(comparison_text(found).split())
+        assert "No layer is bad. What is selected or counted jumps" in text and "boxes" in text
+        page = report_text(Report("x", comparison=found))
+        assert "selected or counted" in page and "is far from" not in page
+    assert built.compared("fixed.sim", "x.img").layers  # that every bit is the same is judged all the same
+    assert all(one.accumulated.max_abs == 0 for one in built.compared("fixed.sim", "x.img").layers)
 
 
 def test_an_image_of_another_network_is_told_from_its_own(tmp_path: Path) -> None:

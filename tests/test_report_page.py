@@ -19,7 +19,7 @@ from sgs.report.accuracy_charts import error_chart, histogram_chart, left_out
 from sgs.report.compared import Comparison
 from sgs.report.histogram import Histogram, bin_counts, even
 from sgs.report.histogram_page import histogram_picture, histogram_words
-from sgs.report.layer_rows import LayerRow, forms_of
+from sgs.report.layer_rows import Form, LayerRow, compared_rows, forms_of
 from sgs.report.page_style import STYLE
 from sgs.report.report_page import CalibrationResult, Report, report_text
 from test_compile import chain
@@ -174,6 +174,14 @@ def test_an_output_is_held_as_its_codes_are() -> None:
     weights = graph[conv.inputs[1] or ""]
     form = forms_of(graph)[conv.outputs[0]]
     assert (form.weight_bits, form.weight_bytes) == (8, weights.elements)
+
+
+def test_weights_count_once_where_an_output_leaves_as_real_numbers() -> None:
+    codes = replace(compared_layer(0), name="y/codes", weight_bits=8)
+    real = replace(compared_layer(0), name="y", weight_bits=None)
+    form = Form((1, 5), 16, 8, 70, ("y", "CONV_2D"))
+    rows = compared_rows([codes, real], {"y/codes": form, "y": form})
+    assert [row.weight_bytes for row in rows] == [70, None]
 
 
 # -- charts ------------------------------------------------------------------------------------------------------------

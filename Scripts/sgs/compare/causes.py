@@ -2,7 +2,8 @@
 
 Between real networks a layer is bad that differs by more than DIFFERENCE alone, or by more than DRIFT where it was not
 measured alone. Of a fixed network it is bad below BAD decibels alone; an .img is judged by what comes out of a layer,
-and beside its fixed .sim by the first bit that differs. Where no layer is bad, but an output is, errors add up.
+and beside its fixed .sim by the first bit that differs. Where no layer is bad, but an output is, errors add up. What
+jumps (`ComparedLayer.jumps`) is not judged by decibels.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from sgs.compare.stage import StageTensor
 from sgs.config.formats import F32
 from sgs.ir import Graph, Node
 from sgs.ops._move import moved_by
+from sgs.quant.prepare import known_kind
 from sgs.registry import QUANTISE
 from sgs.report.compared import Cause, ComparedLayer, Errors
 
@@ -82,7 +84,8 @@ def diagnose(
         told = _first_of(measurement, bad)[:TOLD]
         cases = [Case(measurement, layer, measurement.found[layer.name]) for layer in told]
         return bad[0].name, tuple(next(filter(None, (rule(case) for rule in rules))) for case in cases)
-    weak = [layer for layer in layers if layer.name in outputs and b in _INTEGER and layer.accumulated.sqnr < BAD]
+    judged = [layer for layer in layers if layer.name in outputs and b in _INTEGER and not layer.jumps]
+    weak = [layer for layer in judged if layer.accumulated.sqnr < BAD]
     return (weak[0].name, (_added_up(weak[0], layers),)) if weak else (None, ())
 
 
@@ -111,6 +114,8 @@ def _differs(measurement: Measurement, layer: ComparedLayer) -> bool:
 
 
 def _noisy(measurement: Measurement, layer: ComparedLayer) -> bool:
+    if layer.jumps:
+        return False
     if layer.isolated is not None:
         return layer.isolated.sqnr < BAD
     return layer.accumulated.sqnr < BAD and (measurement.b.graph is None or not layer.operator)
@@ -209,8 +214,7 @@ def _joined_with(case: Case) -> tuple[Node, str] | None:
     assert case.graph is not None
     found, names = case.measurement.found, {case.layer.name}
     for node in case.graph.nodes:
-        rule = QUANTISE.get(node.op)
-        if rule is None or rule.kind != "move" or not names.intersection(node.inputs):
+        if known_kind(node) != "move" or not names.intersection(node.inputs):
             continue
         names.update(node.outputs)
         others = [node.inputs[index] for index in moved_by(node)]

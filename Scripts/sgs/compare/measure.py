@@ -15,10 +15,11 @@ from sgs.compare.sim_stage import SimStage
 from sgs.compare.stage import Stage, StageTensor
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
+from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.quant.masks import fading_tensors
-from sgs.quant.prepare import range_sources
+from sgs.quant.prepare import known_kind, range_sources
 
 
 @dataclass
@@ -65,6 +66,29 @@ def code_span(tensor: StageTensor) -> tuple[float, float] | None:
     scale, zero = float(tensor.quant.scale[0]), int(tensor.quant.zero_point[0])
     lowest = max(dtype.qmin, -dtype.qmax)  # of symmetric codes
     return (lowest - zero) * scale, (dtype.qmax - zero) * scale
+
+
+def jumping(measurement: Measurement) -> set[str]:
+    """Tensors of B whose errors do not tell how good it is: plain integers that it computes, which are right or wrong,
+    and values that an operator selects, which are others at once. A graph of either model tells what is selected."""
+    a, b, pairs = measurement.a, measurement.b, measurement.pairs
+    if b.graph is not None:
+        found = _selected(b.graph)
+    else:
+        selected = set() if a.graph is None else _selected(a.graph)
+        found = {name for name, other in pairs.items() if other in selected}
+    whole = ("int", "uint", "bool")
+    return found | {n for n, t in b.described.items() if t.operator and t.quant is None and t.dtype.startswith(whole)}
+
+
+def _selected(graph: Graph) -> set[str]:
+    """Results of operators that select, and what is made of nothing else."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        read = operands(graph, node)
+        if known_kind(node) == "select" or (read and found.issuperset(read)):
+            found.update(node.outputs)
+    return found
 
 
 class _SideBySide:

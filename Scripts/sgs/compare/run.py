@@ -8,7 +8,7 @@ import numpy as np
 
 from sgs.compare.causes import diagnose
 from sgs.compare.isolated import weight_bits
-from sgs.compare.measure import Measurement, code_span, measure
+from sgs.compare.measure import Measurement, code_span, jumping, measure
 from sgs.compare.sim_stage import SimStage
 from sgs.compare.stage import Stage
 from sgs.data.images import Sample
@@ -48,7 +48,7 @@ def distance(stage: Stage) -> int:
 def _layers(measurement: Measurement) -> tuple[ComparedLayer, ...]:
     b = measurement.b
     weights = weight_bits(b) if isinstance(b, SimStage) else {}
-    layers = []
+    jumps, layers = jumping(measurement), []
     for name, found in measurement.found.items():
         tensor = b.described[name]
         low, high = code_span(tensor) or (None, None)
@@ -64,6 +64,7 @@ def _layers(measurement: Measurement) -> tuple[ComparedLayer, ...]:
                 high,
                 found.accumulated.errors(),
                 found.isolated.errors() if found.isolated.elements else None,
+                name in jumps,
             )
         )
     return tuple(layers)

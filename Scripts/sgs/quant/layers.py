@@ -24,7 +24,7 @@ from sgs.quant.boundary import codes_of_inputs
 from sgs.quant.masks import fading_tensors
 from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan
-from sgs.quant.prepare import range_sources
+from sgs.quant.prepare import known_kind, range_sources
 from sgs.registry import COST, FLOAT, QUANTISE
 
 SAMPLES = 2  # looked at: errors are of many thousand values each
@@ -177,7 +177,7 @@ class _Comparison:
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
         self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
-        chosen = {name for node in core.nodes if _kind(node) == "select" for name in node.outputs}
+        chosen = {name for node in core.nodes if known_kind(node) == "select" for name in node.outputs}
         marked = {*range_sources(core), *fading_tensors(core), *chosen}
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
         self._segments = _split(graph)
@@ -244,7 +244,7 @@ class _Comparison:
             if node.op in _CASTS:
                 continue
             lone = None
-            if name not in self._real or _kind(node) != "move":
+            if name not in self._real or known_kind(node) != "move":
                 lone, *_ = results = kernel([self._fed(operand, real, inner) for operand in kernel.operands])
                 inner |= ((n, value) for n, value in zip(node.outputs, results, strict=True) if n not in self._real)
             if name in self._judged:
@@ -267,11 +267,6 @@ class _Comparison:
             parts = [part / scale for part in (real, *(value - real for value in values))]
             total += [float(np.vdot(part, part)) for part in parts]
         return total if lone is not None else np.array([total[0], np.nan, total[2]])
-
-
-def _kind(node: Node) -> str | None:
-    """The quantisation kind of a fixed node, where it is one of float networks, too."""
-    return QUANTISE[node.op].kind if node.op in QUANTISE else None
 
 
 def _counterparts(graph: Graph, core: Graph) -> dict[str, str]:

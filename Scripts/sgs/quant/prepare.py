@@ -140,3 +140,9 @@ def _marked_from(graph: Graph, node: Node) -> str | None:
 def kind_of(node: Node) -> str:
     """The quantisation kind of a prepared node."""
     return "unary" if node.op == FUNCTION else QUANTISE[node.op].kind
+
+
+def known_kind(node: Node) -> str | None:
+    """The quantisation kind of a node of any graph; None of operators that only fixed ones have."""
+    rule = QUANTISE.get(node.op)
+    return None if rule is None else rule.kind

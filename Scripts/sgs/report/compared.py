@@ -36,7 +36,8 @@ class ComparedLayer:
     `name` is B's, `reference` A's; `operator` that of B which makes it; `bits` 8, 16 or 32 (real numbers, plain
     integers) that B holds it in, `weight_bits` those of the weights of a sum of products; `low` and `high` the real
     range of B's codes. `accumulated` is as it comes out of B; `isolated` with the layer alone fed from A, None where it
-    is not measured.
+    is not measured. `jumps`: its values are others at once, so that decibels do not tell how good it is: integers, and
+    what an operator selects.
     """
 
     name: str
@@ -49,6 +50,7 @@ class ComparedLayer:
     high: float | None
     accumulated: Errors
     isolated: Errors | None
+    jumps: bool = False
 
 
 @dataclass(frozen=True)

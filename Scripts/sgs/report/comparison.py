@@ -41,7 +41,7 @@ def comparison_text(comparison: Comparison, *, every: bool = False) -> str:
         worst = sorted(comparison.layers, key=goodness)[:WORST]
         lines += [*_table("worst layers", worst, bad), ""]
         outputs = [layer for layer in comparison.layers if layer.name in comparison.outputs]
-        lines += [*_table("outputs", outputs, bad), ""]
+        lines += [*_table("outputs", outputs, bad), ""] if outputs else []
     lines += [*_wrapped(_LEGEND), "", *_causes(comparison)]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -74,12 +74,25 @@ def _brief(number: float) -> str:
 
 def _causes(comparison: Comparison) -> Iterator[str]:
     if comparison.first_bad is None:
-        yield "Nothing is wrong: no layer is bad, and the outputs are those of A within what B can hold."
+        yield from _wrapped(_healthy(comparison))
         return
     yield from _wrapped(f"First bad layer (*): {comparison.first_bad}")
     for number, cause in enumerate(comparison.causes, 1):
         yield from _wrapped(f"{number}. {cause.layer}: {cause.reason}", "   ")
         yield from _wrapped(f"   → {cause.remedy}", "     ")
+
+
+def _healthy(comparison: Comparison) -> str:
+    outputs = [layer for layer in comparison.layers if layer.name in comparison.outputs]
+    if not outputs:
+        return "No layer is bad; outputs of B are not in A, and were not compared."
+    others = [layer.reference for layer in outputs if layer.jumps and layer.accumulated.max_abs > 0]
+    if not others:
+        return "Nothing is wrong: no layer is bad, and the outputs are those of A within what B can hold."
+    return (
+        f"No layer is bad. What is selected or counted jumps with the least change, so that the errors of "
+        f"{listing(others)} do not tell how good B is: judge it on labelled samples."
+    )
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
@@ -101,17 +114,17 @@ def _plain(value: Any) -> Any:
 
 
 def comparison_csv(comparison: Comparison) -> str:
-    """A row a layer, in B's execution order; measures of the layer alone begin with `isolated_`."""
+    """A row a layer, in B's execution order; measures of the layer alone begin with `isolated_`; flags are 0 or 1."""
     measures = [field.name for field in fields(Errors)]
     plain = ["name", "reference", "operator", "shape", "bits", "weight_bits", "low", "high"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*plain, *measures, *(f"isolated_{name}" for name in measures), "output", "first_bad"])
+    writer.writerow([*plain, *measures, *(f"isolated_{name}" for name in measures), "jumps", "output", "first_bad"])
     for layer in comparison.layers:
         facts = [getattr(layer, name) for name in plain]
         facts[3] = "x".join(map(str, layer.shape))
         errors = [getattr(layer.accumulated, name) for name in measures]
         alone = ["" if layer.isolated is None else getattr(layer.isolated, name) for name in measures]
-        told = [int(layer.name in comparison.outputs), int(layer.name == comparison.first_bad)]
+        told = [int(layer.jumps), int(layer.name in comparison.outputs), int(layer.name == comparison.first_bad)]
         writer.writerow(["" if value is None else value for value in (*facts, *errors, *alone, *told)])
     return text.getvalue()

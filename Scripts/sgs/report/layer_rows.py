@@ -80,13 +80,14 @@ def compared_rows(layers: Iterable[ComparedLayer], forms: Mapping[str, Form]) ->
 
 def _compared(layer: ComparedLayer, form: Form | None) -> LayerRow:
     errors = layer.accumulated
+    weights = None if form is None or layer.weight_bits is None else form.weight_bytes  # real outputs have their codes'
     return LayerRow(
         layer.name,
         layer.operator,
         layer.shape,
         layer.bits,
         layer.weight_bits,
-        None if form is None else form.weight_bytes or None,
+        weights,
         layer.low,
         layer.high,
         alone=None if layer.isolated is None else _known(layer.isolated.sqnr),

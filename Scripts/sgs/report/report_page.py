@@ -70,6 +70,12 @@ class Report:
         return () if source is None else source.outputs
 
     @property
+    def jumping(self) -> frozenset[str]:
+        """Tensors whose errors do not tell how good the other model is."""
+        layers = () if self.comparison is None else self.comparison.layers
+        return frozenset(layer.name for layer in layers if layer.jumps)
+
+    @property
     def models(self) -> tuple[str, str]:
         """What the reference and the other model are called."""
         found = self.comparison
@@ -113,16 +119,24 @@ def _about(report: Report) -> str:
 # -- summary -----------------------------------------------------------------------------------------------------------
 def _summary(report: Report, rows: Sequence[LayerRow]) -> list[Section]:
     """In plain words: is it as accurate as float, what is in 16 bit, how large and how fast it is."""
-    judged = [(row.so_far, row) for row in rows if row.name in report.outputs and row.so_far is not None]
+    known = [(row.so_far, row) for row in rows if row.name in report.outputs and row.so_far is not None]
+    judged = [found for found in known if found[1].name not in report.jumping]
+    if not judged and all(decibels >= GOOD for decibels, _ in known):
+        judged = known
     worst = min(judged, key=lambda found: found[0], default=None)
-    kind, words = ("", "") if worst is None else _verdict(*worst, *report.models, single=len(judged) == 1)
-    lines = [f'<p><b class="{kind}">{escape(words)}</b></p>'] if worst is not None else []
+    kind, words = ("", _SELECTED if known else "")
+    if worst is not None:
+        kind, words = _verdict(*worst, *report.models, single=len(judged) == 1)
+    lines = [f'<p><b class="{kind}">{escape(words)}</b></p>'] if words else []
     more = (_precision_words(rows), _first_bad(report), _cost_words(report))
     lines += [f"<p>{escape(line)}</p>" for line in more if line]
-    figures = [*_output_tiles([row for _, row in judged]), *_weight_tiles(rows)]
+    figures = [*_output_tiles([row for _, row in known]), *_weight_tiles(rows)]
     body = [f'<div class="verdict {kind}">{"".join(lines)}</div>'] if lines else []
     body += [tiles(figures)] if figures else []
     return [Section("Summary", "\n".join(body))] if body else []
+
+
+_SELECTED = "Outputs are selected or counted, which jumps with the least change: judge them on labelled samples."
 
 
 def _verdict(decibels: float, row: LayerRow, a: str, b: str, *, single: bool) -> tuple[str, str]:
