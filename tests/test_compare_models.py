@@ -478,6 +478,7 @@ def test_lines_fit_100_columns(tmp_path: Path) -> None:
         (lambda s: ["-a", s[1], "-b", s[2], "--input_config", INI], "leave it out"),
         (lambda s: ["-a", s[1], "-b", "none.sim"], "none.sim"),
         (lambda s: ["-a", s[1], "-b", s[2], "--json", s[1]], "float.sim"),
+        (lambda s: ["-a", s[1], "-b", s[2], "--json", "report", "--csv", "report"], "is named for two outputs"),
         (lambda s: ["-a", s[1], "-b", s[2], "--samples", "0"], "--samples"),
     ],
 )

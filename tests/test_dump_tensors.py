@@ -174,6 +174,10 @@ def test_timeline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [float(line.split()[1]) for line in lines[5:8]] == pytest.approx(longest, abs=0.005)
     assert not lines[8]
     assert "is there already" in refused(performance_timeline.main, capsys, *command)
+    image = tmp_path / "x.img"
+    image.write_bytes(model("digits.img").read_bytes())
+    words = ("-m", image, "-o", image, "--force")
+    assert "both an input and an output" in refused(performance_timeline.main, capsys, *words)
 
 
 def test_timeline_with_measured_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -305,6 +305,17 @@ def test_onnx_values_where_shapes_depend_on_values(tmp_path: Path) -> None:
         of_source(path, tmp_path / "x.ini")
 
 
+def test_sequences_are_no_tensors(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("SplitToSequence", ["x"], ["parts"], axis=1),
+        helper.make_node("ConcatFromSequence", ["parts"], ["y"], axis=1),
+    ]
+    stage = of_source(small_source(tmp_path, nodes, "y"), tmp_path / "x.ini", input_shapes=[[2, 5]])
+    value = np.arange(10, dtype=np.float32).reshape(2, 5)
+    found = dict(stage.tensors({"x": value}))
+    assert list(found) == stage.names() == ["x", "y"] and np.array_equal(found["y"], value)
+
+
 def test_what_onnxruntime_does_not_take(tmp_path: Path) -> None:
     path = small_source(tmp_path, [helper.make_node("Whatever", ["x"], ["y"], domain="of.mine")], "y", "of.mine")
     stage = of_source(path, tmp_path / "x.ini", input_shapes=[[2, 5]])

@@ -119,12 +119,16 @@ def _named(output: Path, default: str | None, extension: str) -> Path:
 
 
 def check_outputs(outputs: Iterable[Path], inputs: Iterable[str | Path]) -> None:
-    """Raise UserError where an output cannot be written or is one of the inputs; for tools to call before long work."""
+    """Raise UserError where an output cannot be written, is one of the inputs, or is named twice; for tools to call
+    before long work."""
     read = {Path(path).resolve() for path in inputs}
+    written: set[Path] = set()
     for output in outputs:
-        if check_output(output) in read:
-            reason = "is both an input and an output"
+        target = check_output(output)
+        if target in read | written:
+            reason = "is both an input and an output" if target in read else "is named for two outputs"
             raise UserError(reason, stage=STAGE, file=output, remedy="choose another output name")
+        written.add(target)
 
 
 # -- contents ----------------------------------------------------------------------------------------------------------

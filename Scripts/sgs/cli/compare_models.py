@@ -7,18 +7,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sgs.cli.networks import add_stage, opened_stage
+from sgs.cli.networks import add_stage, check_stages, opened_stage
 from sgs.cli.options import add_sample_files, count, platform_first, start_log
 from sgs.cli.program import Parser, run
 from sgs.compare.overview import comparison_report
 from sgs.compare.run import compare, ordered
-from sgs.compare.source_stage import SourceStage
 from sgs.compare.stages import Stage, open_stage
-from sgs.config.nearest import counted
 from sgs.data.files import atomic_outputs
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import load_preprocessors
-from sgs.errors import UserError
 from sgs.frontends.platforms import PLATFORMS, Platform
 from sgs.pipelines import load_config, spread
 from sgs.products import check_outputs
@@ -97,12 +94,7 @@ def _opened(platform: Platform | None, options: argparse.Namespace) -> tuple[Sta
     else:
         a = opened_stage(platform, options, program=_PROGRAM)
     b = open_stage(options.b, config=config, stage=_PROGRAM)
-    if config is not None and not any(isinstance(stage, SourceStage) for stage in (a, b)):
-        reason = "--input_config is for a source model; others bring their own"
-        raise UserError(reason, stage=_PROGRAM, remedy="leave it out")
-    if len(a.inputs) != len(b.inputs):
-        reason = f"has {counted(len(b.inputs), 'input')}, {a.path} has {len(a.inputs)}"
-        raise UserError(reason, stage=_PROGRAM, file=b.path, remedy="compare two models of one network")
+    check_stages([a, b], config, program=_PROGRAM)
     return ordered(a, b)
 
 

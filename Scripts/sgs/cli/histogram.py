@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from sgs.cli.networks import check_stages
 from sgs.cli.options import add_sample_files, count, start_log
 from sgs.cli.program import Parser, run
 from sgs.compare.distributions import distributions
 from sgs.compare.match import counterparts
 from sgs.compare.run import ordered
-from sgs.compare.source_stage import SourceStage
 from sgs.compare.stages import Stage, open_stage
 from sgs.config.nearest import counted
 from sgs.data.files import STAGE, atomic_output, atomic_outputs, make_folder
@@ -90,16 +90,8 @@ def _opened(options: argparse.Namespace) -> tuple[Stage | None, Stage]:
     config = None if options.input_config is None else load_config(Path(options.input_config))
     files = [options.model] if options.reference is None else [options.reference, options.model]
     stages = [open_stage(file, config=config, stage=_PROGRAM) for file in files]
-    if config is not None and not any(isinstance(stage, SourceStage) for stage in stages):
-        reason = "--input_config is for a source model; others bring their own"
-        raise UserError(reason, stage=_PROGRAM, remedy="leave it out")
-    if len(stages) == 1:
-        return None, stages[0]
-    reference, model = ordered(stages[0], stages[1])
-    if len(reference.inputs) != len(model.inputs):
-        reason = f"has {counted(len(model.inputs), 'input')}, {reference.path} has {len(reference.inputs)}"
-        raise UserError(reason, stage=_PROGRAM, file=model.path, remedy="name two models of one network")
-    return reference, model
+    check_stages(stages, config, program=_PROGRAM)
+    return (None, stages[0]) if len(stages) == 1 else ordered(*stages)
 
 
 def _names(options: argparse.Namespace, reference: Stage | None, model: Stage) -> dict[str, str | None]:

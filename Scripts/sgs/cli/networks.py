@@ -10,11 +10,13 @@ from typing import Any
 
 from sgs.cli.options import add_model, add_source_facts, source_values, surgery_of
 from sgs.cli.program import Parser
+from sgs.compare.source_stage import SourceStage
 from sgs.compare.stages import Source, Stage, open_stage
 from sgs.config.compare import differences, in_layouts_of, layout_differences
 from sgs.config.draft import Terminal
 from sgs.config.fit import check_against_names
 from sgs.config.input_config import InputConfig, read_input_config
+from sgs.config.nearest import counted
 from sgs.errors import UserError, gathered
 from sgs.frontends.onnx_layout import SourceLayouts
 from sgs.frontends.onnx_model import Port
@@ -131,6 +133,18 @@ def opened_stage(platform: Platform | None, options: argparse.Namespace, *, prog
     surgery, layouts = surgery_of(options), options.source_layouts
     source = Source(chosen.platform.name, chosen.values, options.input_shapes, layouts, surgery)
     return open_stage(chosen.path, config=config, source=source, stage=program)
+
+
+def check_stages(stages: Sequence[Stage], config: InputConfig | None, *, program: str) -> None:
+    """Raise UserError for models to look at side by side whose inputs are not as many, and for an ini that none of them
+    needs."""
+    if config is not None and not any(isinstance(stage, SourceStage) for stage in stages):
+        reason = "--input_config is for a source model; others bring their own"
+        raise UserError(reason, stage=program, remedy="leave it out")
+    first, last = stages[0], stages[-1]
+    if len(first.inputs) != len(last.inputs):
+        reason = f"has {counted(len(last.inputs), 'input')}, {first.path} has {len(first.inputs)}"
+        raise UserError(reason, stage=program, file=last.path, remedy="name two models of one network")
 
 
 def open_network(chosen: Chosen, config: InputConfig | None, options: argparse.Namespace) -> Network:

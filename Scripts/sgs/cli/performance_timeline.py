@@ -11,11 +11,12 @@ from time import perf_counter
 from sgs.cli.options import add_sample_files, count
 from sgs.cli.program import Parser, run
 from sgs.config.chips import load_chip
-from sgs.data.files import STAGE, atomic_output, check_output
+from sgs.data.files import STAGE, atomic_output
 from sgs.data.images import resolve_samples
 from sgs.data.preprocess import load_preprocessors
 from sgs.errors import UserError
 from sgs.img import Image, OfflineEngine
+from sgs.products import check_outputs
 from sgs.report.compile_trace import trace_text
 from sgs.report.timeline import busy_summary, measured_layers, slowest_commands
 from sgs.simulation import Simulator
@@ -64,7 +65,8 @@ def _body(argv: list[str]) -> int:
         raise UserError(reason, stage=_PROGRAM, file=options.model, remedy=remedy)
     chip = load_chip(image.chip)
     target = Path(options.output or f"{Path(options.model).stem}{_SUFFIX}")
-    if check_output(target).exists() and not options.force:
+    check_outputs([target], [options.model])
+    if target.exists() and not options.force:
         raise UserError("is there already", stage=STAGE, file=target, remedy="name another, or add --force")
     text = trace_text(image, chip)
     seconds = None if options.image is None else _measured(simulator, image, options)

@@ -24,7 +24,8 @@ GROUP_BYTES = 1 << 28  # of values that one run gives; a network with more is ru
 class OnnxValues:
     """Runs a model whose inputs have the ports' shapes. Raises UserError for one that onnxruntime does not take.
 
-    Its graph is not optimised, so that every value is there. Results of Constant nodes are not among them.
+    Its graph is not optimised, so that every value is there. Results of Constant nodes are not among them, and what is
+    known to be no tensor, such as a sequence.
     """
 
     runner = "onnxruntime"
@@ -37,13 +38,15 @@ class OnnxValues:
             raise UserError(reason, stage=STAGE, file=model.path, remedy="dump the Debug .sim that ConvertTool writes")
         self._proto = fix_shapes(whole, ports)
         inferred = onnx.shape_inference.infer_shapes(fix_shapes(without_external(model.proto), ports)).graph
-        self._types = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.output)}
+        types = {value.name: value.type for value in (*inferred.value_info, *inferred.output)}
+        self._types = {name: kind.tensor_type for name, kind in types.items()}
+        others = {name for name, kind in types.items() if kind.WhichOneof("value") not in (None, "tensor_type")}
         self._made = {
             name: node.op_type
             for node in self._proto.graph.node
             if node.op_type != "Constant"
             for name in node.output
-            if name
+            if name and name not in others
         }
         self._sessions: dict[tuple[str, ...], onnxruntime.InferenceSession] = {}
 
