@@ -90,6 +90,10 @@ def test_spread_counts_what_codes_do_not_reach() -> None:
     spread.add(np.array([1.0, 5.0]), np.array([1.0, 3.0]))
     assert (spread.low, spread.high, spread.held_low, spread.held_high) == (-2, 5, -1, 3)
     assert (spread.outside, spread.lost) == (2 / 6, 1 + 4)
+    spread = Spread((-1.0, 3.0), 0.5, np.array([1.0, 4.0], np.float32))  # energy is that of the network as it came
+    values = np.array([[-2.0, 5.0], [np.inf, 3.0], [np.nan, -3.0]])
+    spread.add(values, values)
+    assert (spread.outside, spread.lost) == (3 / 4, 1 + (2 / 4) ** 2 + (2 / 4) ** 2)
 
 
 # -- names and layouts -------------------------------------------------------------------------------------------------
@@ -236,6 +240,9 @@ def test_an_equalised_network_is_judged_as_it_came_and_as_the_calibrator_judges_
         assert judged.accumulated.sqnr == pytest.approx(one.accumulated, abs=0.01)
         assert layer(image, name).accumulated == judged.accumulated
     assert {one.name for one in expected} == {"first", "second", "y"}
+    write_sim(apply_plan(graph, built.config, clipped(plan), {}), tmp_path / "fixed.sim", stage="fixed")
+    (cause,) = built.compared().causes  # its range is that of what is multiplied by `scale`
+    assert cause.reason.startswith("The range is too narrow") and 'with the "scale"' in cause.remedy
 
 
 def clipped(plan: QuantPlan) -> QuantPlan:
@@ -263,6 +270,16 @@ def test_a_clipped_range_is_named_with_the_entry_that_mends_it(tmp_path: Path) -
     assert y.isolated is not None and y.isolated.sqnr > 30 > y.accumulated.sqnr
     built.calibrated(parameters=parse_parameters([entry], file="entry"))
     assert built.compared().first_bad is None
+
+
+def test_weights_in_4_bits_are_named(tmp_path: Path) -> None:
+    graph = chain(outlier=30.0)
+    built = Built(tmp_path, graph, noise(graph))
+    built.calibrated(edit=lambda plan: replace(plan, macs={n: replace(mac, bits=4) for n, mac in plan.macs.items()}))
+    found = built.compared()
+    assert layer(found, "second").weight_bits == 4 and found.first_bad == "second"
+    assert found.causes[0].reason.startswith("4 bits are too few for its weights: alone it has ")
+    assert "{name: second/weight, min: null, max: null, bit: 8}" in found.causes[0].remedy
 
 
 def test_a_range_that_is_too_wide_is_named(tmp_path: Path) -> None:

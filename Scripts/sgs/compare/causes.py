@@ -18,6 +18,7 @@ from sgs.compare.measure import Measured, Measurement, code_span
 from sgs.compare.stage import StageTensor
 from sgs.config.formats import F32
 from sgs.ir import Graph, Node
+from sgs.numeric.quantise import Array
 from sgs.ops._move import moved_by
 from sgs.quant.prepare import known_kind
 from sgs.registry import QUANTISE
@@ -59,6 +60,16 @@ class Case:
     def step(self) -> float:
         """Real difference of two codes; 0 without codes."""
         return 0.0 if self.tensor.quant is None else float(self.tensor.quant.scale[0])
+
+    @property
+    def scale(self) -> Array | None:
+        """What calibration multiplied its channels by, float32 [C]; None where it did not."""
+        return self.measurement.b.scales.get(self.layer.name)
+
+    @property
+    def rounding(self) -> float:
+        """Mean square error of rounding to its codes, in the network as it came."""
+        return float(self.step**2 / 12 * np.mean(1.0 if self.scale is None else self.scale**-2.0))
 
     @property
     def told(self) -> str:
@@ -262,30 +273,35 @@ def _all_codes(case: Case) -> int:
 # -- bits --------------------------------------------------------------------------------------------------------------
 def _result_bits(case: Case) -> Cause | None:
     """8 bits for a result whose error is that of rounding to its codes."""
-    rounding = case.step**2 / 12
-    if case.layer.bits != 8 or case.error.mse > ROUNDING * rounding:
+    if case.layer.bits != 8 or case.error.mse > ROUNDING * case.rounding:
         return None
     reason = (
         f"8 bits are too few for its values: {case.told}, and rounding to steps of {case.step:.3g} makes "
-        f"{min(rounding / case.error.mse, 1):.0%} of that error."
+        f"{min(case.rounding / case.error.mse, 1):.0%} of that error."
     )
     remedy = _tensor_arrays(case.layer.reference)
     return Cause(case.layer.name, reason, f"{remedy}, so that what reads it takes 16 bits.")
 
 
 def _operand_bits(case: Case) -> Cause | None:
-    """8-bit operands of a sum of products."""
+    """8-bit operands of a sum of products, or weights in 4."""
     node, graph = case.node, case.graph
     rule = None if node is None else QUANTISE.get(node.op)
     if node is None or graph is None or rule is None or rule.kind != "mac":
         return None
     x, weight = graph[node.inputs[0] or ""], graph[node.inputs[rule.weight] or ""]
+    own = f"rounding its result makes {case.rounding / case.error.mse:.1%} of that error"
+    if weight.dtype.bits == 4:
+        reason = f"4 bits are too few for its weights: {case.told}, and {own}."
+        entry = f"{{name: {case.layer.reference}/weight, min: null, max: null, bit: 8}}"
+        remedy = f"Put {entry} among the presets of the quant_config, or ask for a higher mp_rate, and calibrate again."
+        return Cause(case.layer.name, reason, remedy)
     if x.dtype.bits == 16:
         return None
     name = _named(case, x.name)
     reason = (
         f"8 bits are too few for what it reads: {case.told}, with '{name}' in {x.dtype.bits} and weights in "
-        f"{weight.dtype.bits} bits; rounding its result makes {case.step**2 / 12 / case.error.mse:.1%} of that error."
+        f"{weight.dtype.bits} bits; {own}."
     )
     remedy = _tensor_arrays(name)
     if name in case.measurement.a.inputs:  # which tensor_arrays leaves in 8 bits (quant.forced)
@@ -360,4 +376,5 @@ def _entry(case: Case) -> str:
     spread = case.measured.spread
     low, high = (float(np.format_float_positional(end, 4, fractional=False)) for end in (spread.low, spread.high))
     bits = 16 if case.layer.bits == 16 else 8
-    return f'{{"name": "{case.layer.reference}", "min": [{low}], "max": [{high}], "bit": {bits}}} in a --quant_file'
+    entry = f'{{"name": "{case.layer.reference}", "min": [{low}], "max": [{high}], "bit": {bits}}} in a --quant_file'
+    return entry if case.scale is None else f'{entry}, with the "scale" that the export of B has for its channels'

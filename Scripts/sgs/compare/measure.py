@@ -148,7 +148,8 @@ class _SideBySide:
             tensor = self.b.described[name]
             step = 0.0 if tensor.quant is None else float(tensor.quant.scale[0])
             first = (truth, value) if self.pairs[name] in self.a.inputs else None
-            self.found[name] = Measured(Sums(), Sums(), Spread(code_span(tensor), step), first)
+            spread = Spread(code_span(tensor), step, self.b.scales.get(name, 1.0))
+            self.found[name] = Measured(Sums(), Sums(), spread, first)
         found = self.found[name]
         found.spread.add(truth, value)
         plain = _unscaled(self.b, name, truth)

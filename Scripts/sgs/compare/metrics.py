@@ -76,10 +76,11 @@ def _decibels(signal: float, noise: float) -> float:
 
 class Spread:
     """Where the values of a tensor lie: `low` and `high` of the reference, `held_low` and `held_high` of what B holds;
-    how many of the reference's are beyond the `span` of B's codes, and the energy that is lost there."""
+    how many of the reference's are beyond the `span` of B's codes, and the energy that is lost there; both arrays have
+    their channels multiplied by `scale`, which that energy has not."""
 
-    def __init__(self, span: tuple[float, float] | None, step: float) -> None:
-        self._span, self._step = span, step
+    def __init__(self, span: tuple[float, float] | None, step: float, scale: Array | float = 1.0) -> None:
+        self._span, self._step, self._scale = span, step, scale
         self.low = self.held_low = np.inf
         self.high = self.held_high = -np.inf
         self.lost = 0.0  # Σ(distance to the span)²
@@ -96,10 +97,11 @@ class Spread:
         self.held_high = max(self.held_high, float(value.max()))
         self._elements += finite.size
         if self._span is not None and (low < self._span[0] - self._step or high > self._span[1] + self._step):
-            beyond = finite[(finite < self._span[0] - self._step) | (finite > self._span[1] + self._step)]
-            off = beyond.astype(np.float64) - np.clip(beyond, *self._span)
+            beyond = (reference < self._span[0] - self._step) | (reference > self._span[1] + self._step)
+            beyond &= np.isfinite(reference)
+            off = ((reference.astype(np.float64) - np.clip(reference, *self._span)) / self._scale)[beyond]
             self.lost += float(off @ off)
-            self._outside += beyond.size
+            self._outside += off.size
 
     @property
     def outside(self) -> float:
