@@ -433,6 +433,28 @@ def test_swapped_channels_are_told(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "training_input_formats" in out
 
 
+def test_pixels_of_nv12_are_nobody_elses(tmp_path: Path) -> None:
+    """An .img takes them for codes where the normalisation changes nothing."""
+    build = GraphBuilder()
+    graph = build.output(conv(build, build.input("x", (1, 8, 6, 3)), 4, "y"))
+    pictures = RNG.integers(0, 256, (4, 1, 4, 3, 3)).repeat(2, axis=2).repeat(2, axis=3)  # chroma as coarse as NV12's
+    built = Built(tmp_path, graph, [{"x": picture.astype(np.float32)} for picture in pictures])
+    more = "training_input_formats=RGB;\nquantizations=TRUE;\nmean=0:0:0;\nstd_value=255.;\n[OUTPUT"
+    text = graph.metadata["config"].replace("RAWDATA_F32_NHWC", "YUV_NV12").replace("[OUTPUT", more)
+    graph.metadata["config"], built.config = text, parse_input_config(text, tmp_path / "input_config.ini")
+    write_sim(graph, tmp_path / "float.sim", stage="float")
+    script = "    picture = np.load(path)\n    return picture / np.float32(255) if norm else picture.astype(np.uint8)\n"
+    (tmp_path / "script.py").write_text(SCRIPT.replace("    return np.load(path)\n", script), encoding="utf-8")
+    built.calibrated()
+    image = compile_fixed(read_sim(tmp_path / "fixed.sim").graph, load_chip(CHIP))
+    write_image(image, tmp_path / "x.img")
+    assert open_stage(tmp_path / "x.img").described["x/pixels"].quant is not None
+    for a, b in (("float.sim", "fixed.sim"), ("fixed.sim", "x.img"), ("float.sim", "x.img")):
+        found = built.compared(a, b)
+        assert (found.first_bad, found.unmatched) == (None, ()) and found.outputs == ("y",)
+        assert all(one.accumulated.max_abs == 0 for one in found.layers) == (a == "fixed.sim")
+
+
 def test_all_stages_of_a_network_agree(capsys: pytest.CaptureFixture[str]) -> None:
     for number, b in enumerate(stages()):
         out = shown(capsys, b, MODEL, shipped.SCRIPT, "--input_config", INI)

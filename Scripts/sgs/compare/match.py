@@ -54,7 +54,10 @@ def scales_of(metadata: Mapping[str, Any], names: Iterable[str]) -> dict[str, Ar
 
 
 def _raw(tensor: StageTensor, other: StageTensor) -> bool:
-    """Whether a tensor is the bytes of a picture, where the other holds the normalised picture."""
+    """Whether a tensor is the bytes of a picture, where the other holds the normalised picture: as real numbers, or as
+    codes, which the very bytes are in an .img that need not normalise them (compile.fold_pixels)."""
+    if (tensor.quant is None) != (other.quant is None):
+        return tensor.dtype == other.dtype
     return tensor.quant is None and tensor.dtype.startswith(("uint", "int")) and other.dtype.startswith("float")
 
 

@@ -21,6 +21,8 @@ from sgs.numeric.types import DType
 from sgs.quant.masks import fading_tensors
 from sgs.quant.prepare import known_kind, range_sources
 
+PIXELS = "/pixels"  # behind an input's name: what is made of its NV12 (quant.boundary)
+
 
 @dataclass
 class Measured:
@@ -192,13 +194,14 @@ def _unscaled(stage: Stage, name: str, value: Array) -> Array:
 
 
 def _bytes_of_pictures(b: Stage, pairs: Mapping[str, str]) -> set[str]:
-    """What a network whose pictures are normalised inside is fed, and makes of it before: nobody else has such."""
+    """What a network whose pictures are normalised inside is fed, and makes of it before: nobody else has such. In an
+    .img pixels may be codes already."""
     if b.kind not in ("Fixed", "Offline"):
         return set()
     return {
         name
         for name, tensor in b.described.items()
-        if name not in pairs and tensor.quant is None and tensor.dtype == "uint8"
+        if name not in pairs and tensor.dtype == "uint8" and (tensor.quant is None or name.endswith(PIXELS))
     }
 
 
