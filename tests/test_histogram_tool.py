@@ -19,7 +19,7 @@ from sgs.data.preprocess import Preprocessor, load_preprocessors
 from sgs.numeric.quantise import Array, dequantise
 from sgs.quant.export import SCALES_KEY
 from sgs.report.histogram import BINS
-from sgs.sim import read_sim
+from sgs.sim import read_sim, write_sim
 from sgs.simulation import Simulator
 from shipped import CALIBRATION, CHIP, INI, SCRIPT, SOURCE, TEST, converted, sample_list
 from test_compile_report import Page
@@ -146,6 +146,20 @@ def test_the_page_of_a_comparison(tmp_path: Path) -> None:
     text = page.read_text("utf-8")
     assert "digits_fixed.sim beside digits_float.sim" in text, "the float one is the reference"
     assert len(re.findall(r">\d at \S+ beside \d at \S+: the same class", text)) == 2
+
+
+def test_two_models_that_end_elsewhere_have_no_pictures(tmp_path: Path) -> None:
+    real, held = files()
+    graph = read_sim(real).graph
+    inner = next(node.outputs[0] for node in graph.nodes if node.op == "CONV_2D")  # a map, which could be drawn
+    graph.outputs = [inner]
+    graph.prune()
+    graph.metadata["config"] = str(graph.metadata["config"]).replace(f"outputs={OUTPUT};", f"outputs={inner};")
+    write_sim(graph, tmp_path / "cut.sim", stage="float")
+    page = tmp_path / "c.html"
+    command = ["-a", str(tmp_path / "cut.sim"), "-b", str(held), *pictures(tmp_path, 1), "--html", str(page)]
+    assert compare_models.main(command) == 0
+    assert headings(page)[0] == "Summary" and "Pictures" not in headings(page)
 
 
 def test_the_page_of_a_conversion(tmp_path: Path) -> None:

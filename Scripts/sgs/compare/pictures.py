@@ -37,8 +37,10 @@ def picture_pairs(
     category: str,
     names: Sequence[str],
 ) -> Iterator[PicturePair]:
-    """A pair for each sample, the reference's first; none where neither the sample nor an output is a picture."""
-    for sample in samples:
+    """A pair for each sample, the reference's first; none where neither the sample nor an output is a picture, or the
+    two models end in different outputs."""
+    ends = [[(port.name, port.shape) for port in model.outputs] for model in (real, held)]
+    for sample in samples if ends[0] == ends[1] else ():
         found = [_real_outputs(model, preprocessors, sample) for model in (real, held)]
         picture = _picture(sample[0])
         if picture is not None and category == "Detection":
