@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sgs.compile.cost import ENGINES
 from sgs.config.chips import Chip
 from sgs.img.image import Compute, Image
 from sgs.report.columns import aligned
@@ -51,7 +52,7 @@ def measured_layers(image: Image, chip: Chip, seconds: Sequence[float], most: in
 def busy_summary(image: Image, chip: Chip) -> list[str]:
     """The time of a frame, and how long each engine is busy in it."""
     program = image.programs[0]
-    busy: dict[str, int] = {"mac": 0, "vector": 0, "dma": 0}
+    busy = dict.fromkeys(ENGINES, 0)
     for command in program.commands:
         busy[engine_of(image, command)] += busy_cycles(command, chip)
     computed = sum(isinstance(command, Compute) for command in program.commands)
