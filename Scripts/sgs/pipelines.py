@@ -779,5 +779,6 @@ def read_plan(path: Path) -> tuple[QuantPlan, dict[str, Any]]:
     plan = parse_plan(record, file=path)
     history = extra["calibration"] if isinstance(extra["calibration"], dict) else {}
     if extra["fingerprint"] != fingerprint(plan):  # what was measured then says nothing of it any more
+        history.pop("boxes", None)
         history = {**history, "level": plan.level, "steps": [], "bits16": bits16(plan), "edited": True}
     return plan, history

@@ -288,7 +288,9 @@ def told_of(calibrated: Calibrated) -> str:
 def summary(calibrated: Calibrated) -> str:
     """The outcome in one line."""
     samples = counted(calibrated.statistics.samples, "sample")
-    return f"{calibrated.plan.level} on {samples}: {precisions(calibrated.plan)}"
+    boxes = calibrated.graph.metadata["calibration"].get("boxes")
+    kept = "" if boxes is None else f"; {boxes}"
+    return f"{calibrated.plan.level} on {samples}: {precisions(calibrated.plan)}{kept}"
 
 
 def precisions(plan: QuantPlan) -> str:

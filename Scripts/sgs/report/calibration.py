@@ -38,8 +38,9 @@ def table(layers: Sequence[Layer], outputs: Sequence[str]) -> str:
     lines = [f"worst {len(worst)} of {len(layers)} layers by {title}, in dB on at most {SAMPLES} samples:"]
     lines += [_COLUMNS.format(*_HEADER), *(_row(layer) for layer in worst)]
     found = {layer.name: layer.accumulated for layer in layers}
-    told = [f"{short(name)} {_number(found.get(name))}" for name in outputs]
-    lines.append(f"outputs: {listing(told, 3)}; {_int16_share(layers):.1%} of the multiply-accumulates in 16 bit")
+    told = [f"{short(name)} {_number(found[name])}" for name in outputs if found.get(name) is not None]
+    heard = f"outputs: {listing(told, 3)}; " if told else ""
+    lines.append(f"{heard}{_int16_share(layers):.1%} of the multiply-accumulates in 16 bit")
     return "\n".join(line.rstrip() for line in lines)
 
 
