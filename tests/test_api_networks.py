@@ -288,7 +288,7 @@ def test_a_model_that_is_not_invoked_is_named(stages: Stages) -> None:
     [
         ({"fix_model": ["a.sim"]}, "expected 2 paths, for first, second, got 1"),
         ({"fix_model": "a.sim"}, "expected a list of paths, got 'a.sim'"),
-        ({"fix_model": ["a.sim", "./a.sim"]}, "expected a path of its own for every model"),
+        ({"fix_model": ["a.sim", "./a.sim"]}, "is named for two outputs"),
         ({"fix_model": ["a.sim", "none/b.sim"]}, "none does not exist"),
         ({"fix_model": ["a.sim", None]}, "expected a path, got None"),
         ({"fix_model": ["a.sim", "b.img"]}, "fix_model: expected a file that ends in .sim, got 'b.img'"),
@@ -463,7 +463,8 @@ PUBLIC = {
     "calibrator": "(model_path, input_config_path)",
     "compiler": "(model_path, *, batch=1, batch_mode='n_buf', inplace_input_buf=False, category=None)",
     "compiler.compile": "(self, output=None)",
-    "converter": "(platform, *, input_config, input_shapes=None, skip_simplify=False, quant_file=None, **options)",
+    "converter": "(platform, *, input_config, input_shapes=None, skip_simplify=False, quant_file=None, "
+    "postprocess=None, postprocess_input_config=None, **options)",
     "converter.convert": "(self, output_file)",
     "fixed_simulator": "(path, threads=0)",
     "float_simulator": "(path, threads=0)",

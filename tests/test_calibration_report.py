@@ -210,6 +210,7 @@ def test_the_table_fits_the_terminal_and_is_empty_without_measurements() -> None
         ("/features/features.3/layers/layers.0/layers.0.2/Clip_output_0", "features.3/layers.0.2/Clip"),
         ("onnx::Sigmoid_1177", "onnx::Sigmoid_1177"),
         ("t33", "t33"),
+        ("model/act_26/Relu;model/bn_26/FusedBatchNormV3;model/conv2d_13/Conv2D1", "model/act_26/Relu"),
         ("a_very_long_name_without_any_slashes_at_all", "…name_without_any_slashes_at_all"),
     ],
 )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conventions import ROOT
 from sgs.builder import GraphBuilder
 from sgs.engine import FixedEngine, run_reference
 from sgs.engine.fixed import Key, share_slots
@@ -127,3 +132,41 @@ def test_large_tensors_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgs.engine.lowering.LARGE_TENSOR", graph["x"].elements)
     options = sparing(session_options(1), graph)
     assert not options.enable_cpu_mem_arena and not options.enable_mem_pattern
+
+
+KEPT = """
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sgs.builder import GraphBuilder
+from sgs.engine.single import NodeKernel
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text("utf-8").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+build = GraphBuilder()
+x = build.input("x", (1, 500, 500, 8))  # 8 MB
+for index in range(24):
+    x = build("SQRT" if index % 2 else "ABS", x, output=f"t{index}")
+graph = build.output(x)
+kernels = [NodeKernel(graph, node, threads=1, real=True) for node in graph.nodes]
+value = np.full(graph["x"].shape, 16, np.float32)
+before = resident()
+for kernel in kernels:
+    (value,) = kernel([value])
+print(value.flat[0], (resident() - before) / value.nbytes)
+"""
+
+
+def test_kernels_of_single_nodes_keep_nothing_between_runs() -> None:
+    """There are as many as the graph has nodes when every tensor is looked at. In a process of its own, whose C library
+    gives large blocks back as they are freed: what it keeps by itself varies from run to run."""
+    given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
+    command = [sys.executable, "-c", KEPT]
+    done = subprocess.run(command, cwd=ROOT / "Scripts", env=given, capture_output=True, text=True, check=True)
+    value, kept = map(float, done.stdout.split())
+    assert value == pytest.approx(16**0.5**12, abs=1e-6) and kept < 3

@@ -169,12 +169,15 @@ def test_the_page_of_a_conversion(tmp_path: Path) -> None:
         (tmp_path / run_of).mkdir()
         options = ["-i", str(sample_list(tmp_path, CALIBRATION, 3)), "-n", str(SCRIPT), "--quant_level", "L3"]
         target = ["--output_file", str(tmp_path / run_of / "d.img"), "--report", "-c", "Classification"]
+        target.append("--export_models")
         assert sgs_converter.main(["onnx", *SOURCE, *options, *target]) == 0
         pages.append(tmp_path / run_of / "d_report.html")
     accuracy = {"Summary", "Pictures", "Errors by layer", "Network", "Distributions", "Bits and sizes"}
     assert accuracy | {"Cost", "Roofline", "Cost by layer", "Chip", "Settings"} <= set(headings(pages[0]))
     text = pages[0].read_text("utf-8")
     assert pages[0].read_bytes() == pages[1].read_bytes() and len(text) < 1_000_000
+    assert "<h1>d</h1>" in text and "fixed .sim d_fixed.sim beside float .sim d_float.sim, on" in text
+    assert read_sim(tmp_path / "a/d_fixed.sim").graph.metadata["category"] == "Classification"
     assert "A frame takes" in text and "on pcupid" in text and "<td>L3</td>" in text
     assert len(re.findall("data:image/jpeg", text)) == 6 and "inputs=" in text
     fixed = read_sim(files()[1]).graph
@@ -188,6 +191,7 @@ def test_the_page_of_a_calibration(tmp_path: Path, capsys: pytest.CaptureFixture
     options += ["-o", str(fixed), "--html", str(page), "--quant_level", "L1"]
     assert calibrator_tool.main(options) == 0 and fixed.is_file()
     assert headings(page)[0] == "Summary" and "Network" in headings(page) and "Cost" not in headings(page)
+    assert f"fixed .sim {fixed.name} beside float .sim {real.name}, on" in page.read_text("utf-8")
     plan = [word for word in options if word not in ("--quant_level", "L1")]
     at = plan.index("-i")
     assert calibrator_tool.main([*plan[:at], *plan[at + 4 :], "--plan", "x.json"]) == 2

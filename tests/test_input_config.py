@@ -303,7 +303,8 @@ BAD_FILES: list[tuple[str | bytes, list[str]]] = [
         GOOD.replace("prob;", "prob,data;"),
         ["[OUTPUT_CONFIG] outputs, line 7", "what is an input: data", "leave it out"],
     ),
-    (GOOD + "outputs=b;\n", ["[OUTPUT_CONFIG] outputs, line 8", "a second time", "line 7"]),
+    (GOOD + "outputs=b;\n", ["[OUTPUT_CONFIG] outputs, line 8", "a second time", "line 7", "keep one of the two"]),
+    (GOOD + "[CONV_CONFIG]\ntensor_arrays=a;\ntensor_arrays=b;\n", ["a second time", "in one, with commas between"]),
     (GOOD.encode() + "# 均值".encode("gbk"), ["line 8", "not UTF-8", "save the file as UTF-8"]),
     (GOOD.encode("utf-16"), ["not UTF-8"]),
 ]

@@ -72,7 +72,7 @@ def detections(found: int) -> Fake:
 
 def test_boxes(sample: Sample) -> None:
     first, second, words = drawn(detections(2), detections(1), sample, "Detection")
-    assert words == "boxes of score 0.3 or more: 2 beside 1"
+    assert words == "boxes of score 0.3 or more: 2 beside 1, 1 the same (class, and IoU of 0.9 or more)"
     apart = np.abs(first.astype(int) - second).max(axis=(0, 2)) > 60  # [W]
     assert apart.any() and apart.argmax() > 0.5 * apart.size, "the second box lies on the right"
 

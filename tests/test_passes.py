@@ -8,6 +8,7 @@ import pytest
 
 import sgs.ops  # noqa: F401  (fills the tables)
 from sgs.builder import GraphBuilder
+from sgs.compare.match import stands_for
 from sgs.engine import FloatEngine
 from sgs.ir import Graph, Tensor, verify
 from sgs.passes.block_windows import block_windows
@@ -55,6 +56,13 @@ def run(graph: Graph) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
     feeds = {n: rng.uniform(-1, 1, graph[n].shape).astype(np.float32) for n in graph.inputs}
     return FloatEngine(graph).run(feeds)
+
+
+def held(graph: Graph) -> dict[str, np.ndarray]:
+    """The numbers of every result, in ascending order, as passes may turn it."""
+    every = graph.copy()
+    every.outputs = [name for node in graph.nodes for name in node.outputs]
+    return {name: np.sort(value, axis=None) for name, value in run(every).items()}
 
 
 def ops(graph: Graph) -> list[str]:
@@ -402,6 +410,11 @@ def test_rewrite(name: str) -> None:
         pass
     verify(graph, name)
     assert ops(graph) == expected
+    known = held(before)
+    for tensor, values in held(graph).items():  # a name says which numbers a tensor holds
+        source = stands_for(tensor, known)
+        if source is not None:
+            np.testing.assert_allclose(values, known[source], rtol=1e-5, atol=1e-5, err_msg=tensor)
     assert count > 0 or operators == expected
     assert (graph.inputs, graph.outputs) == (["x"], [output])
     np.testing.assert_allclose(run(graph)[output], numbers[output], rtol=1e-5, atol=1e-5)

@@ -16,6 +16,7 @@ import pytest
 from report_cases import HOSTILE, calibration, compared_layer, comparison, errors, histogram, name_of, whole_report
 from sgs.config.chips import load_chip
 from sgs.report.accuracy_charts import error_chart, histogram_chart, left_out
+from sgs.report.calibration import short
 from sgs.report.compared import Comparison
 from sgs.report.histogram import Histogram, bin_counts, even
 from sgs.report.histogram_page import histogram_picture, histogram_words
@@ -102,8 +103,17 @@ def test_the_verdict_is_on_the_worst_output(decibels: float, kind: str, said: st
     (verdict,) = re.findall(r'<div class="verdict ?(\w*)"><p><b class="(?:\w*)">(.*?)</b>', page)
     share = f"{100 * 10 ** (-decibels / 20):.2g} %"
     assert verdict[0] == kind and verdict[1].startswith("The fixed network is ")
-    assert f"{name_of(1)} differs most, by {share} of its size ({decibels:.1f} dB)" in verdict[1]
+    assert f"{short(name_of(1))} differs most, by {share} of its size ({decibels:.1f} dB)" in verdict[1]
     assert said in verdict[1]
+
+
+def test_what_stands_for_outputs_is_not_called_one() -> None:
+    layers = [replace(compared_layer(n), accumulated=errors(33.0 + n)) for n in range(3)]
+    behind = (name_of(1), name_of(2))
+    found = Comparison("float .sim x", "fixed .sim y", 2, tuple(layers), (), (), (), None, behind)
+    page = report_text(replace(WITHOUT, comparison=found))
+    assert f"of what its outputs are made from {short(name_of(1))} differs most, by" in page
+    assert f"Before the outputs: {name_of(1)}" in page and f"Output {name_of(1)}" not in page
 
 
 def test_what_is_not_finite_is_not_drawn() -> None:

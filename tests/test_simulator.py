@@ -38,7 +38,7 @@ from sgs.evaluate.accuracy import MeanPrecision
 from sgs.evaluate.average_precision import AveragePrecision
 from sgs.evaluate.categories import check_category
 from sgs.evaluate.coco import GroundTruth
-from sgs.evaluate.detections import Decoder, Detections, detection_text, image_id, operator_detections
+from sgs.evaluate.detections import Decoder, Detections, detection_text, image_id, operator_detections, shared
 from sgs.evaluate.draw import colour_of, draw_boxes, draw_classes
 from sgs.evaluate.labels import ClassFolders, Labels, class_names, right_classes
 from sgs.evaluate.sample_job import SampleJob, Task
@@ -1123,3 +1123,18 @@ def test_boxes_and_drawings_need_pictures(tmp_path: Path, capsys: pytest.Capture
     options = ["-m", detector() / "detector_fixed.sim", "-i", tmp_path / "a.npy", "-n", detector() / "script.py"]
     simulate(*options, "-c", "Detection", "--output", tmp_path, code=2)
     assert "a.npy: is not a picture, which -c Detection needs" in capsys.readouterr().err
+
+
+def test_boxes_that_two_have_in_common() -> None:
+    """Of the same class, and in much the same place."""
+
+    def found(*rows: tuple[float, float, float, float, int]) -> Detections:
+        boxes, scores = np.array([row[:4] for row in rows]), np.linspace(0.9, 0.5, len(rows))
+        return Detections(boxes, np.array([row[4] for row in rows]), scores, (100, 200))
+
+    a = found((10, 10, 40, 20, 0), (25, 10, 40, 20, 0), (90, 50, 30, 30, 1))
+    assert shared(a, a, 0.99) == 3
+    assert shared(a, found((10, 10, 40, 20, 0)), 0.9) == shared(found((10, 10, 40, 20, 0)), a, 0.9) == 1
+    assert shared(a, found((90, 50, 30, 30, 0)), 0.1) == 0, "another class"
+    assert shared(a, found((90, 53, 30, 30, 1)), 27 / 33) == 1 and shared(a, found((90, 53, 30, 30, 1)), 0.82) == 0
+    assert shared(a, found((150, 10, 5, 5, 1)), 0.1) == 0 and len(a.above(0.7).scores) == 2

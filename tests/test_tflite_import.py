@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sgs.cli import convert_tool, show_model_info
+from sgs.compare.match import stands_for
 from sgs.engine import FloatEngine
 from sgs.errors import UserError
 from sgs.frontends.onnx_import import import_model
@@ -341,6 +342,14 @@ def test_dilated_convolutions(kernel: str, tmp_path: Path) -> None:
     assert made.nodes[0].attrs["dilations"] == (2, 3)
     assert made.nodes[0].attrs["pads"] == (2, 2, 2, 3)
     assert_judged(data, graph, {"x": real(1, 7, 9, 3)})
+
+
+def test_what_is_before_a_fused_activation_does_not_go_by_its_name(tmp_path: Path) -> None:
+    """LiteRT gives the tensor `c` behind the activation: comparing what is before it would tell a fault."""
+    graph = imported(dilated((3, 0, 0, 0)), tmp_path)
+    first, second = (node for node in graph.nodes if node.op in ("CONV_2D", "RELU"))
+    assert second.inputs == first.outputs
+    assert [stands_for(node.outputs[0], {"c"}) for node in (first, second)] == [None, "c"]
 
 
 def test_what_is_no_dilation_stays(tmp_path: Path) -> None:

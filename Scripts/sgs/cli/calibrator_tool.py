@@ -121,7 +121,7 @@ def _body(argv: list[str]) -> int:
             graph, config, options, statistics, level_options(options), all_errors=options.save_quant_info
         )
         fixed, told = calibrated.graph, told_of(calibrated)
-        records = fixed_records(calibrated, options, config, graph)
+        records = fixed_records(calibrated, options, config, graph, target)
     write_fixed_files(fixed, options, outputs, records)
     statistics.finish()
     print(told)
@@ -152,13 +152,15 @@ def float_graph(options: argparse.Namespace, program: str) -> Graph:
     return graph
 
 
-def fixed_records(calibrated: Calibrated, options: argparse.Namespace, config: InputConfig, graph: Graph) -> list[str]:
-    """What the files of --save_quant_info and --html say, none without them."""
+def fixed_records(
+    calibrated: Calibrated, options: argparse.Namespace, config: InputConfig, graph: Graph, target: Path
+) -> list[str]:
+    """What the files of --save_quant_info and --html beside a fixed .sim say, none without them."""
     records = [plan_record(calibrated), layer_record(calibrated)] if options.save_quant_info else []
     if options.html is not None:
         model, category = Path(options.model), options.category or "Unknown"
-        facts = {"model": model.name}
-        report = report_of(calibrated, options, config, graph, model=model, category=category, facts=facts)
+        facts, names = {"model": model.name}, (model.name, target.name)
+        report = report_of(calibrated, options, config, graph, model=model, names=names, category=category, facts=facts)
         records.append(report_text(report))
     return records
 
@@ -170,14 +172,16 @@ def report_of(
     graph: Graph,
     *,
     model: Path,
+    names: tuple[str, str],
     category: str,
     facts: Mapping[str, str],
 ) -> Report:
-    """The report on the accuracy of what was calibrated from `model`, on some of the files that -i and -n name."""
+    """The report on the accuracy of what was calibrated from `model`, on some of the files that -i and -n name; `names`
+    are those of the float and the fixed .sim."""
     samples = resolve_samples(options.image, len(config.inputs))
     preprocessors = load_preprocessors(options.preprocess, len(config.inputs))
     return conversion_report(
-        model, graph, calibrated, preprocessors, samples, category=category, facts=facts, wrap=progress
+        model, names, graph, calibrated, preprocessors, samples, category=category, facts=facts, wrap=progress
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 from sgs.cli.networks import add_stage, check_stages, opened_stage
@@ -69,9 +70,10 @@ def _body(argv: list[str]) -> int:
     start_log(options)
     written = {kind: path for kind in _FILES if (path := getattr(options, kind)) is not None}
     a, b = _opened(platform, options)
-    check_outputs(written.values(), [a.path, b.path, *filter(None, [options.input_config])])
     samples = resolve_samples(options.image, len(b.inputs))
     preprocessors = tuple(load_preprocessors(options.preprocess, len(b.inputs)))
+    read = [a.path, b.path, *(script.path for script in preprocessors), *chain.from_iterable(samples)]
+    check_outputs(written.values(), [*read, *filter(None, [options.input_config])])
     chosen = spread(samples, options.samples)
     comparison = compare(a, b, preprocessors, progress(chosen, "compare"))
     texts = {kind: _WRITERS[kind](comparison) for kind in written if kind in _WRITERS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from sgs.cli.calibrator_tool import calibrate_files, level_options, mode_options, report_of, told_of
 from sgs.cli.convert_tool import convert_as_asked, inputs
@@ -88,6 +89,8 @@ def _body(argv: list[str]) -> int:
     config, imported, graph = convert_as_asked(options)
     check_category(options.category, [graph[name] for name in graph.outputs], file=inputs(options)[0])
     calibrated = calibrate_files(graph, config, options, statistics, chosen)
+    if options.category != "Unknown":
+        calibrated.graph.metadata["category"] = options.category
     image = compile_fixed(
         calibrated.graph,
         chip,
@@ -96,7 +99,7 @@ def _body(argv: list[str]) -> int:
         category=options.category,
         inplace_inputs=options.inplace_input_buf,
     )
-    page = conversion_page(options, config, graph, calibrated) if reports else page_text
+    page = conversion_page(options, config, graph, calibrated, target) if reports else page_text
     stages: tuple[tuple[Graph, Stage], ...] = ((imported, "debug"), (graph, "float"), (calibrated.graph, "fixed"))
     with atomic_outputs(*exported, *reports, target) as (*files, image_file):
         sims, report_files = files[: len(exported)], files[len(exported) :]
@@ -116,12 +119,14 @@ def _body(argv: list[str]) -> int:
 
 
 def conversion_page(
-    options: argparse.Namespace, config: InputConfig, graph: Graph, calibrated: Calibrated
+    options: argparse.Namespace, config: InputConfig, graph: Graph, calibrated: Calibrated, target: Path
 ) -> Callable[[Image, CompileReport], str]:
-    """What makes the page on the whole conversion, once its cost is known."""
+    """What makes the page on the whole conversion to the .img `target`, once its cost is known."""
     model = inputs(options)[0]
     facts = {"model": model.name, "platform": options.platform, "chip": options.soc_version}
-    report = report_of(calibrated, options, config, graph, model=model, category=options.category, facts=facts)
+    _, real, fixed = exported_paths(target)
+    category, names = options.category, (real.name, fixed.name)
+    report = report_of(calibrated, options, config, graph, model=model, names=names, category=category, facts=facts)
     return lambda image, cost: report_text(replace(report, cost=(image, cost)))
 
 

@@ -50,7 +50,7 @@ def _body(argv: list[str]) -> int:
     config = load_config(Path(options.input_config))
     graph = float_graph(options, "torch_calibrator.py")
     calibrated = calibrate_files(graph, config, options, statistics, chosen, all_errors=options.save_quant_info)
-    write_fixed_files(calibrated.graph, options, outputs, fixed_records(calibrated, options, config, graph))
+    write_fixed_files(calibrated.graph, options, outputs, fixed_records(calibrated, options, config, graph, target))
     statistics.finish()
     if chosen.mode is not None:
         chosen.mode.finish()

@@ -2,18 +2,20 @@
 
 Between real networks a layer is bad that differs by more than DIFFERENCE alone, or by more than DRIFT where it was not
 measured alone. Of a fixed network it is bad below BAD decibels alone; an .img is judged by what comes out of a layer,
-and beside its fixed .sim by the first bit that differs. Where no layer is bad, but an output is, errors add up. What
-jumps (`ComparedLayer.jumps`) is not judged by decibels.
+and beside its fixed .sim by the first bit that differs. Layers of integers whose outputs are all HEALTHY are not bad,
+whatever they lose. Where no layer is bad, but an output is, errors add up. What jumps (`ComparedLayer.jumps`) is not
+judged by decibels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from sgs.compare.inputs import explain, other_normalisation
+from sgs.compare.isolated import moves
 from sgs.compare.measure import Measured, Measurement, code_span
 from sgs.compare.stage import StageTensor
 from sgs.config.formats import F32
@@ -24,15 +26,19 @@ from sgs.quant.prepare import known_kind
 from sgs.registry import QUANTISE
 from sgs.report.compared import Cause, ComparedLayer, Errors
 
-BAD = 20.0  # dB
+BAD, HEALTHY = 20.0, 30.0  # dB
 DIFFERENCE, DRIFT = 1e-4, 1e-3  # relative L1
+ROUNDED = 0.2  # the same where A rounds more than real numbers are (Stage.rounded)
 EXPLAINED = 0.5  # share of an error's energy that its cause makes
 APART = 16.0  # times that a range is wider than the values
 WIDE = 4.0  # the same, where nothing else asks for the range
 ROUNDING = 4.0  # times the energy of rounding that an error of rounding is at most
+FEW = 2.0  # codes, too few to tell values apart
 TOLD = 5  # layers
+ENTRY_LEVEL = "L1"  # what a --quant_file leaves open is decided as there
 
 _INTEGER = ("Fixed", "Offline")
+_RECODING = ("QUANTIZE", "DEQUANTIZE")
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,28 +94,56 @@ def diagnose(
     measurement: Measurement, layers: Sequence[ComparedLayer], outputs: Sequence[str]
 ) -> tuple[str | None, tuple[Cause, ...]]:
     """(the first bad layer, causes of it and of the next ones); (None, ()) where nothing is wrong."""
-    a, b = measurement.a.kind, measurement.b.kind
-    judge, rules = _judgement(a, b)
-    bad = [layer for layer in layers if judge(measurement, layer)]
+    judge, rules = _judgement(measurement.a.kind, measurement.b.kind)
+    harmless = _harmless(measurement, layers) if judge is _noisy else set()
+    bad = [layer for layer in layers if judge(measurement, layer) and layer.name not in harmless]
     if bad:
-        told = _first_of(measurement, bad)[:TOLD]
-        cases = [Case(measurement, layer, measurement.found[layer.name]) for layer in told]
-        return bad[0].name, tuple(next(filter(None, (rule(case) for rule in rules))) for case in cases)
-    judged = [layer for layer in layers if layer.name in outputs and b in _INTEGER and not layer.jumps]
-    weak = [layer for layer in judged if layer.accumulated.sqnr < BAD]
-    return (weak[0].name, (_added_up(weak[0], layers),)) if weak else (None, ())
+        return bad[0].name, tuple(_causes(measurement, bad, rules))
+    judged = [layer for layer in layers if layer.name in outputs and not layer.jumps]
+    lost = [layer for layer in judged if layer.accumulated.sqnr < BAD]
+    return (lost[0].name, (_added_up(lost[0], layers),)) if judge is _noisy and lost else (None, ())
 
 
-def _first_of(measurement: Measurement, bad: Sequence[ComparedLayer]) -> list[ComparedLayer]:
-    """The bad layers that are not bad because of another one. Where layers were not measured alone that is the first;
-    of a fixed network those that read no bad one, whose range and bits an operand has even alone."""
+def _harmless(measurement: Measurement, layers: Sequence[ComparedLayer]) -> set[str]:
+    """Tensors that only HEALTHY outputs are made of, and these. Parts that are joined to an output count as such, and
+    what one is selected from in place of it."""
+    b, sqnr = measurement.b, {layer.name: layer.accumulated.sqnr for layer in layers}
+    jumping = {layer.name for layer in layers if layer.jumps}
+    nodes = () if b.graph is None else b.graph.nodes[::-1]
+    ends = set(b.outputs)
+    for node in nodes:
+        if not ends.isdisjoint(node.outputs) and (known_kind(node) in ("move", "select") or node.op in _RECODING):
+            ends.update(name for name in node.inputs if name is not None)
+    ends -= jumping
+    needed = {name for name in ends if sqnr.get(name, 0.0 if name in b.outputs else HEALTHY) < HEALTHY}
+    if b.graph is None:
+        return set() if needed else set(sqnr)
+    for node in nodes:
+        if not needed.isdisjoint(node.outputs):
+            needed.update(name for name in node.inputs if name is not None)
+    return sqnr.keys() - needed
+
+
+def _causes(measurement: Measurement, bad: Sequence[ComparedLayer], rules: Sequence[Rule]) -> Iterator[Cause]:
+    """Those of the first bad layers that are not bad because of another one. Where layers were not measured alone that
+    is the first; of a fixed network those whose operands are not bad by their own codes, which they have even alone."""
     graph = measurement.b.graph
-    if graph is None or bad[0].isolated is None:
-        return list(bad[:1])
-    if measurement.b.kind != "Fixed":
-        return list(bad)
-    names, makers = {layer.name for layer in bad}, graph.producers()
-    return [layer for layer in bad if layer.name not in makers or names.isdisjoint(makers[layer.name].inputs)]
+    alone = graph is not None and bad[0].isolated is not None
+    makers = graph.producers() if graph is not None and measurement.b.kind == "Fixed" else {}
+    coarse: set[str] = set()  # bad ones that what reads them suffers from
+    told = 0
+    for layer in bad if alone else bad[:1]:
+        if graph is not None and layer.name in makers and not coarse.isdisjoint(makers[layer.name].inputs):
+            coarse |= _moved_on(graph, layer.name)
+            continue
+        case = Case(measurement, layer, measurement.found[layer.name])
+        rule, cause = next((rule, cause) for rule in rules if (cause := rule(case)) is not None)
+        if graph is not None and rule is not _operand_bits:
+            coarse |= _moved_on(graph, layer.name)
+        yield cause
+        told += 1
+        if told == TOLD:
+            return
 
 
 def _judgement(a: str, b: str) -> tuple[Callable[[Measurement, ComparedLayer], bool], Sequence[Rule]]:
@@ -133,9 +167,11 @@ def _noisy(measurement: Measurement, layer: ComparedLayer) -> bool:
 
 
 def _deviates(measurement: Measurement, layer: ComparedLayer) -> bool:
+    rounded = measurement.a.rounded
     if layer.isolated is not None:
-        return layer.isolated.relative_l1 > DIFFERENCE
-    return layer.accumulated.relative_l1 > (DRIFT if layer.operator else DIFFERENCE)
+        return layer.isolated.relative_l1 > (ROUNDED if layer.reference in rounded else DIFFERENCE)
+    drift = ROUNDED if rounded else DRIFT
+    return layer.accumulated.relative_l1 > (drift if layer.operator else DIFFERENCE)
 
 
 # -- what the network is fed -------------------------------------------------------------------------------------------
@@ -152,7 +188,8 @@ def _input(case: Case) -> Cause | None:
         remedy = "check that the preprocess script returns the same picture with norm=True and norm=False"
     elif found.order:
         text = "reversed (RGB and BGR)" if found.order == (2, 1, 0) else f"in the order {list(found.order)}"
-        reason = f"{said}: with the channels of B {text} it is {found.after:.1f} dB"
+        scaled = "" if found.factor is None else ", scaled and shifted by channel,"
+        reason = f"{said}: with the channels of B {text}{scaled} it is {found.after:.1f} dB"
         remedy = (
             "make the preprocess script return the same order with norm=True and norm=False, and "
             "[INPUT_CONFIG] training_input_formats name it"
@@ -162,7 +199,8 @@ def _input(case: Case) -> Cause | None:
         by, to = (", ".join(f"{number:.4g}" for number in values) for values in (found.factor, found.offset))
         reason = f"{said}: by channel it is that of B times {by} plus {to}, then {found.after:.1f} dB"
         lines = other_normalisation(found, _described(case, name))
-        remedy = "make [INPUT_CONFIG] mean and std_value say what the script does with norm=True"
+        remedy = "give the preprocess script that goes with the network, or "
+        remedy += "make [INPUT_CONFIG] mean and std_value say what the script does with norm=True"
         remedy += f", about {lines} check_input_config.py -n -i measures it" if lines else ""
     return Cause(case.layer.name, f"{reason}.", f"{remedy[:1].upper()}{remedy[1:]}.")
 
@@ -174,9 +212,9 @@ def _described(case: Case, name: str) -> dict[str, object] | None:
 
 # -- ranges ------------------------------------------------------------------------------------------------------------
 def _stuck(case: Case) -> Cause | None:
-    """One number where the reference has many, or the other way round."""
+    """One number where the reference has many, for want of codes if there are codes, or the other way round."""
     spread = case.measured.spread
-    if spread.constant == spread.held_constant:
+    if spread.constant == spread.held_constant or (spread.held_constant and case.step and _codes(case) >= FEW):
         return None
     if spread.constant:
         reason = f"it is {spread.low:.3g} everywhere in A, and {spread.held_low:.3g} to {spread.held_high:.3g} in B"
@@ -215,8 +253,8 @@ def _clash(case: Case) -> Cause | None:
         f"codes that they share {_codes(case):.0f} of {_all_codes(case)} are left to it ({case.told})."
     )
     remedy = f"Return outputs that hold it as {F32}, or make it an output of its own"
-    if case.layer.bits == 8:
-        remedy = f"{_tensor_arrays(_named(case, join.outputs[0]))} to hold them in 16 bits; or r{remedy[1:]}"
+    if case.layer.bits == 8 and (read := _read_by_sums(case, join.outputs[0])):
+        remedy = f"{_tensor_arrays(*read)} to hold them in 16 bits; or r{remedy[1:]}"
     return Cause(case.layer.name, reason, f"{remedy}.")
 
 
@@ -239,7 +277,7 @@ def _joined_with(case: Case) -> tuple[Node, str] | None:
 
 def _wide(case: Case) -> Cause | None:
     span = code_span(case.tensor)
-    if span is None or _times_wider(case) < WIDE:
+    if span is None or _times_wider(case) < WIDE or not _rounding_explains(case):
         return None
     spread = case.measured.spread
     reason = (
@@ -262,6 +300,10 @@ def _times_wider(case: Case) -> float:
     )
 
 
+def _rounding_explains(case: Case) -> bool:
+    return case.error.mse <= ROUNDING * case.rounding
+
+
 def _codes(case: Case) -> float:
     return (case.measured.spread.high - case.measured.spread.low) / case.step
 
@@ -273,14 +315,14 @@ def _all_codes(case: Case) -> int:
 # -- bits --------------------------------------------------------------------------------------------------------------
 def _result_bits(case: Case) -> Cause | None:
     """8 bits for a result whose error is that of rounding to its codes."""
-    if case.layer.bits != 8 or case.error.mse > ROUNDING * case.rounding:
+    read = _read_by_sums(case, case.layer.name)
+    if case.layer.bits != 8 or not _rounding_explains(case) or not read:
         return None
     reason = (
         f"8 bits are too few for its values: {case.told}, and rounding to steps of {case.step:.3g} makes "
         f"{min(case.rounding / case.error.mse, 1):.0%} of that error."
     )
-    remedy = _tensor_arrays(case.layer.reference)
-    return Cause(case.layer.name, reason, f"{remedy}, so that what reads it takes 16 bits.")
+    return Cause(case.layer.name, reason, f"{_tensor_arrays(*read)}, so that what reads it takes 16 bits.")
 
 
 def _operand_bits(case: Case) -> Cause | None:
@@ -305,7 +347,7 @@ def _operand_bits(case: Case) -> Cause | None:
     )
     remedy = _tensor_arrays(name)
     if name in case.measurement.a.inputs:  # which tensor_arrays leaves in 8 bits (quant.forced)
-        remedy = "Put [CONV_CONFIG] input_format=ALL_INT16; into the ini (the first convolution has no other way)"
+        remedy = "Put input_format=ALL_INT16; below [CONV_CONFIG] in the ini (the first convolution has no other way)"
     return Cause(case.layer.name, reason, f"{remedy} and calibrate again.")
 
 
@@ -328,11 +370,11 @@ def _added_up(output: ComparedLayer, layers: Sequence[ComparedLayer]) -> Cause:
     names = ", ".join(f"'{layer.name}' {layer.isolated.sqnr:.1f} dB" for layer in worst if layer.isolated)
     lost = f"; those that lose most alone are {names}" if names else ""
     reason = (
-        f"No single layer is bad, but the errors of {len(layers)} add up to {output.accumulated.sqnr:.1f} dB in output "
+        f"No single layer is bad, but the errors of {len(layers)} add up to {output.accumulated.sqnr:.1f} dB in "
         f"'{output.name}'{lost}."
     )
-    line = "[CONV_CONFIG] input_format=ALL_INT16;"
-    return Cause(output.name, reason, f"Calibrate with --quant_level L5; if that is not enough, with {line}.")
+    line = "input_format=ALL_INT16; below [CONV_CONFIG] in the ini"
+    return Cause(output.name, reason, f"Calibrate with --quant_level L5; if that is not enough, put {line}.")
 
 
 # -- conversion and compilation ----------------------------------------------------------------------------------------
@@ -345,7 +387,10 @@ def _conversion(case: Case) -> Cause | None:
         f"{case.layer.operator or 'It'} {what} differs from A by {error.relative_l1:.2g} of its values, at most by "
         f"{error.max_abs:.3g}, where {DIFFERENCE:g} is rounding."
     )
-    return Cause(case.layer.name, " ".join(reason.split()), f"{_REPORT} and the name of this layer.")
+    remedy = f"{_REPORT} and the name of this layer."
+    if case.measurement.a.kind == "TFLite":
+        remedy += " Unless its weights are 8-bit ones beside real values: LiteRT rounds these too."
+    return Cause(case.layer.name, " ".join(reason.split()), remedy)
 
 
 def _other_image(case: Case) -> Cause | None:
@@ -367,14 +412,42 @@ def _named(case: Case, name: str) -> str:
     return case.measurement.pairs.get(name, name)
 
 
-def _tensor_arrays(name: str) -> str:
-    return f"Put [CONV_CONFIG] tensor_arrays={name}; into the ini"
+def _tensor_arrays(*names: str) -> str:
+    return f"Put tensor_arrays={','.join(names)}; below [CONV_CONFIG] in the ini"
+
+
+def _read_by_sums(case: Case, name: str) -> list[str]:
+    """The first operands of sums of products that hold the values of a tensor: it, or what it is moved into."""
+    if case.graph is None:
+        return [case.layer.reference]
+    held = _moved_on(case.graph, name)
+    read = [node.inputs[0] for node in case.graph.nodes if _is_sum(node) and node.inputs[0] in held]
+    return list(dict.fromkeys(_named(case, operand) for operand in read if operand is not None))
+
+
+def _is_sum(node: Node) -> bool:
+    rule = QUANTISE.get(node.op)
+    return rule is not None and rule.kind == "mac"
+
+
+def _moved_on(graph: Graph, name: str) -> set[str]:
+    """A tensor, and those that hold its values behind operators that only move them."""
+    held = {name}
+    for node in graph.nodes:
+        if (moves(node) or node.op in _RECODING) and not held.isdisjoint(node.inputs):
+            held.update(node.outputs)
+    return held
 
 
 def _entry(case: Case) -> str:
-    """The entry of a quantisation parameter file that gives a tensor the range of its values."""
-    spread = case.measured.spread
+    """What gives a tensor the range of its values and leaves all else as it is: an entry of a quantisation parameter
+    file, or of the plan where more was decided than such a file leaves."""
+    spread, name = case.measured.spread, case.layer.reference
     low, high = (float(np.format_float_positional(end, 4, fractional=False)) for end in (spread.low, spread.high))
     bits = 16 if case.layer.bits == 16 else 8
-    entry = f'{{"name": "{case.layer.reference}", "min": [{low}], "max": [{high}], "bit": {bits}}} in a --quant_file'
-    return entry if case.scale is None else f'{entry}, with the "scale" that the export of B has for its channels'
+    if case.measurement.b.calibration.get("level", ENTRY_LEVEL) == ENTRY_LEVEL:
+        entry = f'[{{"name": "{name}", "min": [{low}], "max": [{high}], "bit": {bits}}}] as --quant_file'
+        return entry if case.scale is None else f'{entry}, with the "scale" that the export of B has for its channels'
+    key = "ranges" if bits == 16 else "narrow"
+    where = f'under "{key}" in its plan (calibrator.py --save_quant_info writes it, --plan follows it)'
+    return f'"{name}": {{"low": {low}, "high": {high}}} {where}'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,10 @@ class ImageStage(Stage):
     @cached_property
     def scales(self) -> Mapping[str, Array]:
         return scales_of(self.image.config, self.names())
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        return dict(self.image.config.get("calibration", {}))
 
     @cached_property
     def _made(self) -> Sequence[Made]:

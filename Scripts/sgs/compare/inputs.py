@@ -20,7 +20,8 @@ CHANNELS = (1, 3, 4)
 class Explanation:
     """`before` and `after` in dB: how well B's input fits A's as it is, and as the explanation would make it.
 
-    `order`: the channel of B that is in the place of each of A's; `factor`, `offset` [C]: A = factor · B + offset.
+    `order`: the channel of B that is in the place of each of A's; `factor`, `offset` [C]: A = factor · B + offset, of B
+    in that order.
     """
 
     before: float
@@ -31,16 +32,16 @@ class Explanation:
 
 
 def explain(reference: Array, value: Array) -> Explanation | None:
-    """The simplest explanation of how B's `value` comes of A's `reference`, pictures of one layout; None for none."""
+    """The simplest explanation of how B's `value` comes of A's `reference`, pictures of one layout, that no other is
+    better than by GAIN; None for none."""
     axis = next((axis for axis in (-1, 1) if value.ndim == 4 and value.shape[axis] in CHANNELS), None)
     if axis is None:
         return None
     a, b = (np.moveaxis(part, axis, -1).reshape(-1, part.shape[axis]).astype(np.float64) for part in (reference, value))
     before = signal_to_noise(a, b)
-    for found in _explanations(a, b, before):
-        if found.after >= max(before + GAIN, LEAST):
-            return found
-    return None
+    good = [found for found in _explanations(a, b, before) if found.after >= max(before + GAIN, LEAST)]
+    most = max((found.after for found in good), default=0.0)
+    return next((found for found in good if found.after >= most - GAIN), None)
 
 
 def _explanations(a: Array, b: Array, before: float) -> Iterator[Explanation]:
@@ -48,8 +49,10 @@ def _explanations(a: Array, b: Array, before: float) -> Iterator[Explanation]:
     if orders:
         after, order = max((signal_to_noise(a, b[:, order]), order) for order in orders)
         yield Explanation(before, after, order)
-    factor, offset = _affine(a, b)
-    yield Explanation(before, signal_to_noise(a, b * factor + offset), (), factor, offset)
+    for order in [(), *orders]:
+        turned = b[:, order] if order else b
+        factor, offset = _affine(a, turned)
+        yield Explanation(before, signal_to_noise(a, turned * factor + offset), order, factor, offset)
 
 
 def _affine(a: Array, b: Array) -> tuple[Array, Array]:
@@ -61,7 +64,7 @@ def _affine(a: Array, b: Array) -> tuple[Array, Array]:
 
 def other_normalisation(found: Explanation, described: Mapping[str, object] | None) -> str | None:
     """The ini's lines that would make B's input A's, from what B's ini says of it."""
-    if found.factor is None or found.offset is None or described is None or (found.factor <= 0).any():
+    if found.order or found.factor is None or found.offset is None or described is None or (found.factor <= 0).any():
         return None
     mean, std = (np.asarray(described[key], np.float64) for key in ("mean", "std"))
     channels = found.factor.size

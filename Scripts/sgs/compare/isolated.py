@@ -36,7 +36,7 @@ class Isolated:
     def measured(self, name: str) -> bool:
         """Whether there is an error alone: not of inputs and of moving operators, which add none."""
         node = self._makers.get(name)
-        return node is not None and known_kind(node) != "move"
+        return node is not None and not moves(node)
 
     def run(self, name: str, held: Array, truth: Truth, done: Callable[[str], None]) -> Array | None:
         """What the maker of a tensor makes of it alone, as B holds it; None for inputs and what only moves there.
@@ -58,7 +58,7 @@ class Isolated:
 
     def _advance(self, node: Node, truth: Truth, done: Callable[[str], None]) -> None:
         kernel = self._stage.kernel(node)
-        if not (known_kind(node) == "move" and all(name in self._paired for name in node.outputs)):
+        if not (moves(node) and all(name in self._paired for name in node.outputs)):
             operands = [self._operand(name, truth) for name in kernel.operands]
             self._made.update(zip(node.outputs, kernel(operands), strict=True))
         for name in kernel.operands:
@@ -83,6 +83,11 @@ def operands(graph: Graph, node: Node) -> list[str]:
     """What a node reads, each once, without constants."""
     read = dict.fromkeys(name for name in node.inputs if name is not None)
     return [name for name in read if not graph[name].is_constant]
+
+
+def moves(node: Node) -> bool:
+    """Whether it only moves or selects values."""
+    return known_kind(node) == "move"
 
 
 def weight_bits(stage: SimStage) -> Mapping[str, int]:

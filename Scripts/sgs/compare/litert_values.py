@@ -17,6 +17,7 @@ from sgs.frontends.tflite.model import tensor_numbers
 from sgs.numeric.quantise import Array, QuantParams
 
 PACKAGE = "ai_edge_litert"
+_EXACT = ("DEQUANTIZE", "GATHER", "EMBEDDING_LOOKUP")
 
 
 def litert_there() -> bool:
@@ -52,6 +53,16 @@ class LiteRtValues:
         }
         self._numbers = {port.name: numbers[port.name] for port in ports}
         self._details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
+        self.rounded: Collection[str] = frozenset(self._rounded(model, numbers))
+
+    def _rounded(self, model: SourceModel, numbers: Mapping[str, int]) -> Iterator[str]:
+        """Real results of operators with 8-bit weights: LiteRT multiplies in integers there, and rounds the activations
+        for it."""
+        kinds = {name: np.dtype(self._details[number]["dtype"]) for name, number in numbers.items()}
+        bytes_ = {one.name for one in model.proto.graph.initializer if kinds[one.name].itemsize == 1}
+        for node in model.proto.graph.node:
+            if node.op_type not in _EXACT and not bytes_.isdisjoint(node.input):
+                yield from (name for name in node.output if name and kinds[name].kind == "f")
 
     def _refused(self, error: Exception) -> UserError:
         remedy = "dump the Debug .sim that ConvertTool writes"

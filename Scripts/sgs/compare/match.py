@@ -18,9 +18,12 @@ from sgs.compare.stage import Stage, StageTensor
 from sgs.numeric.quantise import Array
 from sgs.quant.export import SCALES_KEY
 
-# `<name>/…` of tensors that hold what <name> does in another layout or type: by the import (frontends.onnx_walk), by
-# quantisation (quant.edit) and at the boundary of a fixed network (quant.boundary).
-_MADE = re.compile(r"(.+)/(?:nchw|nhwc|uint8|int16|codes|bytes|inner|integers|real|normalised)(?:_\d+)?", re.DOTALL)
+# `<name>/…` of tensors that hold what <name> does in another layout or type: by the import (frontends.onnx_walk), where
+# layouts are chosen (passes.layout), by quantisation (quant.edit) and at the boundary of a fixed network
+# (quant.boundary).
+_MADE = re.compile(
+    r"(.+)/(?:nchw|nhwc|turned|raised|uint8|int16|codes|bytes|inner|integers|real|normalised)(?:_\d+)?", re.DOTALL
+)
 _AXES = 6  # longer than one, of which every order is tried
 
 Order = tuple[int, ...]

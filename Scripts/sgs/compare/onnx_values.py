@@ -29,6 +29,7 @@ class OnnxValues:
     """
 
     runner = "onnxruntime"
+    rounded: Collection[str] = ()
 
     def __init__(self, model: SourceModel, ports: Sequence[Port]) -> None:
         self._path, self._ports = model.path, ports

@@ -20,19 +20,20 @@ from sgs.ir import Graph
 from sgs.pipelines import Calibrated, spread
 from sgs.quant.gather import Wrap, plain
 from sgs.report.compared import Comparison
+from sgs.report.comparison import worst
 from sgs.report.layer_rows import forms_of
 from sgs.report.report_page import CalibrationResult, PicturePair, Report
 from sgs.sim import SimFile
 from sgs.simulation import Simulator
 
-SAMPLES = 2  # whose values are compared and counted
-PICTURES = 4
+SAMPLES = 4  # that are compared, counted and shown
 WORST, EVERY = 16, 48  # layers whose values are counted: the worst, and all together
 _SIMULATED = ("Debug", "Float", "Fixed", "Offline")
 
 
 def conversion_report(
     source: Path,
+    names: tuple[str, str],
     float_graph: Graph,
     calibrated: Calibrated,
     preprocessors: Sequence[Preprocessor],
@@ -45,7 +46,8 @@ def conversion_report(
     """The report of a network that was just quantised: its layers, distributions and pictures of a few samples.
 
     Args:
-        source: file of the model, which gives the network its name; labels.txt beside it names classes.
+        source: file of the model; labels.txt beside it names classes.
+        names: what the float and the fixed .sim are called.
         facts: settings of the run, before those that the fixed graph tells.
 
     Raises:
@@ -53,14 +55,14 @@ def conversion_report(
     """
     fixed = calibrated.graph
     real, held = (
-        Simulator(SimFile(graph, stage, f"{source.stem}_{stage}.sim"))
-        for graph, stage in ((float_graph, "float"), (fixed, "fixed"))
+        Simulator(SimFile(graph, stage, name))
+        for graph, stage, name in zip((float_graph, fixed), ("float", "fixed"), names, strict=True)
     )
     stages, few = (SimStage(real), SimStage(held)), spread(samples, SAMPLES)
     comparison = compare(*stages, preprocessors, wrap(few, "compare"))
-    pairs = picture_pairs(real, held, preprocessors, spread(samples, PICTURES), category, classes_beside(source, real))
+    pairs = picture_pairs(real, held, preprocessors, few, category, classes_beside(source, real))
     return Report(
-        source.stem,
+        names[1].removesuffix(".sim").removesuffix("_fixed"),
         facts=(("toolchain", __version__), *facts.items(), *calibration_facts(fixed)),
         comparison=comparison,
         calibration=CalibrationResult(calibrated.layers, calibrated.findings, tuple(fixed.outputs)),
@@ -100,7 +102,7 @@ def _pictures(
     """Those of two models that can be simulated, by the category that B says it is of."""
     if all(stage.kind in _SIMULATED for stage in (a, b)):
         real, held = (Simulator(stage.path) for stage in (a, b))
-        chosen, names = spread(samples, PICTURES), classes_beside(b.path, held)
+        chosen, names = spread(samples, SAMPLES), classes_beside(b.path, held)
         yield from picture_pairs(real, held, preprocessors, chosen, category_of(held), names)
 
 
@@ -119,9 +121,7 @@ def category_of(model: Simulator) -> str:
 def looked_at(comparison: Comparison) -> dict[str, str | None]:
     """Tensors whose distributions are looked at → their counterparts, in order: the outputs, the worst layers, and
     others evenly spread over the network."""
-    alone = [(layer.isolated.sqnr, layer.name) for layer in comparison.layers if layer.isolated is not None]
-    judged = sorted(alone or ((layer.accumulated.sqnr, layer.name) for layer in comparison.layers))
-    wanted = {*comparison.outputs, *(name for _, name in judged[:WORST])}
+    wanted = {*comparison.outputs, *(layer.name for layer in worst(comparison.layers)[:WORST])}
     others = [layer.name for layer in comparison.layers if layer.name not in wanted]
     wanted.update(spread(others, max(0, EVERY - len(wanted))))
     return {layer.name: layer.reference for layer in comparison.layers if layer.name in wanted}

@@ -14,17 +14,17 @@ from sgs.data.pictures import read_picture
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
 from sgs.evaluate.categories import are_scores
-from sgs.evaluate.detections import Detections, operator_detections
+from sgs.evaluate.detections import Detections, operator_detections, shared
 from sgs.evaluate.draw import draw_boxes, draw_classes
 from sgs.evaluate.labels import numbered_name
 from sgs.evaluate.results import Ranked, ranked
 from sgs.numeric.quantise import Array
+from sgs.quant.boxes import OVERLAP, SCORE
 from sgs.report.report_page import PicturePair
 from sgs.simulation import Arrays, Port, Simulator
 
 LARGEST = 640  # pixels of the longer side
 SMALLEST_MAP = 2  # pixels of either side of an output that is shown as a picture
-THRESHOLD = 0.3  # lowest score of boxes
 _ENLARGED = 240  # pixels, of small maps
 _QUALITY = [cv2.IMWRITE_JPEG_QUALITY, 85]
 
@@ -83,9 +83,10 @@ def _first(best: Ranked, names: Sequence[str]) -> str:
 def _boxes(picture: Array, found: Sequence[Arrays], names: Sequence[str], name: str) -> tuple[list[Array], str]:
     size = (picture.shape[0], picture.shape[1])
     boxes: list[Detections] = [operator_detections(outputs.values(), size, picture=name) for outputs in found]
-    counts = [int((one.scores >= THRESHOLD).sum()) for one in boxes]
-    words = f"boxes of score {THRESHOLD} or more: {counts[0]} beside {counts[1]}"
-    return [draw_boxes(picture, one, names, THRESHOLD) for one in boxes], words
+    a, b = (one.above(SCORE) for one in boxes)
+    words = f"boxes of score {SCORE} or more: {len(a.scores)} beside {len(b.scores)}"
+    words += f", {shared(a, b, OVERLAP)} the same (class, and IoU of {OVERLAP} or more)"
+    return [draw_boxes(picture, one, names, SCORE) for one in boxes], words
 
 
 # -- outputs that are maps ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sgs.compare.isolated import weight_bits
 from sgs.compare.measure import Measurement, code_span, jumping, measure
 from sgs.compare.sim_stage import SimStage
 from sgs.compare.stage import Stage
+from sgs.compare.stand_ins import stand_ins
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
 from sgs.errors import UserError
@@ -29,9 +30,10 @@ def compare(a: Stage, b: Stage, preprocessors: Sequence[Preprocessor], samples: 
         raise UserError(reason, stage=STAGE, file=b.path, remedy="compare two stages of one network")
     layers = _layers(measurement)
     outputs = tuple(layer.name for layer in layers if layer.name in b.outputs)
-    first_bad, causes = diagnose(measurement, layers, outputs)
+    instead = stand_ins(a, b, measurement.pairs, layers)
+    first_bad, causes = diagnose(measurement, layers, (*outputs, *instead))
     return Comparison(
-        _told(a), _told(b), measurement.samples, layers, outputs, measurement.unmatched, causes, first_bad
+        _told(a), _told(b), measurement.samples, layers, outputs, measurement.unmatched, causes, first_bad, instead
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 from sgs.compare.graph_values import GraphValues
 from sgs.compare.match import scales_of
@@ -31,6 +32,10 @@ class SimStage(Stage):
     @cached_property
     def scales(self) -> Mapping[str, Array]:
         return scales_of(self.graph.metadata, self.names())
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        return dict(self.graph.metadata.get("calibration", {}))
 
     def _described(self) -> Iterator[StageTensor]:
         return self._values.described()

@@ -46,6 +46,7 @@ class Values(Protocol):
     """Runs a source model."""
 
     runner: str  # whose values they are
+    rounded: Collection[str]  # see Stage
 
     def described(self) -> Iterator[StageTensor]: ...
     def tensors(self, feeds: Mapping[str, Array], wanted: Collection[str]) -> Iterator[tuple[str, Array]]: ...
@@ -86,6 +87,7 @@ class SourceStage(Stage):
         else:
             self._values = _Imported(model, self._ports, self.outputs, layouts)
         self.runner = self._values.runner
+        self.rounded = self._values.rounded
 
     def _described(self) -> Iterator[StageTensor]:
         return self._values.described()
@@ -109,6 +111,7 @@ class _Imported:
     """The values of a model whose framework is not there, as it is imported: the untouched graph."""
 
     runner = "this toolchain's import"
+    rounded: Collection[str] = ()
 
     def __init__(self, model: SourceModel, ports: Sequence[Port], outputs: list[str], layouts: SourceLayouts) -> None:
         graph = import_model(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sgs.config.nearest import did_you_mean
 from sgs.data.images import Sample
@@ -34,12 +35,14 @@ class StageTensor:
 
 class Stage(ABC):
     """A model of any stage, opened by `stages.open_stage`. `kind`: "ONNX", "TFLite", "Caffe" and so on of source
-    models, else "Debug", "Float", "Fixed" or "Offline"; `graph` is that of a .sim; `runner` whose values it gives."""
+    models, else "Debug", "Float", "Fixed" or "Offline"; `graph` is that of a .sim; `runner` whose values it gives;
+    `rounded` the tensors of real numbers that the runner makes of rounded ones."""
 
     path: Path
     kind: str
     graph: Graph | None = None
     runner = "this toolchain"
+    rounded: Collection[str] = ()
     inputs: Sequence[str]
     outputs: Sequence[str]
 
@@ -52,6 +55,11 @@ class Stage(ABC):
     def scales(self) -> Mapping[str, Array]:
         """Tensor → what its channels, the last axis, are multiplied by beside those of the network as it came: those
         of equalised fixed networks (quant.equalise)."""
+        return {}
+
+    @property
+    def calibration(self) -> Mapping[str, Any]:
+        """How a fixed network came about, as its file tells."""
         return {}
 
     @property

@@ -222,7 +222,9 @@ class _Parser:
             return
         if at in self.lines:
             reason = f"appears a second time, with '{entry.value}'; the first is on line {self.lines[at]}"
-            self._report(entry.line, where, reason, "keep one of the two")
+            joined = entry.key == "tensor_arrays"
+            remedy = "write all names in one, with commas between" if joined else "keep one of the two"
+            self._report(entry.line, where, reason, remedy)
             return
         self.lines[at], self.texts[at] = entry.line, entry.value
         if "" in entry.items:

@@ -21,7 +21,10 @@ def node_session(graph: Graph, node: Node, threads: int, *, real: bool = False) 
         if name is not None and not graph[name].is_constant:
             builder.feed(name, "native")
     (FLOAT if real else FIXED)[node.op](builder, node)
-    return builder.finish(dict.fromkeys(node.outputs, "native"), session_options(threads))
+    options = session_options(threads)
+    # there are as many of these as nodes, and what each keeps between runs adds up to all activations of the graph
+    options.enable_mem_pattern = options.enable_cpu_mem_arena = False
+    return builder.finish(dict.fromkeys(node.outputs, "native"), options)
 
 
 def host_operands(graph: Graph, node: Node, activations: Sequence[Array]) -> list[Array]:

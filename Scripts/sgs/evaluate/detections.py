@@ -18,6 +18,7 @@ from sgs.data.user_script import UserScript, kind_of
 from sgs.errors import UserError
 from sgs.evaluate.categories import NO_OPERATOR
 from sgs.numeric.quantise import Array
+from sgs.quant.boxes import overlaps
 
 STAGE = "detection"
 BEYOND = 16.0
@@ -37,6 +38,16 @@ class Detections:
     scores: Array
     size: tuple[int, int]
 
+    def above(self, score: float) -> Detections:
+        """Those of this score or more."""
+        kept = self.scores >= score
+        return Detections(self.boxes[kept], self.classes[kept], self.scores[kept], self.size)
+
+    @property
+    def corners(self) -> Array:
+        """float64 [N, 4] x, y and the opposite x, y in pixels."""
+        return np.concatenate([self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]], axis=1)
+
     @classmethod
     def of(cls, corners: Array, classes: Array, scores: Array, size: tuple[int, int]) -> Detections:
         """From normalised [ymin, xmin, ymax, xmax], clipped to the picture; what is then empty is left out."""
@@ -47,6 +58,12 @@ class Detections:
         low, high = ends[order, 1::-1], ends[order, :1:-1]  # x, y
         boxes = np.concatenate([low, high - low], axis=1)
         return cls(boxes, classes[order].astype(np.int64), scores[order].astype(np.float64), size)
+
+
+def shared(a: Detections, b: Detections, overlap: float) -> int:
+    """How many boxes of A have one of their class in B, with an intersection over union of `overlap` or more."""
+    alike = a.classes[:, None] == b.classes[None]
+    return int((alike & (overlaps(a.corners, b.corners) >= overlap)).any(axis=1).sum())
 
 
 def detection_text(found: Detections, image: int | str) -> str:

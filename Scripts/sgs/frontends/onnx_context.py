@@ -171,6 +171,8 @@ class NodeContext:
     def name_results(self, first_node: int, results: Sequence[Tensor]) -> None:
         """Give the tensors behind `results` the source's names.
 
+        What had the name before, and holds other numbers, is `<name>/before` from then on.
+
         Where a row ends in a Transpose back to the source's layout, the tensor in front of it gets the name: it is the
         one that stays. `first_node`: where in the graph's node list the row began; only nodes from there know the new
         tensors.
@@ -185,7 +187,7 @@ class NodeContext:
             if result.name not in made or result.name == wanted:
                 continue
             if wanted in made:
-                _rename(graph.tensors, fresh, graph[wanted], graph.fresh(f"{wanted}/inner"))
+                _rename(graph.tensors, fresh, graph[wanted], graph.fresh(f"{wanted}/before"))
             if wanted not in graph.tensors:
                 _rename(graph.tensors, fresh, result, wanted)
 

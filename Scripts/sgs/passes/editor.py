@@ -87,6 +87,12 @@ class Editor:
         self.readers[tensor.name] = []
         return tensor.name
 
+    def add_tensor(self, stem: str, like: Tensor) -> str:
+        """A new tensor of the shape and type of another, under a fresh name."""
+        tensor = self.graph.add_tensor(stem, like.shape, like.dtype)
+        self.readers[tensor.name] = []
+        return tensor.name
+
     def insert_before(self, place: Node, node: Node) -> None:
         """Add a node, whose results are already tensors of the graph, in front of another."""
         self._inserted.setdefault(id(place), []).append(node)

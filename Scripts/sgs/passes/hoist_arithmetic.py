@@ -51,11 +51,11 @@ def _reshape_before(edit: Editor, node: Node) -> Node | None:
 
 
 def _exchange(edit: Editor, reshape: Node, node: Node) -> None:
-    """x → reshape → a → node → b becomes x → node → a → reshape → b."""
+    """x → reshape → a → node → b becomes x → node → b/inner → reshape → b: a name says which numbers a tensor holds."""
     index = _operand(edit, node)
     assert index is not None
-    before, between = reshape.inputs[0] or "", reshape.outputs[0]
-    result = node.outputs[0]
+    before, result = reshape.inputs[0] or "", node.outputs[0]
+    between = edit.add_tensor(f"{result}/inner", edit.graph[before])
     if node.op in ARITHMETIC:
         constant = edit.constant(node.inputs[1 - index])
         assert constant is not None and constant.data is not None
@@ -63,6 +63,5 @@ def _exchange(edit: Editor, reshape: Node, node: Node) -> None:
             edit.set_input(node, 1 - index, edit.add_constant(constant.name, constant.data.reshape(-1)))
     edit.set_input(node, index, before)
     edit.set_input(reshape, 0, between)
-    edit.graph[between].shape = edit.graph[before].shape
     node.outputs, reshape.outputs = [between], [result]
     edit.producers[between], edit.producers[result] = node, reshape

@@ -201,8 +201,6 @@ def _targets(fix_model: object, models: dict[str, Calibrator]) -> list[Path]:
             raise ValueError(f"fix_model: expected a file that ends in .sim, got {str(target)!r}")
     with value_errors():
         check_outputs(targets, [file for model in models.values() for file in (model.path, model.config.path)])
-    if len({target.resolve() for target in targets}) < len(targets):
-        raise ValueError(f"fix_model: expected a path of its own for every model, got {list(map(str, targets))}")
     return targets
 
 

@@ -246,7 +246,7 @@ def weight_outliers(evidence: Evidence) -> Iterator[Finding]:
             found.append((float(times[worst]), Finding(WEIGHT_OUTLIERS, node.label, numbers, outcome, channels)))
         median, widest = float(np.median(peak)), int(peak.argmax())
         if peak[widest] > OUTLIER_CHANNEL * median > 0:
-            numbers = f"weights of channel {widest} are {peak[widest] / median:.0f} times those of the median channel"
+            numbers = f"weights of channel {widest} are {peak[widest] / median:.3g} times those of the median channel"
             outcome = "harmless to the weights: every channel has a scale of its own"
             found.append((0.0, Finding(WEIGHT_OUTLIERS, node.label, numbers, outcome, (widest,))))
     yield from (finding for _, finding in sorted(found, key=lambda pair: -pair[0]))

@@ -62,9 +62,10 @@ def _number(decibels: float | None) -> str:
 
 def short(name: str) -> str:
     """A tensor's name in at most NAME characters: without what exporters write twice (/a/a.1/a.1.0/x_output_0 is
-    a.1.0/x), else its end, which tells names apart.
+    a.1.0/x), of operators that TFLite fused (a;b;c) the last one, which it names first, else its end, which tells names
+    apart.
     """
-    parts = name.removesuffix("_output_0").strip("/").split("/")
+    parts = name.split(";")[0].removesuffix("_output_0").strip("/").split("/")
     kept = [a for a, b in pairwise([*parts, ""]) if not b.startswith(f"{a}.")]
     text = "/".join(kept)
     return text if len(text) <= NAME else f"…{text[1 - NAME :]}"

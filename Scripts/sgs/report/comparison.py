@@ -38,18 +38,33 @@ def comparison_text(comparison: Comparison, *, every: bool = False) -> str:
     if every:
         lines += [*_table("all layers", comparison.layers, bad), ""]
     else:
-        worst = sorted(comparison.layers, key=goodness)[:WORST]
-        lines += [*_table("worst layers", worst, bad), ""]
-        outputs = [layer for layer in comparison.layers if layer.name in comparison.outputs]
-        lines += [*_table("outputs", outputs, bad), ""] if outputs else []
+        lines += [*_table("worst layers", worst(comparison.layers)[:WORST], bad), ""]
+        lines += _outputs(comparison)
     lines += [*_wrapped(_LEGEND), "", *_causes(comparison)]
     return "\n".join(line.rstrip() for line in lines)
 
 
-def goodness(layer: ComparedLayer) -> tuple[float, float]:
-    """Grows with how good a layer is: signal to noise, and of those that have the most the relative error."""
-    error = layer.isolated or layer.accumulated
-    return error.sqnr, -error.relative_l1
+def worst(layers: Sequence[ComparedLayer]) -> list[ComparedLayer]:
+    """The worst first, by signal to noise, and of those that have the most by the relative error. Where layers were
+    measured alone, those that were, and inputs: others only move what these have lost. What jumps is left out."""
+
+    def goodness(layer: ComparedLayer) -> tuple[float, float]:
+        error = layer.isolated or layer.accumulated
+        return error.sqnr, -error.relative_l1
+
+    judged = [layer for layer in layers if not layer.jumps]
+    alone = [layer for layer in judged if layer.isolated is not None or not layer.operator]
+    return sorted(alone if any(layer.isolated for layer in judged) else judged, key=goodness)
+
+
+def _outputs(comparison: Comparison) -> Iterator[str]:
+    for title, names in (("outputs", comparison.outputs), (_INSTEAD, comparison.stand_ins)):
+        told = [layer for layer in comparison.layers if layer.name in names]
+        if told:
+            yield from (*_table(title, told, comparison.first_bad), "")
+
+
+_INSTEAD = "judged in place of outputs that are selected, counted or not in A"
 
 
 def _table(title: str, layers: Sequence[ComparedLayer], bad: str | None) -> Iterator[str]:
@@ -83,16 +98,24 @@ def _causes(comparison: Comparison) -> Iterator[str]:
 
 
 def _healthy(comparison: Comparison) -> str:
+    """How the two agree, where no layer is bad."""
+    if all(layer.accumulated.max_abs == 0 for layer in comparison.layers):
+        return "Nothing is wrong: every number of B is the one that A has."
     outputs = [layer for layer in comparison.layers if layer.name in comparison.outputs]
+    others = [layer.reference for layer in outputs if layer.jumps and layer.accumulated.max_abs > 0]
+    if comparison.stand_ins:
+        told = (
+            "Nothing is wrong: no layer is bad, and what the outputs are made from is that of A within what B can hold."
+        )
+        return f"{told} {_JUMPS} {listing(others)} do not tell how near B is." if others else told
+    if others:
+        return f"No layer is bad. {_JUMPS} {listing(others)} do not tell how good B is: judge it on labelled samples."
     if not outputs:
         return "No layer is bad; outputs of B are not in A, and were not compared."
-    others = [layer.reference for layer in outputs if layer.jumps and layer.accumulated.max_abs > 0]
-    if not others:
-        return "Nothing is wrong: no layer is bad, and the outputs are those of A within what B can hold."
-    return (
-        f"No layer is bad. What is selected or counted jumps with the least change, so that the errors of "
-        f"{listing(others)} do not tell how good B is: judge it on labelled samples."
-    )
+    return "Nothing is wrong: no layer is bad, and the outputs are those of A within what B can hold."
+
+
+_JUMPS = "What is selected or counted jumps with the least change, so that the errors of"
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:

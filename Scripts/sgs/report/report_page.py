@@ -15,6 +15,7 @@ from sgs.img.image import Image
 from sgs.quant.layers import SAMPLES, Layer
 from sgs.quant.traps import Finding
 from sgs.report.accuracy_charts import BITS, error_chart, length_bar, share_bar
+from sgs.report.calibration import short
 from sgs.report.compared import Comparison
 from sgs.report.compile import CompileReport
 from sgs.report.compile_page import cost_sections, cost_tiles, introduction
@@ -70,6 +71,11 @@ class Report:
         return () if source is None else source.outputs
 
     @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """What is judged in place of outputs."""
+        return () if self.comparison is None else self.comparison.stand_ins
+
+    @property
     def jumping(self) -> frozenset[str]:
         """Tensors whose errors do not tell how good the other model is."""
         layers = () if self.comparison is None else self.comparison.layers
@@ -119,18 +125,20 @@ def _about(report: Report) -> str:
 # -- summary -----------------------------------------------------------------------------------------------------------
 def _summary(report: Report, rows: Sequence[LayerRow]) -> list[Section]:
     """In plain words: is it as accurate as float, what is in 16 bit, how large and how fast it is."""
-    known = [(row.so_far, row) for row in rows if row.name in report.outputs and row.so_far is not None]
+    told = {*report.outputs, *report.stand_ins}
+    known = [(row.so_far, row) for row in rows if row.name in told and row.so_far is not None]
     judged = [found for found in known if found[1].name not in report.jumping]
     if not judged and all(decibels >= GOOD for decibels, _ in known):
         judged = known
     worst = min(judged, key=lambda found: found[0], default=None)
     kind, words = ("", _SELECTED if known else "")
     if worst is not None:
-        kind, words = _verdict(*worst, *report.models, single=len(judged) == 1)
+        kind, words = _verdict(*worst, report, single=len(judged) == 1)
     lines = [f'<p><b class="{kind}">{escape(words)}</b></p>'] if words else []
-    more = (_precision_words(rows), _first_bad(report), _cost_words(report))
+    boxes = f"Of all calibration samples: {kept}." if (kept := dict(report.facts).get("boxes")) else ""
+    more = (boxes, _precision_words(rows), _first_bad(report), _cost_words(report))
     lines += [f"<p>{escape(line)}</p>" for line in more if line]
-    figures = [*_output_tiles([row for _, row in known]), *_weight_tiles(rows)]
+    figures = [*_output_tiles([row for _, row in judged or known], report.stand_ins), *_weight_tiles(rows)]
     body = [f'<div class="verdict {kind}">{"".join(lines)}</div>'] if lines else []
     body += [tiles(figures)] if figures else []
     return [Section("Summary", "\n".join(body))] if body else []
@@ -139,11 +147,13 @@ def _summary(report: Report, rows: Sequence[LayerRow]) -> list[Section]:
 _SELECTED = "Outputs are selected or counted, which jumps with the least change: judge them on labelled samples."
 
 
-def _verdict(decibels: float, row: LayerRow, a: str, b: str, *, single: bool) -> tuple[str, str]:
+def _verdict(decibels: float, row: LayerRow, report: Report, *, single: bool) -> tuple[str, str]:
     """(class of the style sheet, words) for the output of B that is furthest from A's."""
+    a, b = report.models
     b = b[:1].upper() + b[1:]
     error = 10 ** (-decibels / 20)
-    subject = f"its output {row.name} differs" if single else f"of its outputs {row.name} differs most,"
+    outputs = "what its outputs are made from" if report.stand_ins else "its outputs"
+    subject = f"its output {row.name} differs" if single else f"of {outputs} {short(row.name)} differs most,"
     told = f"{subject} by {_share(error)} of its size ({decibels:.1f} dB)"
     if decibels >= GOOD:
         return "good", f"{b} is as accurate as {a} for most purposes: {told}."
@@ -164,7 +174,7 @@ def _precision_words(rows: Sequence[LayerRow]) -> str:
     wide = [row for row in sums if row.weight_bits == 16]
     share = sum(row.macs or 0.0 for row in wide)
     work = f" ({percent(share)} of the multiply-accumulates)" if any(row.macs for row in sums) and wide else ""
-    which = f": {listing([row.name for row in wide], 3)}" if wide else ""
+    which = f": {listing([short(row.name) for row in wide], 3)}" if wide else ""
     return f"{len(wide)} of {counted(len(sums), 'sum')} of products are in 16 bit{work}{which}."
 
 
@@ -183,11 +193,12 @@ def _cost_words(report: Report) -> str:
     )
 
 
-def _output_tiles(rows: Sequence[LayerRow]) -> list[tuple[str, str, str]]:
+def _output_tiles(rows: Sequence[LayerRow], stand_ins: Sequence[str]) -> list[tuple[str, str, str]]:
     def more(row: LayerRow) -> str:
         return "signal to noise" if row.cosine is None else f"signal to noise; cosine {row.cosine:.6f}"
 
-    return [(f"Output {row.name}", _decibels(row.so_far), more(row)) for row in rows[:12]]
+    where = dict.fromkeys(stand_ins, "Before the outputs:")
+    return [(f"{where.get(row.name, 'Output')} {row.name}", _decibels(row.so_far), more(row)) for row in rows[:12]]
 
 
 def _weight_tiles(rows: Sequence[LayerRow]) -> list[tuple[str, str, str]]:
