@@ -14,6 +14,7 @@
 # make bench-torch   measure the modes of torch_calibrator, which need the extra torch, beside float, the calibrator and
 #              other tools (PEERS_PYTHON as above, or BENCH_ARGS="--peers-from build/calibration.json"); it takes hours
 # make bench-compiler   measure the compiler on every network and chip, and its allocators on the MiniMalloc instances
+# make bench-detections   count the boxes that detectors with their post-processing keep, float beside fixed
 # make bench-evaluation   measure simulator.py on 1,000 labelled pictures beside onnxruntime on the float networks
 # make bench-import   measure ConvertTool on networks that PyTorch exports (TORCH_PYTHON has torch, torchvision and
 #              onnxscript) beside onnx2tf (ONNX2TF_PYTHON, if given), and count the onnx package's tests that pass
@@ -53,8 +54,8 @@ PICTURE := $(firstword $(sort $(wildcard $(PICTURES)/test/*.png)))
 
 export HYPOTHESIS_STORAGE_DIRECTORY := .pytest_cache/hypothesis
 
-.PHONY: demo test test-long lint docs docs-pictures fuzz bench bench-calibration bench-torch bench-compiler bench-evaluation \
-    bench-import bench-frontends judge-caffe judge-paddle clean
+.PHONY: demo test test-long lint docs docs-pictures fuzz bench bench-calibration bench-torch bench-compiler bench-detections \
+    bench-evaluation bench-import bench-frontends judge-caffe judge-paddle clean
 .DELETE_ON_ERROR:
 
 # The simulator writes its result files into the working directory, so it runs inside $(DEMO).
@@ -119,6 +120,9 @@ bench-torch: $(VENV)/.test
 bench-compiler: $(VENV)/.core
 	$(PY) bench/compiler.py --out build/compiler.json $(BENCH_ARGS); status=$$?; \
 	if [ -n "$$SGS_TEST_DATA" ]; then $(PY) bench/minimalloc.py "$$SGS_TEST_DATA/minimalloc" || status=1; fi; exit $$status
+
+bench-detections: $(VENV)/.core
+	$(PY) bench/detections.py $(BENCH_ARGS)
 
 bench-evaluation: $(VENV)/.core
 	$(PY) bench/evaluation.py $(BENCH_ARGS)

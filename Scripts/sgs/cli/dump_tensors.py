@@ -60,7 +60,7 @@ def _body(argv: list[str]) -> int:
     start_log(argparse.Namespace(show_log=options.show_log, verbose=0))
     _check(program, options)
     stage = opened_stage(platform, options, program=_PROGRAM)
-    names = stage.names() if options.tensors is None else stage.chosen(_patterns(stage, options.tensors))
+    names = stage.names() if options.tensors is None else stage.chosen(options.tensors)
     facts = stage_facts(stage, names)
     if options.tensors is not None:
         facts["left_out"] = {}
@@ -96,14 +96,6 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     missing = [flag for flag in _NEEDED.values() if flag not in given]
     if missing:
         parser.error(f"{', '.join(missing)} is needed, unless --list is given")
-
-
-def _patterns(stage: Stage, words: Sequence[str]) -> list[str]:
-    """What --tensors names. A word that is a tensor's name is that: names may hold commas and brackets."""
-    found: list[str] = []
-    for word in words:
-        found += [word] if word in stage.described else [part for part in word.split(",") if part]
-    return found
 
 
 def _files(stage: Stage, samples: Sequence[Sample], options: argparse.Namespace) -> list[Path]:

@@ -51,7 +51,7 @@ def parser() -> Parser:
     parser.add_argument("--input_config", metavar="INI", help=text)
     text = f"samples at most, spread evenly over those of -i (default: {SAMPLES})"
     parser.add_argument("--samples", metavar="N", type=count, default=SAMPLES, help=text)
-    text = "names, or patterns like '*Conv*' (default: all that have values)"
+    text = "names, or patterns like '*Conv*', with commas or spaces between them (default: all that have values)"
     parser.add_argument("--tensors", metavar="NAME", nargs="+", help=text)
     text = "an .html page of all, an .svg of a single tensor, or a folder for an .svg of each"
     parser.add_argument("-o", "--output", metavar="PATH", required=True, help=text)

@@ -82,13 +82,16 @@ class Stage(ABC):
         """Tensors that it can give, in execution order: inputs first, outputs included."""
         return list(self.described)
 
-    def chosen(self, patterns: Sequence[str]) -> list[str]:
+    def chosen(self, words: Sequence[str]) -> list[str]:
         """The tensors that are called or, by the wildcards of file names, match one of the patterns, in execution
-        order. Raises UserError for all patterns that mean none."""
+        order. A word that is no tensor's name holds patterns between commas: names may hold commas and brackets.
+        Raises UserError for all patterns that mean none."""
         known = self.names()
         chosen: set[str] = set()
         problems = []
-        for pattern in patterns:
+        for pattern in (part for word in words for part in ([word] if word in self.described else word.split(","))):
+            if not pattern:
+                continue
             found = [pattern] if pattern in self.described else [name for name in known if fnmatchcase(name, pattern)]
             chosen.update(found)
             if not found:
