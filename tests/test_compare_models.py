@@ -699,3 +699,23 @@ def test_networks_without_a_common_tensor_are_refused(tmp_path: Path) -> None:
     second.calibrated()
     found = built.compared("float.sim", "other/fixed.sim")
     assert found.layers and set(found.unmatched) == {"elsewhere/codes", "elsewhere"}
+
+
+def test_errors_that_add_up_are_no_layer_s(tmp_path: Path) -> None:
+    """Sixty turns of peaky values, each good alone: the cause names the output and those that lose most."""
+    rng, build = np.random.default_rng(5), GraphBuilder()
+    x = build.input("x", (1, 6, 6, 8))
+    for number in range(60):
+        turn, _ = np.linalg.qr(np.eye(8) + rng.normal(0, 0.02, (8, 8)))
+        weight = turn.astype(np.float32).reshape(8, 1, 1, 8)
+        x = build("CONV_2D", x, weight, np.zeros(8, np.float32), output=f"y{number}", **window_node())
+    samples = [{"x": rng.standard_t(3, (1, 6, 6, 8)).astype(np.float32)} for _ in range(3)]
+    built = Built(tmp_path, build.output(x), samples)
+    built.calibrated()
+    found = built.compared()
+    (cause,) = found.causes
+    assert found.first_bad is None and cause.layer == "y59"
+    assert cause.reason.startswith("No single layer is bad, but the errors of 6") and "y59" in cause.reason
+    assert "--quant_level L5" in cause.remedy
+    text = comparison_text(found)
+    assert "What is wrong:\n1. y59: No single layer" in text and "First bad" not in text

@@ -93,7 +93,8 @@ Rule = Callable[[Case], Cause | None]
 def diagnose(
     measurement: Measurement, layers: Sequence[ComparedLayer], outputs: Sequence[str]
 ) -> tuple[str | None, tuple[Cause, ...]]:
-    """(the first bad layer, causes of it and of the next ones); (None, ()) where nothing is wrong."""
+    """(the first bad layer, causes of it and of the next ones), (None, the cause) where errors add up, (None, ()) where
+    nothing is wrong."""
     judge, rules = _judgement(measurement.a.kind, measurement.b.kind)
     harmless = _harmless(measurement, layers) if judge is _noisy else set()
     bad = [layer for layer in layers if judge(measurement, layer) and layer.name not in harmless]
@@ -101,7 +102,7 @@ def diagnose(
         return bad[0].name, tuple(_causes(measurement, bad, rules))
     judged = [layer for layer in layers if layer.name in outputs and not layer.jumps]
     lost = [layer for layer in judged if layer.accumulated.sqnr < BAD]
-    return (lost[0].name, (_added_up(lost[0], layers),)) if judge is _noisy and lost else (None, ())
+    return None, (_added_up(lost[0], layers),) if judge is _noisy and lost else ()
 
 
 def _harmless(measurement: Measurement, layers: Sequence[ComparedLayer]) -> set[str]:
@@ -134,7 +135,6 @@ def _causes(measurement: Measurement, bad: Sequence[ComparedLayer], rules: Seque
     told = 0
     for layer in bad if alone else bad[:1]:
         if graph is not None and layer.name in makers and not coarse.isdisjoint(makers[layer.name].inputs):
-            coarse |= _moved_on(graph, layer.name)
             continue
         case = Case(measurement, layer, measurement.found[layer.name])
         rule, cause = next((rule, cause) for rule in rules if (cause := rule(case)) is not None)
@@ -332,7 +332,8 @@ def _operand_bits(case: Case) -> Cause | None:
     if node is None or graph is None or rule is None or rule.kind != "mac":
         return None
     x, weight = graph[node.inputs[0] or ""], graph[node.inputs[rule.weight] or ""]
-    own = f"rounding its result makes {case.rounding / case.error.mse:.1%} of that error"
+    share = case.rounding / case.error.mse
+    own = f"rounding its result makes {'less than 0.1%' if share < 0.001 else f'only {share:.1%}'} of that error"
     if weight.dtype.bits == 4:
         reason = f"4 bits are too few for its weights: {case.told}, and {own}."
         entry = f"{{name: {case.layer.reference}/weight, min: null, max: null, bit: 8}}"

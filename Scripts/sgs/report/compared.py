@@ -67,8 +67,9 @@ class Comparison:
     """Two models side by side: `a` and `b` say what they are ("float .sim x_float.sim").
 
     `layers` come in B's execution order; `outputs` are those of them that are outputs of B; `unmatched` the tensors of
-    B without a counterpart; `causes` start with the first bad layer, which is `first_bad`. Outputs that jump, or
-    have no counterpart, are judged by what they are made from, the `stand_ins`: the nearest layers that can be.
+    B without a counterpart; `causes` start with the first bad layer, which is `first_bad` (None where there is none,
+    and the causes lie in all of them together). Outputs that jump, or have no counterpart, are judged by what they are
+    made from, the `stand_ins`: the nearest layers that can be.
     """
 
     a: str

@@ -88,10 +88,11 @@ def _brief(number: float) -> str:
 
 
 def _causes(comparison: Comparison) -> Iterator[str]:
-    if comparison.first_bad is None:
+    if not comparison.causes:
         yield from _wrapped(_healthy(comparison))
         return
-    yield from _wrapped(f"First bad layer (*): {comparison.first_bad}")
+    bad = comparison.first_bad
+    yield from _wrapped("What is wrong:" if bad is None else f"First bad layer (*): {bad}")
     for number, cause in enumerate(comparison.causes, 1):
         yield from _wrapped(f"{number}. {cause.layer}: {cause.reason}", "   ")
         yield from _wrapped(f"   → {cause.remedy}", "     ")
