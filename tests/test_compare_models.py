@@ -6,7 +6,7 @@ import csv
 import html
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -366,6 +366,31 @@ def test_what_healthy_outputs_are_made_of_is_not_bad(tmp_path: Path) -> None:
     second = layer(found, "second").isolated
     assert second is not None and second.sqnr < 20 and layer(found, "y").accumulated.sqnr > 30
     assert (found.first_bad, found.causes) == (None, ())
+
+
+@pytest.mark.parametrize("at", ["second", "rows"])
+def test_what_outputs_that_jump_are_made_of_may_be_bad(at: str, tmp_path: Path) -> None:
+    """Classes, or boxes in pixels: an output that is not judged makes nothing before it harmless."""
+    build = GraphBuilder()
+    build.graph = graph = chain() if at == "second" else selection()
+    graph.outputs = []
+    if at == "second":
+        build.output(build("ARG_MAX", graph["second"], axis=3, output="kinds"))
+    else:
+        build.output(build("MUL", graph["boxes"], np.full(4, 2, np.float32), output="pixels", activation="NONE"))
+    built = Built(tmp_path, graph, noise(graph))
+
+    def narrower(plan: QuantPlan) -> QuantPlan:
+        def cut(ranges: Mapping[str, TensorRange]) -> dict[str, TensorRange]:
+            kept = ("x", "first", "spread")
+            return {n: r if n in kept else TensorRange(r.low / 20, r.high / 20) for n, r in ranges.items()}
+
+        return replace(plan, ranges=cut(plan.ranges), narrow=cut(plan.narrow))
+
+    built.calibrated(edit=narrower)
+    found = built.compared()
+    assert all(layer(found, name).jumps for name in found.outputs) and found.stand_ins
+    assert found.first_bad == at and "too narrow" in found.causes[0].reason
 
 
 def test_ranges_above_l1_are_told_as_those_of_the_plan(tmp_path: Path) -> None:

@@ -16,13 +16,14 @@ import numpy as np
 
 from sgs.compare.inputs import explain, other_normalisation
 from sgs.compare.isolated import moves
-from sgs.compare.measure import Measured, Measurement, code_span
+from sgs.compare.measure import Measured, Measurement, code_span, jumping
 from sgs.compare.stage import StageTensor
 from sgs.config.formats import F32
 from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.ops._move import moved_by
 from sgs.quant.prepare import known_kind
+from sgs.quant.selection import told_by
 from sgs.registry import QUANTISE
 from sgs.report.compared import Cause, ComparedLayer, Errors
 
@@ -107,17 +108,18 @@ def diagnose(
 
 def _harmless(measurement: Measurement, layers: Sequence[ComparedLayer]) -> set[str]:
     """Tensors that only HEALTHY outputs are made of, and these. Parts that are joined to an output count as such, and
-    what one is selected from in place of it."""
+    what one that jumps is made of in place of it."""
     b, sqnr = measurement.b, {layer.name: layer.accumulated.sqnr for layer in layers}
-    jumping = {layer.name for layer in layers if layer.jumps}
-    nodes = () if b.graph is None else b.graph.nodes[::-1]
-    ends = set(b.outputs)
+    jumps = jumping(measurement)
+    graph, ends = b.graph, set(b.outputs)
+    nodes = () if graph is None else graph.nodes[::-1]
     for node in nodes:
-        if not ends.isdisjoint(node.outputs) and (known_kind(node) in ("move", "select") or node.op in _RECODING):
-            ends.update(name for name in node.inputs if name is not None)
-    ends -= jumping
+        made = ends.intersection(node.outputs)
+        if graph is not None and made and (moves(node) or node.op in _RECODING or made <= jumps):
+            ends.update(told_by(graph, node))
+    ends -= jumps
     needed = {name for name in ends if sqnr.get(name, 0.0 if name in b.outputs else HEALTHY) < HEALTHY}
-    if b.graph is None:
+    if graph is None:
         return set() if needed else set(sqnr)
     for node in nodes:
         if not needed.isdisjoint(node.outputs):

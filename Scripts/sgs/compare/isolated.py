@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 from sgs.compare.sim_stage import SimStage
-from sgs.ir import Graph, Node
+from sgs.ir import Node
 from sgs.numeric.quantise import Array
 from sgs.quant.blocks import held_in
 from sgs.quant.prepare import known_kind
+from sgs.quant.selection import operands
 from sgs.registry import QUANTISE
 
 Truth = Callable[
@@ -77,12 +78,6 @@ class Isolated:
     def _keep(self, name: str, value: Array) -> None:
         if name not in self._paired and self._left[name]:
             self._inner[name] = value
-
-
-def operands(graph: Graph, node: Node) -> list[str]:
-    """What a node reads, each once, without constants."""
-    read = dict.fromkeys(name for name in node.inputs if name is not None)
-    return [name for name in read if not graph[name].is_constant]
 
 
 def moves(node: Node) -> bool:

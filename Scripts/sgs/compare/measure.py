@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sgs.compare.isolated import Isolated, operands
+from sgs.compare.isolated import Isolated
 from sgs.compare.match import Alignment, counterparts
 from sgs.compare.metrics import Spread, Sums
 from sgs.compare.sim_stage import SimStage
 from sgs.compare.stage import Stage, StageTensor
 from sgs.data.images import Sample
 from sgs.data.preprocess import Preprocessor
-from sgs.ir import Graph
 from sgs.numeric.quantise import Array
 from sgs.numeric.types import DType
 from sgs.quant.masks import fading_tensors
-from sgs.quant.prepare import known_kind, range_sources
+from sgs.quant.prepare import range_sources
+from sgs.quant.selection import operands, selected
 
 PIXELS = "/pixels"  # behind an input's name: what is made of its NV12 (quant.boundary)
 
@@ -71,26 +71,22 @@ def code_span(tensor: StageTensor) -> tuple[float, float] | None:
 
 
 def jumping(measurement: Measurement) -> set[str]:
-    """Tensors of B whose errors do not tell how good it is: plain integers that it computes, which are right or wrong,
-    and values that an operator selects, which are others at once. A graph of either model tells what is selected."""
+    """Tensors of B whose errors do not tell how good it is: plain integers that either computes, which are right or
+    wrong, and what is selected, which is something else at once. A graph of either model tells what is selected."""
     a, b, pairs = measurement.a, measurement.b, measurement.pairs
     if b.graph is not None:
-        found = _selected(b.graph)
+        found = selected(b.graph)
     else:
-        selected = set() if a.graph is None else _selected(a.graph)
-        found = {name for name, other in pairs.items() if other in selected}
+        chosen = set() if a.graph is None else selected(a.graph)
+        found = {name for name, other in pairs.items() if other in chosen}
+    counted = _integers(a)
+    return found | _integers(b) | {name for name, other in pairs.items() if other in counted}
+
+
+def _integers(stage: Stage) -> set[str]:
+    """What a stage computes as plain integers."""
     whole = ("int", "uint", "bool")
-    return found | {n for n, t in b.described.items() if t.operator and t.quant is None and t.dtype.startswith(whole)}
-
-
-def _selected(graph: Graph) -> set[str]:
-    """Results of operators that select, and what is made of nothing else."""
-    found: set[str] = set()
-    for node in graph.nodes:
-        read = operands(graph, node)
-        if known_kind(node) == "select" or (read and found.issuperset(read)):
-            found.update(node.outputs)
-    return found
+    return {n for n, t in stage.described.items() if t.operator and t.quant is None and t.dtype.startswith(whole)}
 
 
 class _SideBySide:

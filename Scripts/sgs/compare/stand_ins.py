@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from sgs.compare.isolated import operands
 from sgs.compare.stage import Stage
 from sgs.ir import Graph
-from sgs.quant.prepare import known_kind
+from sgs.quant.selection import told_by
 from sgs.report.compared import ComparedLayer
 
 
@@ -26,16 +25,13 @@ def stand_ins(a: Stage, b: Stage, pairs: Mapping[str, str], layers: Sequence[Com
 
 
 def _before(names: Collection[str], graph: Graph, known: Collection[str]) -> set[str]:
-    """The nearest of the known tensors before others. Classes that go with what is selected are passed over: most are
-    those of places that are not."""
+    """The nearest of the known tensors before others, of those that tell how near these are."""
     makers = graph.producers()
     found: set[str] = set()
     seen, waiting = set(names), list(names)
     while waiting:
         node = makers.get(waiting.pop())
-        read = [] if node is None else [name for name in operands(graph, node) if name not in seen]
-        if node is not None and known_kind(node) == "select":
-            read = [name for name in read if graph[name].quant is not None or graph[name].dtype.is_float]
+        read = [] if node is None else [name for name in told_by(graph, node) if name not in seen]
         seen.update(read)
         found.update(name for name in read if name in known)
         waiting += [name for name in read if name not in known]

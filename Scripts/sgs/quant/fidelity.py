@@ -19,6 +19,7 @@ from sgs.ir import Graph, Node
 from sgs.numeric.quantise import Array
 from sgs.quant.edit import moved_operands
 from sgs.quant.prepare import kind_of
+from sgs.quant.selection import selected, told_by
 from sgs.registry import FLOAT, QUANTISE, YARDSTICK
 
 _QUIETEST = 0.1  # of the mean energy of the samples
@@ -36,13 +37,13 @@ class Parts:
 
 def judged(graph: Graph, prepared: Graph) -> Graph:
     """The float graph with outputs of real numbers that tell how near it is: in place of integers and truth values,
-    which are right or wrong, and of values that an operator selects, which are others at once, the real results of the
+    which are right or wrong, and of what is `selected`, which is something else at once, the real results of the
     `prepared` graph that they are found from. The graph itself where there are no such.
     """
-    produced = prepared.producers()
+    produced, chosen = prepared.producers(), selected(prepared)
 
     def tells(name: str) -> bool:
-        return prepared[name].dtype.is_float and (name not in produced or kind_of(produced[name]) != "select")
+        return prepared[name].dtype.is_float and name not in chosen
 
     if all(map(tells, graph.outputs)):
         return graph
@@ -55,21 +56,12 @@ def judged(graph: Graph, prepared: Graph) -> Graph:
         if tells(name):
             found[name] = None
             continue
-        operands = [operand for operand in _told_by(prepared, produced[name]) if operand not in seen]
+        operands = [operand for operand in told_by(prepared, produced[name]) if operand not in seen]
         waiting += reversed(operands)
         seen.update(operands)
     result = graph.copy()
     result.outputs = list(found) or graph.outputs
     return result
-
-
-def _told_by(prepared: Graph, node: Node) -> list[str]:
-    """The operands that tell how near the results of a node are. Classes that go with what is selected do not: those of
-    the many that are not selected would have as much of a say, and scores stand for them."""
-    operands = [name for name in node.inputs if name is not None]
-    if kind_of(node) == "select":
-        return [name for name in operands if prepared[name].dtype.is_float]
-    return operands
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,7 @@ from sgs.quant.masks import fading_tensors
 from sgs.quant.observe import Streams
 from sgs.quant.plan import QuantPlan
 from sgs.quant.prepare import known_kind, range_sources
+from sgs.quant.selection import selected
 from sgs.registry import COST, FLOAT, QUANTISE
 
 SAMPLES = 2  # looked at: errors are of many thousand values each
@@ -177,8 +178,7 @@ class _Comparison:
     def __init__(self, graph: Graph, core: Graph, scales: Mapping[str, Array]) -> None:
         self._graph, self._core, self._scales = graph, core, scales
         self._real = _counterparts(graph, core)
-        chosen = {name for node in core.nodes if known_kind(node) == "select" for name in node.outputs}
-        marked = {*range_sources(core), *fading_tensors(core), *chosen}
+        marked = {*range_sources(core), *fading_tensors(core), *selected(core)}
         self._judged = {n for n in self._real if graph[self._real[n]].dtype.is_float} - marked
         self._segments = _split(graph)
         self._place()
