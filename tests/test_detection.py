@@ -24,7 +24,7 @@ from sgs.numeric.types import DType
 from sgs.ops._expansion import expanded
 from sgs.ops._window import window_node
 from sgs.quant.boundary import codes_of_inputs, real_outputs
-from sgs.quant.boxes import Boxes, overlaps, run_for_boxes, same_boxes
+from sgs.quant.boxes import Boxes, boxes_kept, overlaps, run_for_boxes, same_boxes
 from sgs.quant.edit import build_fixed
 from sgs.quant.fidelity import energies, judged, measures
 from sgs.quant.layers import describe_layers, measured
@@ -542,3 +542,54 @@ def test_enough_boxes_end_the_rounds() -> None:
     assert {n: m.bits for n, m in plan.macs.items()} == {
         n: m.bits for n, m in calibration(False).run("L4").macs.items()
     }
+
+
+def behind(*, two: bool = False, least: float | None = None) -> Graph:
+    """The detector with its boxes in pixels and its scores flat; perhaps with a second NMS that keeps fewer of them,
+    or with nothing above the threshold."""
+    graph, build = detector(ends=True), GraphBuilder()
+    build.graph = graph
+    if least is not None:
+        next(node for node in graph.nodes if node.op == "DETECTION_NMS").attrs["score_threshold"] = least
+    pixels = build("MUL", graph["detectionBoxes"], np.float32([16]), output="pixels", activation="NONE")
+    flat = build("RESHAPE", graph["detectionScores"], shape=(NMS["max_detections"],), output="flat")
+    outputs = [pixels, graph["detectionClasses"], flat, graph["numDetections"]]
+    if two:
+        operands, fewer = [graph[name] for name in ("corners", "scores", "classes")], NMS | {"max_detections": 3}
+        outputs += build.node("DETECTION_NMS", operands, outputs=[f"{name}/2" for name in RESULTS], **fewer)
+    graph.outputs = []
+    return build.output(*outputs)
+
+
+def calibration_of(graph: Graph, conv: ConvSpec | None = None) -> Calibration:
+    plain, feeds = unrounded(graph), samples(12)
+    return Calibration(plain, measure_extrema(plain, feeds, threads=1), feeds, conv or ConvSpec(), threads=1)
+
+
+@pytest.mark.parametrize("two", [False, True])
+def test_what_is_made_of_boxes_is_not_judged(two: bool) -> None:
+    """Neither by calibration nor by layer: it jumps as they do. What NMS selects from is, and the boxes are counted."""
+    work = calibration_of(behind(two=two))
+    assert judged(work.float_graph, work.prepared).outputs == ["corners", "scores"]
+    assert work.output_sqnr(plan := work.initial_plan()) == calibration(True).output_sqnr(plan)
+    core, graph = work.fixed(plan), work.network(plan).graph
+    layers = measured(describe_layers(graph, core, plan, {}), graph, core, samples(2), {})
+    errors = {layer.name: (layer.alone, layer.accumulated) for layer in layers}
+    assert errors["pixels"] == errors["flat"] == (None, None) and (errors["corners"][1] or 0) > 20
+    alone, found = boxes_kept(calibration(True), plan), boxes_kept(work, plan)
+    assert alone is not None and found is not None and alone.boxes > 20
+    assert (found.boxes > alone.boxes) if two else (found == alone)
+
+
+def test_without_boxes_there_is_nothing_to_spend_16_bits_on() -> None:
+    work = calibration_of(behind(least=2.0))
+    _, found = run_for_boxes(work, "L4")
+    assert found == Boxes(0, 0) and work.max_int16_macs == 0.25
+    assert str(found) == "float has no boxes of score 0.3 or more that could be kept"
+
+
+def test_forced_bits_are_not_called_a_budget() -> None:
+    work = calibration_of(detector(ends=True), ConvSpec(input_format="ALL_INT16"))
+    plan, found = run_for_boxes(work, "L4")
+    assert found is not None and found.share == 1 and {mac.bits for mac in plan.macs.values()} == {16}
+    assert not any("boxes" in step.name for step in work.steps)
