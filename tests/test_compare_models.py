@@ -520,6 +520,22 @@ def test_boxes_are_judged_by_what_nms_selects_from(tmp_path: Path) -> None:
     assert built.compared("float.sim", "float.sim").stand_ins == ()
 
 
+def test_layers_are_judged_by_stand_ins_where_what_is_selected_from_has_no_counterpart(tmp_path: Path) -> None:
+    """The same results, but the float network calls all between features and results otherwise."""
+    graph = detector(ends=True)
+    built = Built(tmp_path, graph, samples(12))
+    span = {"a": TensorRange(0.0, 0.2)}
+    built.calibrated(edit=lambda plan: replace(plan, ranges={**plan.ranges, **span}, narrow={**plan.narrow, **span}))
+    other = graph.copy()
+    for name in ("fine", "coarse", "reshape", "reshape_1", "packed", "boxes", "scores", "classes", "corners"):
+        other.rename_tensor(name, f"my_{name}")
+    write_sim(other, tmp_path / "other.sim", stage="float")
+    for a in ("float.sim", "other.sim"):
+        found = built.compared(a)
+        assert found.first_bad == "a" and found.causes[0].reason.startswith("The range is too narrow")
+    assert found.stand_ins == ("a", "b")
+
+
 def test_the_worst_are_those_that_lose_themselves() -> None:
     """Where layers were measured alone, what only moves values that were lost before is not among them."""
     layers = comparison(25).layers

@@ -97,7 +97,7 @@ def diagnose(
     """(the first bad layer, causes of it and of the next ones), (None, the cause) where errors add up, (None, ()) where
     nothing is wrong."""
     judge, rules = _judgement(measurement.a.kind, measurement.b.kind)
-    harmless = _harmless(measurement, layers) if judge is _noisy else set()
+    harmless = _harmless(measurement, layers, outputs) if judge is _noisy else set()
     bad = [layer for layer in layers if judge(measurement, layer) and layer.name not in harmless]
     if bad:
         return bad[0].name, tuple(_causes(measurement, bad, rules))
@@ -106,12 +106,12 @@ def diagnose(
     return None, (_added_up(lost[0], layers),) if judge is _noisy and lost else ()
 
 
-def _harmless(measurement: Measurement, layers: Sequence[ComparedLayer]) -> set[str]:
+def _harmless(measurement: Measurement, layers: Sequence[ComparedLayer], outputs: Sequence[str]) -> set[str]:
     """Tensors that only HEALTHY outputs are made of, and these. Parts that are joined to an output count as such, and
-    what one that jumps is made of in place of it."""
+    what one that jumps is made of, or judged by, in place of it."""
     b, sqnr = measurement.b, {layer.name: layer.accumulated.sqnr for layer in layers}
     jumps = jumping(measurement)
-    graph, ends = b.graph, set(b.outputs)
+    graph, ends = b.graph, {*b.outputs, *outputs}
     nodes = () if graph is None else graph.nodes[::-1]
     for node in nodes:
         made = ends.intersection(node.outputs)
