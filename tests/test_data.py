@@ -441,6 +441,17 @@ def test_disagreement_is_reported_with_its_numbers(
         assert not any(f"channel {name}" in message for name in sound)
 
 
+@pytest.mark.parametrize("training", ["RGB", "BGR"])
+def test_a_script_that_turns_one_of_the_two_round_is_told(training: str, pixels: np.ndarray[Any, Any]) -> None:
+    spec = InputSpec("x", training, "BGR", True, MEAN, STD)
+    floats = normalised(pixels, spec.in_order(MEAN, training), spec.in_order(STD, training))
+    message = normalisation_mismatch(spec, pixels[..., ::-1], floats)
+    assert message is not None and "channel R" in message and "channel G" not in message
+    assert message.endswith(
+        f"; they agree with one turned round: with norm=True and norm=False the order is {training}"
+    )
+
+
 def test_disagreement_on_a_dark_grey_picture() -> None:
     fixed = np.zeros((1, 20, 20, 1), np.uint8)
     fixed[0, 3:9, 3:9] = 200

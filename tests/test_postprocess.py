@@ -23,6 +23,7 @@ from conventions import ROOT
 from postprocess import ssd, yolov3, yolov5, yolov8, yolox
 from sgs.builder import GraphBuilder
 from sgs.cli import check_input_config, convert_tool, sgs_converter, simulator_tool
+from sgs.config.compare import backbone_differences
 from sgs.config.input_config import parse_input_config
 from sgs.data.preprocess import Preprocessor
 from sgs.engine import FloatEngine
@@ -267,6 +268,12 @@ def test_plain_methods_are_numpys() -> None:
         np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-6)
 
 
+def unpacked(network: Network) -> list[Tensor]:
+    """Corners, scores and classes of rows of five."""
+    rows = network.reshape(network.output(), 1, -1, 5)
+    return network.unpack(rows, box=0, confidence=-1, first_class=4, classes=1, logistic=False)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -275,6 +282,15 @@ def test_plain_methods_are_numpys() -> None:
         (lambda net: net.sum(net.output(), 4), "no axis 4"),
         (lambda net: net.concat([], 1), "nothing to join"),
         (lambda net: net.output("y"), "an output 'y'; the network has x"),
+        (
+            lambda net: net.operator("SPLIT", net.output(), axis=2, num_splits=2),
+            "SPLIT has 2 results here, and operator() is for those that have one",
+        ),
+        (
+            lambda net: net.nms(*unpacked(net), iou_threshold=1.5),
+            "max_detections 100 (from 1 on), iou_threshold 1.5 (0 to 1)",
+        ),
+        (lambda net: net.nms(*unpacked(net)[:2], unpacked(net)[1]), "classes of FLOAT32, not INT32"),
         (yolov3.postprocess, "1 heads, and anchors of 3"),
         (lambda net: yolov5.detections(net, anchors=[[(1, 2)] * 2]), "5 channels, not 2 anchors of 5 + classes"),
         (yolov8.postprocess, "heads of 3 x 4 cells have [5] channels, not one with 64 + classes"),
@@ -287,6 +303,18 @@ def test_plain_methods_are_numpys() -> None:
 def test_what_does_not_go_together_is_told(call: Callable[[Network], Any], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         call(network_of({"x": (1, 3, 4, 5)})[1])
+
+
+@pytest.mark.parametrize("lines", ["mean=3:0:0\n", "mean_red=3\nmean_green=0\nmean_blue=0\n"])
+def test_another_mean_than_the_backbones_is_told_with_its_line(lines: str) -> None:
+    whole, backbone = (
+        parse_input_config(
+            f"[INPUT_CONFIG]\ninputs=x\ninput_formats=RGB\n{means}std_value=1\n[OUTPUT_CONFIG]\noutputs=y\n", Path(file)
+        )
+        for means, file in ((lines, "whole.ini"), ("mean=0\n", "input_config.ini"))
+    )
+    (found,) = backbone_differences(whole, backbone)
+    assert found.node == f"[INPUT_CONFIG] {lines.split('=')[0]}, line 4" and "3:0:0 is not what" in found.reason
 
 
 def test_ssd300_has_the_priors_of_its_publication() -> None:

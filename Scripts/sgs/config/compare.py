@@ -119,7 +119,8 @@ def _same(mine: Any, its: Any) -> bool:
 
 def _difference(config: InputConfig, section: str, key: str, mine: str, its: str, other: _Other) -> UserError:
     reason = f"{mine} is not {other.name}, {its}"
-    return mismatch(config, section, [key], reason, f"write that, or {other.remedy}")
+    keys = [key, "mean_red"] if key == "mean" else [key]  # either says it
+    return mismatch(config, section, keys, reason, f"write that, or {other.remedy}")
 
 
 def _shown(value: Any) -> str:

@@ -177,6 +177,8 @@ def normalisation_mismatch(spec: InputSpec, plain: Array, floats: Array) -> str 
     reverse = range(len(order) - 1, -1, -1)
     if len(order) == 3 and all(_agrees(pixels[:, i], values[:, i], mean[j], std[j]) for i, j in enumerate(reverse)):
         hint = "; they agree with R and B exchanged: mean and std_value are in the order R:G:B"
+    elif len(order) == 3 and all(_agrees(pixels[:, j], values[:, i], mean[i], std[i]) for i, j in enumerate(reverse)):
+        hint = f"; they agree with one turned round: with norm=True and norm=False the order is {spec.training_format}"
     return "; ".join(faults) + hint
 
 

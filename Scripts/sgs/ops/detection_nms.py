@@ -86,8 +86,10 @@ def infer(node: Node, operands: Sequence[Tensor | None]) -> list[tuple[Shape, DT
     if places[:1] != (1,) or corners.shape != (*places, 4) or scores.shape != places or classes.shape != places:
         raise ValueError(f"corners {corners.shape}, scores {scores.shape} and classes {classes.shape}")
     most = node.attrs["max_detections"]
-    if classes.dtype is not DType.INT32 or most < 1 or not 0 <= node.attrs["iou_threshold"] <= 1:
-        raise ValueError(f"classes of {classes.dtype.name}, {most} detections, overlaps {node.attrs['iou_threshold']}")
+    if classes.dtype is not DType.INT32:
+        raise ValueError(f"classes of {classes.dtype.name}, not INT32")
+    if most < 1 or not 0 <= node.attrs["iou_threshold"] <= 1:
+        raise ValueError(f"max_detections {most} (from 1 on), iou_threshold {node.attrs['iou_threshold']} (0 to 1)")
     results = [((1, most, 4), corners.dtype), ((1, most), DType.INT32), ((1, most), scores.dtype), ((1,), DType.INT32)]
     return [*results, ((1, most), DType.INT32)] if node.attrs["index"] else results
 

@@ -59,7 +59,10 @@ class Network:
     # -- plain operators -----------------------------------------------------------------------------------------------
     def operator(self, op: str, *operands: Value, **attrs: Any) -> Tensor:
         """Any operator of docs/OPERATORS.md that has one result. Numpy arrays become constants of their own type."""
-        return self._build(op, *map(_operand, operands), **attrs)
+        results = self._build.node(op, [_operand(x) for x in operands], **attrs)
+        if len(results) != 1:
+            raise ValueError(f"{op} has {len(results)} results here, and operator() is for those that have one")
+        return results[0]
 
     def sigmoid(self, x: Tensor) -> Tensor:
         return self.operator("LOGISTIC", x)
