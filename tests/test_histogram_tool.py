@@ -132,6 +132,16 @@ def test_what_is_refused(words: list[str], said: str, tmp_path: Path, capsys: py
     assert said in capsys.readouterr().err and not (tmp_path / "x.svg").exists()
 
 
+def test_a_name_tells_what_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    real, _ = files()
+    command = ["-m", real, *pictures(tmp_path, 1), "--tensors", OUTPUT, "-o"]
+    assert run(*command, tmp_path / "x.png") == 2
+    assert "x.png: histograms are not written as .png (end the name in .html" in capsys.readouterr().err
+    assert run(*command, tmp_path / "X.HTML") == 0 and run(*command, tmp_path / "run.1") == 0
+    assert Page((tmp_path / "X.HTML").read_text("utf-8")).words and not (tmp_path / "x.png").exists()
+    assert [file.name for file in (tmp_path / "run.1").iterdir()] == [f"{OUTPUT}.svg"]
+
+
 # -- reports of the other programs -------------------------------------------------------------------------------------
 def headings(page: Path) -> list[str]:
     return [text for tag, text in Page(page.read_text("utf-8")).words if tag == "h2"]

@@ -28,6 +28,7 @@ from sgs.report.progress import progress
 
 SAMPLES = 4
 _PROGRAM = "histogram.py"
+_UNKNOWN = (".png", ".jpg", ".jpeg", ".pdf", ".htm", ".json", ".csv", ".npz")  # by which no folder is meant
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,12 +67,16 @@ def _body(argv: list[str]) -> int:
     options = parser().parse_args(argv)
     start_log(options)
     target = Path(options.output)
-    single = target.suffix in (".html", ".svg") and not target.is_dir()
+    kind = target.suffix.lower()
+    single = kind in (".html", ".svg") and not target.is_dir()
+    if kind in _UNKNOWN and not target.is_dir():
+        remedy = "end the name in .html or .svg, or give a folder"
+        raise UserError(f"histograms are not written as {kind}", stage=STAGE, file=target, remedy=remedy)
     read = [file for file in (options.model, options.reference, options.input_config) if file is not None]
     check_outputs([target] if single else [], read)
     reference, model = _opened(options)
     names = _names(options, reference, model)
-    if single and target.suffix == ".svg" and len(names) > 1:
+    if single and kind == ".svg" and len(names) > 1:
         remedy = "name one with --tensors, or give a folder, or an .html"
         raise UserError(f"holds one tensor, and {len(names)} are chosen", stage=STAGE, file=target, remedy=remedy)
     files = [target] if single else list(_files(make_folder(target), names))
@@ -127,7 +132,7 @@ def _check_files(files: Sequence[Path], *, force: bool) -> None:
 
 
 def _write(files: Sequence[Path], found: Sequence[Histogram], real: str, held: str) -> None:
-    if files[0].suffix == ".html":
+    if files[0].suffix.lower() == ".html":
         with atomic_output(files[0]) as file:
             title = f"Values in {held}"
             file.write_text(histograms_page(title, found, real, held), encoding="utf-8")
