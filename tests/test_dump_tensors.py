@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from sgs.cli import dump_tensors, performance_timeline
 from sgs.compare.stages import open_stage
 from sgs.data.preprocess import load_preprocessors
 from sgs.img import read_image
-from shipped import CHIP, EXAMPLES, INI, MODEL, SCRIPT, TEST, converted, launch, sample_list
+from shipped import CHIP, EXAMPLES, INI, MODEL, ROOT, SCRIPT, TEST, converted, launch, sample_list
 from test_show_tools import refused, told
 
 PICTURE = TEST / "digit_000.png"
@@ -69,7 +70,13 @@ def test_codes_and_what_they_stand_for(tmp_path: Path, capsys: pytest.CaptureFix
             held = codes[one["name"]].astype(np.float32)
             assert held.any() and real[one["name"]].dtype == np.float32
             assert np.array_equal((held - one["zero_point"][0]) * np.float32(one["scale"][0]), real[one["name"]])
+        logits = real["logits/codes"]
     assert record(tmp_path / "real.npz")["real"]
+    (program,) = re.findall(r"(?s)```python\n(.*?)```", (ROOT / "docs/DUMPS.md").read_text("utf-8"))
+    for name in ("codes.npz", "real.npz"):  # the page's program makes the same numbers of both
+        found: dict[str, Any] = {}
+        exec(program.replace("build/shapes/fixed.npz", str(tmp_path / name)), found)
+        assert found["tensor"]["name"] == "logits/codes" and np.array_equal(found["real"], logits)
 
 
 def test_a_file_for_each_of_several_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
