@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sgs.builder import GraphBuilder
@@ -86,7 +86,7 @@ def assert_same_function(graph: Graph, scales: Mapping[str, Array], samples: lis
         before, after = values(graph, sample, scales), values(changed, sample, scales)
         for name in graph.outputs:
             size = float(np.abs(before[name]).max())
-            np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=1e-5 * size, err_msg=name)
+            np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=5e-5 * size, err_msg=name)
         for name, scale in scales.items():
             size = np.abs(before[name]).reshape(-1, scale.size).max(0)  # of every channel
             noise = 1e-5 * (size + size.max())
@@ -440,7 +440,8 @@ def chain_of(links: list[str], activation: str, spread: float, seed: int) -> Gra
     return net.done(net.conv(x, 5, "y"), *ends)
 
 
-@settings(max_examples=40, deadline=None)
+@example(["depthwise", "conv", "conv", "conv"], "RELU6", 30.0, 0)  # binary32 keeps 2e-5 of its largest value
+@settings(max_examples=40)
 @given(
     st.lists(st.sampled_from(LINKS), max_size=5),
     st.sampled_from(["NONE", "RELU", "RELU6"]),

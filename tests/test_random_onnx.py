@@ -12,7 +12,7 @@ from random_onnx import EXACT, JUMPING, OPSETS, build, cases, check
 from sgs.registry import ONNX_EXAMPLES
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_random_networks(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     model, feeds = build(lambda sequence: data.draw(st.sampled_from(list(sequence))), largest=6)
